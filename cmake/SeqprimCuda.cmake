@@ -1,0 +1,13 @@
+# Finds nvcc. Without it the .cu files are left out, and the configure output says so.
+include(CheckLanguage)
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES "80-real;90a-real" CACHE STRING "GPU architectures to compile for")
+endif()
+check_language(CUDA)
+if(CMAKE_CUDA_COMPILER)
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+else()
+  message(STATUS "seqprim: nvcc not found, the .cu files are not compiled")
+endif()

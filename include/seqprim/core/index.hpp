@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/config.hpp>
+
+#include <cstdint>
+
+namespace seqprim {
+
+/// Lengths, positions and offsets, everywhere. Signed, so that differences are ordinary numbers.
+using index_t = std::int64_t;
+
+/// Half-open run of indices [begin, end). Empty when end <= begin.
+struct range {
+  index_t begin = 0;
+  index_t end = 0;
+
+  [[nodiscard]] SEQPRIM_HD constexpr index_t size() const noexcept { return end > begin ? end - begin : 0; }
+  [[nodiscard]] SEQPRIM_HD constexpr bool empty() const noexcept { return end <= begin; }
+  [[nodiscard]] SEQPRIM_HD constexpr bool contains(index_t i) const noexcept { return begin <= i && i < end; }
+  friend constexpr bool operator==(const range&, const range&) = default;
+};
+
+/// The indices that are in both runs.
+[[nodiscard]] SEQPRIM_HD constexpr range intersect(range a, range b) noexcept {
+  return {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
+}
+
+/// The smallest run that holds both; an empty run adds nothing.
+[[nodiscard]] SEQPRIM_HD constexpr range hull(range a, range b) noexcept {
+  if (a.empty()) return b;
+  if (b.empty()) return a;
+  return {a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};
+}
+
+/// ceil(a / b) for a >= 0, b > 0.
+[[nodiscard]] SEQPRIM_HD constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) / b; }
+
+/// The smallest multiple of b that is >= a, for a >= 0, b > 0.
+[[nodiscard]] SEQPRIM_HD constexpr index_t round_up(index_t a, index_t b) noexcept { return ceil_div(a, b) * b; }
+
+// <algorithm> costs more to include than all of core.
+template <class T> [[nodiscard]] SEQPRIM_HD constexpr T min(T a, T b) noexcept { return b < a ? b : a; }
+template <class T> [[nodiscard]] SEQPRIM_HD constexpr T max(T a, T b) noexcept { return a < b ? b : a; }
+
+}  // namespace seqprim

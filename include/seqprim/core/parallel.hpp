@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/error.hpp>
+#include <seqprim/core/index.hpp>
+
+#if defined(_OPENMP)
+#  include <omp.h>
+#endif
+
+namespace seqprim {
+
+/// Runs an operation on this processor. `threads` = 0 takes what OpenMP offers (OMP_NUM_THREADS, else every core); without
+/// OpenMP everything runs on the calling thread. The number of threads never changes a result: work is cut by the
+/// problem, and each piece is computed the same way wherever it runs.
+struct cpu {
+  int threads = 0;
+
+  void validate() const { SEQPRIM_EXPECTS(threads >= 0, "cpu: threads (", threads, ") must be >= 0"); }
+};
+
+/// How many threads `parallel_for` may use: at least 1. Sizes per-thread scratch.
+[[nodiscard]] inline int thread_count(const cpu& executor) noexcept {
+#if defined(_OPENMP)
+  return executor.threads > 0 ? executor.threads : max(1, omp_get_max_threads());
+#else
+  static_cast<void>(executor);
+  return 1;
+#endif
+}
+
+/// Calls body(piece, thread) once for each piece in [0, count), thread in [0, thread_count(executor)). Pieces run in any
+/// order, at once; each must write only what belongs to it. The body must not throw: validate before the loop.
+template <class Body> void parallel_for(const cpu& executor, index_t count, const Body& body) {
+#if defined(_OPENMP)
+  const int threads = static_cast<int>(min<index_t>(thread_count(executor), max<index_t>(count, 1)));
+  if (threads > 1) {
+#  pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (index_t piece = 0; piece < count; ++piece) body(piece, omp_get_thread_num());
+    return;
+  }
+#endif
+  for (index_t piece = 0; piece < count; ++piece) body(piece, 0);
+}
+
+}  // namespace seqprim

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/index.hpp>
+
+#include <concepts>
+#include <type_traits>
+
+/// A mask says who sees whom. It is a small value with two answers: is this (query, key) pair visible, and is this whole
+/// tile of pairs empty, full or mixed. Kernels ask nothing else to skip work, forward and backward, CPU and GPU.
+///
+/// Row q in [0, q_len) and column k in [0, k_len) are 0-based and in tokens. A causal-like mask has an `offset`: row q
+/// stands at absolute position q + offset among the keys (0 aligns the top left corners, `bottom_right` the others).
+/// Page: docs/reference/mask/rule.md
+namespace seqprim::mask {
+
+/// What a tile of pairs looks like. `empty` and `full` are proofs; `partial` may be pessimistic.
+enum class tile_kind : unsigned char { empty = 0, partial = 1, full = 2 };
+
+/// The offset that lets the last of q_len queries stand at the last of k_len keys: decoding with a cache of
+/// k_len - q_len keys. Negative when there are more queries than keys; the first rows then see nothing.
+[[nodiscard]] SEQPRIM_HD constexpr index_t bottom_right(index_t q_len, index_t k_len) noexcept { return k_len - q_len; }
+/// The offset that lets query 0 stand at key 0 (PyTorch `is_causal`).
+inline constexpr index_t top_left = 0;
+
+template <class M> concept answers_per_element = requires(const M& m, index_t q, index_t k) {
+  { m(q, k) } -> std::same_as<bool>;
+};
+template <class M> concept classifies_tiles = requires(const M& m, range q, range k) {
+  { m.classify(q, k) } -> std::same_as<tile_kind>;
+};
+
+/// A mask: answers one (query, key) pair and classifies whole, non-empty tiles.
+template <class M> concept rule = std::is_trivially_copyable_v<M> && answers_per_element<M> && classifies_tiles<M>;
+
+/// A mask that differs between batch rows or heads: m.bind(batch, head) is the rule of one of them.
+template <class M> concept depends_on_batch_or_head = requires(const M& m, index_t batch, index_t head) {
+  { m.bind(batch, head) } -> rule;
+};
+
+/// What attention accepts: a rule, or something that binds to one.
+template <class M> concept bindable = rule<M> || depends_on_batch_or_head<M>;
+
+/// A rule whose every row sees one run of keys: visible(q, k) <=> m.visible_keys(q).contains(k), for k in [0, k_len).
+/// Both ends of the run never decrease as q grows. The run may reach past [0, k_len) and is empty when end <= begin.
+/// Kernels then compare with two numbers a row instead of asking for each pair.
+template <class M> concept one_run_per_row = rule<M> && requires(const M& m, index_t q) {
+  { m.visible_keys(q) } -> std::same_as<range>;
+};
+
+/// The rule of one (batch, head). Masks that depend on neither bind to themselves.
+template <bindable M> [[nodiscard]] SEQPRIM_HD constexpr auto bind(const M& m, index_t batch, index_t head) noexcept {
+  if constexpr (depends_on_batch_or_head<M>) {
+    return m.bind(batch, head);
+  } else {
+    return m;
+  }
+}
+
+/// The rule type that M binds to.
+template <bindable M> using bound = decltype(mask::bind(std::declval<const M&>(), index_t{}, index_t{}));
+
+/// Checks the parameters of a mask, if it has any: throws precondition_error. Every entry point calls it.
+template <bindable M> constexpr void validate(const M& m) {
+  if constexpr (requires { m.validate(); }) m.validate();
+}
+
+/// classify() for a rule with one run per row, from the runs of the first and the last row (rule family R2). Full is
+/// exact; empty is exact when the runs of neighbouring rows touch.
+template <class M> [[nodiscard]] SEQPRIM_HD constexpr tile_kind classify_runs(const M& m, range q, range k) noexcept {
+  const range first = m.visible_keys(q.begin);
+  const range last = m.visible_keys(q.end - 1);
+  if (k.begin >= last.end || k.end <= first.begin) return tile_kind::empty;
+  if (k.begin >= last.begin && k.end <= first.end) return tile_kind::full;
+  return tile_kind::partial;
+}
+
+/// A run of keys that holds every key visible to the rows, within [0, k_len). Bounds the key loop of forward passes.
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range key_hull(const M& m, range q, index_t k_len) noexcept {
+  const range all{0, k_len};
+  if constexpr (requires { m.key_hull(q, k_len); }) {
+    return intersect(m.key_hull(q, k_len), all);
+  } else if constexpr (one_run_per_row<M>) {
+    return intersect(range{m.visible_keys(q.begin).begin, m.visible_keys(q.end - 1).end}, all);
+  } else {
+    return all;
+  }
+}
+
+/// A run of rows that holds every query that sees one of the keys, within [0, q_len). Bounds the query loop of dK and dV.
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range query_hull(const M& m, range k, index_t q_len) noexcept {
+  const range all{0, q_len};
+  if constexpr (requires { m.query_hull(k, q_len); }) {
+    return intersect(m.query_hull(k, q_len), all);
+  } else {
+    return all;
+  }
+}
+
+/// Named requirement of the entry points: one sentence when a type is not a mask.
+template <class M> consteval bool require_mask() {
+  if constexpr (!depends_on_batch_or_head<M>) {
+    static_assert(
+        answers_per_element<M>,
+        "seqprim: a mask needs 'bool operator()(index_t q, index_t k) const'. See docs/reference/mask/rule.md");
+    static_assert(classifies_tiles<M>,
+                  "seqprim: a mask needs 'tile_kind classify(range q, range k) const'; wrap a bare predicate in "
+                  "'mask::untiled'. See docs/reference/mask/rule.md");
+    static_assert(std::is_trivially_copyable_v<M>,
+                  "seqprim: a mask must be trivially copyable so that it can travel to a kernel; hold views, not "
+                  "containers. See docs/reference/mask/rule.md");
+  }
+  return true;
+}
+
+}  // namespace seqprim::mask

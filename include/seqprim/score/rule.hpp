@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/index.hpp>
+
+#include <concepts>
+#include <type_traits>
+#include <utility>
+
+/// A score modifier changes one attention logit, after the softmax scale and before the softmax:
+///
+///     logit = score(scale * <q, k>, {q, k})        p = softmax(logit over the visible keys)
+///
+/// Modifiers compose with `|`, left to right: soft_cap{50} | alibi{...} caps first and adds the bias second.
+/// Page: docs/reference/score/rule.md
+namespace seqprim::score {
+
+/// Where a logit stands: row q in [0, q_len), column k in [0, k_len), 0-based, in tokens.
+struct site {
+  index_t q = 0;
+  index_t k = 0;
+};
+
+/// A modifier: the new logit, and its derivative by the old one (for backward). Functions of a float and a site, pure,
+/// host and device.
+template <class S> concept modifier = std::is_trivially_copyable_v<S> && requires(const S& s, float logit, site at) {
+  { s(logit, at) } -> std::same_as<float>;
+  { s.derivative(logit, at) } -> std::same_as<float>;
+};
+
+/// A modifier that differs between heads: s.bind(batch, head) is the modifier of one of them.
+template <class S> concept depends_on_batch_or_head = requires(const S& s, index_t batch, index_t head) {
+  { s.bind(batch, head) } -> modifier;
+};
+
+template <class S> concept bindable = modifier<S> || depends_on_batch_or_head<S>;
+
+/// The modifier of one (batch, head). Modifiers that depend on neither bind to themselves.
+template <bindable S> [[nodiscard]] SEQPRIM_HD constexpr auto bind(const S& s, index_t batch, index_t head) noexcept {
+  if constexpr (depends_on_batch_or_head<S>) {
+    return s.bind(batch, head);
+  } else {
+    return s;
+  }
+}
+
+template <bindable S> constexpr void validate(const S& s) {
+  if constexpr (requires { s.validate(); }) s.validate();
+}
+
+/// Leaves the logit as it is; kernels drop it at compile time.
+struct identity {
+  SEQPRIM_HD constexpr float operator()(float logit, site) const noexcept { return logit; }
+  SEQPRIM_HD constexpr float derivative(float, site) const noexcept { return 1.0f; }
+};
+static_assert(modifier<identity>);
+
+/// Named requirement of the entry points: one sentence when a type is not a score modifier.
+template <class S> consteval bool require_modifier() {
+  if constexpr (!depends_on_batch_or_head<S>) {
+    static_assert(
+        requires(const S& s, float logit, site at) {
+          { s(logit, at) } -> std::same_as<float>;
+        },
+        "seqprim: a score modifier needs 'float operator()(float logit, score::site at) const'. See "
+        "docs/reference/score/rule.md");
+    static_assert(
+        requires(const S& s, float logit, site at) {
+          { s.derivative(logit, at) } -> std::same_as<float>;
+        },
+        "seqprim: a score modifier needs 'float derivative(float logit, score::site at) const' for backward. See "
+        "docs/reference/score/rule.md");
+    static_assert(std::is_trivially_copyable_v<S>,
+                  "seqprim: a score modifier must be trivially copyable so that it can travel to a kernel. See "
+                  "docs/reference/score/rule.md");
+  }
+  return true;
+}
+
+}  // namespace seqprim::score

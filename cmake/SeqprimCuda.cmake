@@ -1,13 +1,22 @@
-# Finds nvcc. Without it the .cu files are left out, and the configure output says so.
+# Finds nvcc. Without it the .cu files are left out and the configure output says so, unless SEQPRIM_CUDA is REQUIRED.
 include(CheckLanguage)
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES "80-real;90a-real" CACHE STRING "GPU architectures to compile for")
+endif()
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(SEQPRIM_NVCC nvcc PATHS /usr/local/cuda/bin)  # the toolkit's installer does not extend PATH
+  mark_as_advanced(SEQPRIM_NVCC)
+  if(SEQPRIM_NVCC)
+    set(CMAKE_CUDA_COMPILER "${SEQPRIM_NVCC}")
+  endif()
 endif()
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER)
   enable_language(CUDA)
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+elseif(SEQPRIM_CUDA STREQUAL "REQUIRED")
+  message(FATAL_ERROR "seqprim: nvcc not found, and SEQPRIM_CUDA is REQUIRED. Set CUDACXX or CMAKE_CUDA_COMPILER.")
 else()
   message(STATUS "seqprim: nvcc not found, the .cu files are not compiled")
 endif()

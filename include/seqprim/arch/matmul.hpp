@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/tile.hpp>
+#include <seqprim/core/error.hpp>
+#include <seqprim/core/parallel.hpp>
+#include <seqprim/core/scratch.hpp>
+#include <seqprim/core/tensor_view.hpp>
+
+namespace seqprim::arch {
+
+/// What matmul does with the old content of its result.
+enum class store { overwrite, accumulate };
+
+namespace detail {
+
+/// Sizes of the cache blocks: a packed block of a ([rows, depth], in the second-level cache) meets packed panels of b
+/// ([depth, block_columns], in the first-level cache).
+template <class Isa, class T> struct matmul_blocks {
+  static constexpr index_t depth = 128;
+  static constexpr index_t rows = 64 * block_rows<Isa>;
+  static constexpr index_t panel = block_columns<Isa, T>;
+  static constexpr index_t columns = 4 * panel;
+  static constexpr index_t scratch = rows * depth + depth * panel + rows * panel;
+};
+
+/// Packs a[rows, depth] as strips of block_rows rows: strip after strip, and inside a strip depth after depth.
+template <class Isa, class T, class X>
+void pack_rows(const tensor_view<X, 2>& a, range rows, range depth, T* out) noexcept {
+  constexpr int block = block_rows<Isa>;
+  for (index_t i = rows.begin; i < rows.end; i += block) {
+    const index_t live = min<index_t>(block, rows.end - i);
+    for (index_t k = depth.begin; k < depth.end; ++k) {
+      const X* from = a.data + i * a.strides[0] + k * a.strides[1];
+      for (index_t r = 0; r < live; ++r) out[r] = static_cast<T>(from[r * a.strides[0]]);
+      out += live;
+    }
+  }
+}
+
+/// Packs b[depth, columns] as [depth, panel], zeros beyond the columns.
+template <class Isa, class T, class X>
+void pack_panel(const tensor_view<X, 2>& b, range depth, range columns, T* out, index_t panel) noexcept {
+  const X* from = b.data + depth.begin * b.strides[0] + columns.begin * b.strides[1];
+  if (b.strides[1] == 1) {
+    copy_into<Isa, T>(from, b.strides[0], depth.size(), columns.size(), out, panel, panel);
+  } else if (b.strides[0] == 1) {
+    transpose_into<Isa, T>(from, b.strides[1], columns.size(), depth.size(), out, panel, panel);
+  } else {
+    for (index_t k = 0; k < depth.size(); ++k)
+      for (index_t j = 0; j < panel; ++j)
+        out[k * panel + j] = j < columns.size() ? static_cast<T>(from[k * b.strides[0] + j * b.strides[1]]) : T{0};
+  }
+}
+
+template <class Isa, class T>
+void multiply_packed(store mode, index_t rows, index_t columns, index_t depth, const T* a, const T* b, index_t b_depth,
+                     T* c, index_t c_row) noexcept {
+  constexpr int block = block_rows<Isa>;
+  for (index_t i = 0; i < rows; i += block) {
+    const index_t live = min<index_t>(block, rows - i);
+    const T* strip = a + i * depth;
+    if (mode == store::overwrite) {
+      multiply<Isa, T, start::zero>(live, columns, depth, strip, 1, live, b, b_depth, c + i * c_row, c_row);
+    } else {
+      multiply<Isa, T, start::keep>(live, columns, depth, strip, 1, live, b, b_depth, c + i * c_row, c_row);
+    }
+  }
+}
+
+/// One block of c: c[rows, columns] (+)= a[rows, :] b[:, columns].
+template <class Isa, class T, class A, class B>
+void multiply_piece(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, const tensor_view<T, 2>& c, range rows,
+                    range columns, store mode, T* scratch) noexcept {
+  using blocks = matmul_blocks<Isa, T>;
+  constexpr index_t lanes = simd<Isa, T>::lanes;
+  T* const packed_a = scratch;
+  T* const packed_b = packed_a + blocks::rows * blocks::depth;
+  T* const edge = packed_b + blocks::depth * blocks::panel;
+  const index_t depth = a.extent(1);
+  for (index_t k = 0; k < max<index_t>(depth, 1); k += blocks::depth) {
+    const range ks{k, min(k + blocks::depth, depth)};
+    const store block_mode = k == 0 ? mode : store::accumulate;
+    pack_rows<Isa>(a, rows, ks, packed_a);
+    for (index_t j = columns.begin; j < columns.end; j += blocks::panel) {
+      const range js{j, min(j + blocks::panel, columns.end)};
+      pack_panel<Isa>(b, ks, js, packed_b, blocks::panel);
+      T* const out = c.data + rows.begin * c.strides[0] + j;
+      const index_t whole = js.size() / lanes * lanes;
+      if (whole > 0) {
+        multiply_packed<Isa>(block_mode, rows.size(), whole, ks.size(), packed_a, packed_b, blocks::panel, out,
+                             c.strides[0]);
+      }
+      const index_t rest = js.size() - whole;
+      if (rest > 0) {  // the last lanes of c do not exist: compute beside, copy what does
+        if (block_mode == store::accumulate)
+          copy_into<Isa, T>(out + whole, c.strides[0], rows.size(), rest, edge, lanes, lanes);
+        multiply_packed<Isa>(block_mode, rows.size(), lanes, ks.size(), packed_a, packed_b + whole, blocks::panel, edge,
+                             lanes);
+        for (index_t i = 0; i < rows.size(); ++i)
+          for (index_t n = 0; n < rest; ++n) out[i * c.strides[0] + whole + n] = edge[i * lanes + n];
+      }
+    }
+  }
+}
+
+/// sum_k a[k] b[k] over contiguous numbers, four independent sums.
+template <class Isa, class T, class A, class B> [[nodiscard]] T dot(const A* a, const B* b, index_t count) noexcept {
+  using v = simd<Isa, T>;
+  typename v::reg sum[4] = {v::zero(), v::zero(), v::zero(), v::zero()};
+  index_t k = 0;
+  for (; k + 4 * v::lanes <= count; k += 4 * v::lanes) {
+    unrolled<4>([&](auto i) { sum[i] = v::fma(v::load(a + k + i * v::lanes), v::load(b + k + i * v::lanes), sum[i]); });
+  }
+  for (; k < count; k += v::lanes) {
+    const int live = static_cast<int>(min<index_t>(v::lanes, count - k));
+    sum[0] = v::fma(v::load_partial(a + k, live), v::load_partial(b + k, live), sum[0]);
+  }
+  return v::sum(v::add(v::add(sum[0], sum[1]), v::add(sum[2], sum[3])));
+}
+
+}  // namespace detail
+
+/// Matrix product: c = a b, or c += a b.
+///
+/// Shapes  a [m, k], b [k, n], c [m, n]. Any length may be 0; k = 0 makes the product 0.
+/// Types   a, b: float, half, bfloat16 with c float; or all double. Sums in the type of c.
+/// Layout  a and b with any strides: a transposed operand is x.transposed(0, 1). The last axis of c is contiguous.
+/// Errors  precondition_error: shapes disagree, c is not contiguous in its last axis, c overlaps a or b.
+/// Repeat  same bits for any number of threads: every sum runs over k in one fixed order.
+/// Cost    2 m n k flop; allocates packing scratch for each thread, a few hundred KiB.
+template <class Isa = native_isa, viewable<2> A, viewable<2> B, viewable<2> C>
+void matmul(const cpu& executor, const A& left, const B& right, C&& result, store mode = store::overwrite) {
+  const tensor_view<const element_of<A>, 2> a = as_view(left);
+  const tensor_view<const element_of<B>, 2> b = as_view(right);
+  const auto c = tensor_view<element_of<C>, 2>(as_view(result));
+  using T = element_of<C>;
+  static_assert(std::is_same_v<T, accumulator<element_of<A>>> && std::is_same_v<T, accumulator<element_of<B>>>,
+                "seqprim: matmul sums float, half and bfloat16 into float, and double into double");
+  executor.validate();
+  const index_t m = c.extent(0), n = c.extent(1), k = a.extent(1);
+  SEQPRIM_EXPECTS(a.extent(0) == m && b.extent(0) == k && b.extent(1) == n, "matmul: a [", a.extent(0), ", ", k,
+                  "] b [", b.extent(0), ", ", b.extent(1), "] does not give c [", m, ", ", n, "]");
+  SEQPRIM_EXPECTS(c.strides[1] == 1 || n <= 1, "matmul: the last axis of c must be contiguous, its stride is ",
+                  c.strides[1]);
+  SEQPRIM_EXPECTS(!may_overlap(c, a) && !may_overlap(c, b), "matmul: c overlaps an operand");
+  if (m == 0 || n == 0) return;
+
+  constexpr index_t few_rows = 4;
+  if (m <= few_rows && b.strides[0] == 1 && a.strides[1] == 1) {
+    // Too few rows to pay for packing b: columns of b are contiguous, so take dot products.
+    constexpr index_t piece = 64;
+    parallel_for(executor, ceil_div(n, piece), [&](index_t p, int) {
+      for (index_t j = p * piece; j < min(n, (p + 1) * piece); ++j)
+        for (index_t i = 0; i < m; ++i) {
+          T& out = c.data[i * c.strides[0] + j];
+          const T value = detail::dot<Isa, T>(a.data + i * a.strides[0], b.data + j * b.strides[1], k);
+          out = mode == store::overwrite ? value : out + value;
+        }
+    });
+    return;
+  }
+
+  using blocks = detail::matmul_blocks<Isa, T>;
+  const index_t row_blocks = ceil_div(m, blocks::rows), column_blocks = ceil_div(n, blocks::columns);
+  const index_t pieces = row_blocks * column_blocks;
+  const scratch<T> slabs(static_cast<int>(min<index_t>(pieces, thread_count(executor))), blocks::scratch);
+  parallel_for(executor, pieces, [&](index_t piece, int thread) {
+    const index_t i = piece / column_blocks * blocks::rows;
+    const index_t j = piece % column_blocks * blocks::columns;
+    detail::multiply_piece<Isa, T>(a, b, c, {i, min(i + blocks::rows, m)}, {j, min(j + blocks::columns, n)}, mode,
+                                   slabs.slab(thread));
+  });
+}
+
+}  // namespace seqprim::arch

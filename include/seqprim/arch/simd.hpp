@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/isa.hpp>
+#include <seqprim/core/bits.hpp>
+#include <seqprim/core/element.hpp>
+#include <seqprim/core/index.hpp>
+
+#include <cmath>
+#include <cstdint>
+
+namespace seqprim::arch {
+
+/// 2^r = 1 + c[0] r + ... + c[5] r^6 for |r| <= 0.5: minimax in relative error, 2e-9 before rounding.
+inline constexpr float exp2_polynomial[6] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
+                                             0x1.3b2d4cp-7f, 0x1.5f3e52p-10f, 0x1.41fbbcp-13f};
+
+/// One register of numbers of type T (float or double) under instruction set Isa, as a bundle of static functions over
+/// `reg`. Loads widen half and bfloat16, stores round them. `partial` forms touch the first n elements only (0 <= n <=
+/// lanes) and read zeros beyond.
+///
+/// The primary template has one lane and is correct everywhere; it also serves double, which is for references and
+/// gradient checks.
+///
+/// max(a, b) returns b when either is NaN. exp2: relative error < 2e-7; exp2(0) = 1 exactly; results below 2^-126 may
+/// become 0; exp2(-inf) = 0, exp2(NaN) = NaN.
+template <class Isa, class T> struct simd {
+  static constexpr int lanes = 1;
+  using reg = T;
+
+  [[gnu::always_inline]] static reg zero() noexcept { return T{0}; }
+  [[gnu::always_inline]] static reg set(T x) noexcept { return x; }
+  template <class X> [[gnu::always_inline]] static reg load(const X* p) noexcept { return static_cast<T>(*p); }
+  template <class X> [[gnu::always_inline]] static reg load_partial(const X* p, int n) noexcept {
+    return n > 0 ? static_cast<T>(*p) : T{0};
+  }
+  template <class X> [[gnu::always_inline]] static void store(X* p, reg x) noexcept {
+    if constexpr (sizeof(X) == 2) {
+      *p = X(static_cast<float>(x));
+    } else {
+      *p = static_cast<X>(x);
+    }
+  }
+  template <class X> [[gnu::always_inline]] static void store_partial(X* p, reg x, int n) noexcept {
+    if (n > 0) store(p, x);
+  }
+  [[gnu::always_inline]] static reg add(reg a, reg b) noexcept { return a + b; }
+  [[gnu::always_inline]] static reg sub(reg a, reg b) noexcept { return a - b; }
+  [[gnu::always_inline]] static reg mul(reg a, reg b) noexcept { return a * b; }
+  [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return a / b; }
+  [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return a * b + c; }
+  [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return a > b ? a : b; }
+  [[gnu::always_inline]] static reg exp2(reg x) noexcept {
+    if constexpr (sizeof(T) == 8) {
+      return std::exp2(x);
+    } else {
+      const float low = x < -127.0f ? -127.0f : x;
+      const float clamped = low > 128.0f ? 128.0f : low;
+      const float n = clamped == clamped ? __builtin_rintf(clamped) : 0.0f;
+      const float r = clamped - n;
+      float p = exp2_polynomial[5];
+      for (int i = 4; i >= 0; --i) p = p * r + exp2_polynomial[i];
+      p = p * r + 1.0f;
+      // Two factors: 2^n itself does not exist as a float for n = 128.
+      const int half_n = static_cast<int>(n) / 2;
+      const int rest = static_cast<int>(n) - half_n;
+      const float result = p * power_of_two(half_n) * power_of_two(rest);
+      return x < -126.0f ? 0.0f : result;
+    }
+  }
+  /// Where lower[i] <= index + i < upper[i] keep x, elsewhere `otherwise`.
+  [[gnu::always_inline]] static reg keep_in_run(reg x, std::int32_t index, const std::int32_t* lower,
+                                                const std::int32_t* upper, reg otherwise) noexcept {
+    return lower[0] <= index && index < upper[0] ? x : otherwise;
+  }
+  /// Keeps lanes lower <= index + lane < upper of x, elsewhere `otherwise`.
+  [[gnu::always_inline]] static reg keep_lanes(reg x, std::int32_t lower, std::int32_t upper, reg otherwise) noexcept {
+    return lower <= 0 && 0 < upper ? x : otherwise;
+  }
+  [[gnu::always_inline]] static T sum(reg x) noexcept { return x; }
+  [[gnu::always_inline]] static T maximum(reg x) noexcept { return x; }
+
+ private:
+  static constexpr float power_of_two(int n) noexcept {
+    return bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23);
+  }
+};
+
+}  // namespace seqprim::arch
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#  include <seqprim/arch/simd_avx2.hpp>
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#  include <seqprim/arch/simd_avx512.hpp>
+#endif

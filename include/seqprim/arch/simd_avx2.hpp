@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/simd.hpp>
+
+// GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#  pragma GCC diagnostic push
+#  pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#  pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#  pragma GCC diagnostic pop
+#endif
+
+namespace seqprim::arch {
+
+/// Eight floats in a 256-bit register.
+template <> struct simd<avx2, float> {
+  static constexpr int lanes = 8;
+  using reg = __m256;
+
+  [[gnu::always_inline]] static reg zero() noexcept { return _mm256_setzero_ps(); }
+  [[gnu::always_inline]] static reg set(float x) noexcept { return _mm256_set1_ps(x); }
+
+  [[gnu::always_inline]] static reg load(const float* p) noexcept { return _mm256_loadu_ps(p); }
+  [[gnu::always_inline]] static reg load(const half* p) noexcept {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  [[gnu::always_inline]] static reg load(const bfloat16* p) noexcept {
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  }
+  [[gnu::always_inline]] static reg load_partial(const float* p, int n) noexcept {
+    return _mm256_maskload_ps(p, first_lanes(n));
+  }
+  template <class X> [[gnu::always_inline]] static reg load_partial(const X* p, int n) noexcept {
+    X padded[lanes] = {};
+    for (int i = 0; i < n; ++i) padded[i] = p[i];
+    return load(padded);
+  }
+
+  [[gnu::always_inline]] static void store(float* p, reg x) noexcept { _mm256_storeu_ps(p, x); }
+  [[gnu::always_inline]] static void store(half* p, reg x) noexcept {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+  }
+  [[gnu::always_inline]] static void store(bfloat16* p, reg x) noexcept {
+    const __m256i f = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(f, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(f, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(f, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i bits = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+    const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+  }
+  [[gnu::always_inline]] static void store_partial(float* p, reg x, int n) noexcept {
+    _mm256_maskstore_ps(p, first_lanes(n), x);
+  }
+  template <class X> [[gnu::always_inline]] static void store_partial(X* p, reg x, int n) noexcept {
+    X padded[lanes];
+    store(padded, x);
+    for (int i = 0; i < n; ++i) p[i] = padded[i];
+  }
+
+  [[gnu::always_inline]] static reg add(reg a, reg b) noexcept { return _mm256_add_ps(a, b); }
+  [[gnu::always_inline]] static reg sub(reg a, reg b) noexcept { return _mm256_sub_ps(a, b); }
+  [[gnu::always_inline]] static reg mul(reg a, reg b) noexcept { return _mm256_mul_ps(a, b); }
+  [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return _mm256_div_ps(a, b); }
+  [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return _mm256_fmadd_ps(a, b, c); }
+  [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return _mm256_max_ps(a, b); }
+
+  [[gnu::always_inline]] static reg exp2(reg x) noexcept {
+    // max_ps and min_ps return their second operand when one is NaN, so a NaN passes both clamps.
+    const reg clamped = _mm256_min_ps(set(128.0f), _mm256_max_ps(set(-127.0f), x));
+    const reg n = _mm256_round_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const reg r = sub(clamped, n);
+    reg p = set(exp2_polynomial[5]);
+    for (int i = 4; i >= 0; --i) p = fma(p, r, set(exp2_polynomial[i]));
+    p = fma(p, r, set(1.0f));
+    // Two factors: 2^n itself does not exist as a float for n = 128.
+    const __m256i exponent = _mm256_cvtps_epi32(n);
+    const __m256i half_exponent = _mm256_srai_epi32(exponent, 1);
+    const reg result =
+        mul(mul(p, power_of_two(half_exponent)), power_of_two(_mm256_sub_epi32(exponent, half_exponent)));
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, set(-126.0f), _CMP_LT_OQ), result);
+  }
+
+  [[gnu::always_inline]] static reg keep_in_run(reg x, std::int32_t index, const std::int32_t* lower,
+                                                const std::int32_t* upper, reg otherwise) noexcept {
+    const __m256i i = _mm256_set1_epi32(index);
+    const __m256i below = _mm256_cmpgt_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(lower)), i);
+    const __m256i inside = _mm256_cmpgt_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(upper)), i);
+    return _mm256_blendv_ps(otherwise, x, _mm256_castsi256_ps(_mm256_andnot_si256(below, inside)));
+  }
+  [[gnu::always_inline]] static reg keep_lanes(reg x, std::int32_t lower, std::int32_t upper, reg otherwise) noexcept {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(lower), lane);
+    const __m256i inside = _mm256_cmpgt_epi32(_mm256_set1_epi32(upper), lane);
+    return _mm256_blendv_ps(otherwise, x, _mm256_castsi256_ps(_mm256_andnot_si256(below, inside)));
+  }
+
+  [[gnu::always_inline]] static float sum(reg x) noexcept {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+  [[gnu::always_inline]] static float maximum(reg x) noexcept {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+  }
+
+  /// Transposes lanes x lanes numbers held in rows[0 .. lanes).
+  [[gnu::always_inline]] static void transpose(reg (&rows)[lanes]) noexcept {
+    reg pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+      pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+      pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+      fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+      fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+      fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      rows[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+      rows[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+    }
+  }
+
+ private:
+  [[gnu::always_inline]] static __m256i first_lanes(int n) noexcept {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  [[gnu::always_inline]] static reg power_of_two(__m256i n) noexcept {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+  }
+};
+
+}  // namespace seqprim::arch

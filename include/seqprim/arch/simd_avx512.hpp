@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/simd.hpp>
+
+// GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#  pragma GCC diagnostic push
+#  pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#  pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#  pragma GCC diagnostic pop
+#endif
+
+namespace seqprim::arch {
+
+/// Sixteen floats in a 512-bit register.
+template <> struct simd<avx512, float> {
+  static constexpr int lanes = 16;
+  using reg = __m512;
+
+  [[gnu::always_inline]] static reg zero() noexcept { return _mm512_setzero_ps(); }
+  [[gnu::always_inline]] static reg set(float x) noexcept { return _mm512_set1_ps(x); }
+
+  [[gnu::always_inline]] static reg load(const float* p) noexcept { return _mm512_loadu_ps(p); }
+  [[gnu::always_inline]] static reg load(const half* p) noexcept {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  [[gnu::always_inline]] static reg load(const bfloat16* p) noexcept {
+    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  [[gnu::always_inline]] static reg load_partial(const float* p, int n) noexcept {
+    return _mm512_maskz_loadu_ps(first_lanes(n), p);
+  }
+  [[gnu::always_inline]] static reg load_partial(const half* p, int n) noexcept {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+  }
+  [[gnu::always_inline]] static reg load_partial(const bfloat16* p, int n) noexcept {
+    return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+  }
+
+  [[gnu::always_inline]] static void store(float* p, reg x) noexcept { _mm512_storeu_ps(p, x); }
+  [[gnu::always_inline]] static void store(half* p, reg x) noexcept {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_half(x));
+  }
+  [[gnu::always_inline]] static void store(bfloat16* p, reg x) noexcept {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_bfloat16(x));
+  }
+  [[gnu::always_inline]] static void store_partial(float* p, reg x, int n) noexcept {
+    _mm512_mask_storeu_ps(p, first_lanes(n), x);
+  }
+  [[gnu::always_inline]] static void store_partial(half* p, reg x, int n) noexcept {
+    _mm256_mask_storeu_epi16(p, first_lanes(n), narrow_half(x));
+  }
+  [[gnu::always_inline]] static void store_partial(bfloat16* p, reg x, int n) noexcept {
+    _mm256_mask_storeu_epi16(p, first_lanes(n), narrow_bfloat16(x));
+  }
+
+  [[gnu::always_inline]] static reg add(reg a, reg b) noexcept { return _mm512_add_ps(a, b); }
+  [[gnu::always_inline]] static reg sub(reg a, reg b) noexcept { return _mm512_sub_ps(a, b); }
+  [[gnu::always_inline]] static reg mul(reg a, reg b) noexcept { return _mm512_mul_ps(a, b); }
+  [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return _mm512_div_ps(a, b); }
+  [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return _mm512_fmadd_ps(a, b, c); }
+  [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return _mm512_max_ps(a, b); }
+
+  [[gnu::always_inline]] static reg exp2(reg x) noexcept {
+    const reg n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const reg r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);  // x - n; 0 for infinities
+    reg p = set(exp2_polynomial[5]);
+    for (int i = 4; i >= 0; --i) p = fma(p, r, set(exp2_polynomial[i]));
+    return _mm512_scalef_ps(fma(p, r, set(1.0f)), n);
+  }
+
+  [[gnu::always_inline]] static reg keep_in_run(reg x, std::int32_t index, const std::int32_t* lower,
+                                                const std::int32_t* upper, reg otherwise) noexcept {
+    const __m512i i = _mm512_set1_epi32(index);
+    const __mmask16 inside = _mm512_mask_cmplt_epi32_mask(_mm512_cmple_epi32_mask(_mm512_loadu_si512(lower), i), i,
+                                                          _mm512_loadu_si512(upper));
+    return _mm512_mask_blend_ps(inside, otherwise, x);
+  }
+  [[gnu::always_inline]] static reg keep_lanes(reg x, std::int32_t lower, std::int32_t upper, reg otherwise) noexcept {
+    const __mmask16 inside = static_cast<__mmask16>(first_lanes(upper) & ~first_lanes(lower));
+    return _mm512_mask_blend_ps(inside, otherwise, x);
+  }
+
+  [[gnu::always_inline]] static float sum(reg x) noexcept { return _mm512_reduce_add_ps(x); }
+  [[gnu::always_inline]] static float maximum(reg x) noexcept { return _mm512_reduce_max_ps(x); }
+
+  /// Transposes lanes x lanes numbers held in rows[0 .. lanes).
+  [[gnu::always_inline]] static void transpose(reg (&rows)[lanes]) noexcept {
+    reg a[16];
+    for (int i = 0; i < 16; i += 2) {
+      a[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+      a[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      rows[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+      rows[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
+      rows[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+      rows[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      a[i] = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0x88);
+      a[i + 4] = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0xdd);
+      a[i + 8] = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0x88);
+      a[i + 12] = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 4; ++i) {
+      rows[i] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0x88);
+      rows[i + 8] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0xdd);
+      rows[i + 4] = _mm512_shuffle_f32x4(a[i + 4], a[i + 12], 0x88);
+      rows[i + 12] = _mm512_shuffle_f32x4(a[i + 4], a[i + 12], 0xdd);
+    }
+  }
+
+ private:
+  [[gnu::always_inline]] static __mmask16 first_lanes(int n) noexcept {
+    const int count = n < 0 ? 0 : n > 16 ? 16 : n;
+    return static_cast<__mmask16>((1u << count) - 1u);
+  }
+  [[gnu::always_inline]] static reg widen(__m256i bits) noexcept {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  [[gnu::always_inline]] static __m256i narrow_half(reg x) noexcept {
+    return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  // vcvtneps2bf16 would flush subnormals; the type promises to keep them.
+  [[gnu::always_inline]] static __m256i narrow_bfloat16(reg x) noexcept {
+    const __m512i f = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(f, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(f, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m512i bits = _mm512_mask_or_epi32(rounded, nan, f, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
+  }
+};
+
+}  // namespace seqprim::arch

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/simd.hpp>
+
+#include <type_traits>
+#include <utility>
+
+/// The tile engine: products of small matrices that fit the caches. Every matrix product of the library - linear layers,
+/// scores, weighted sums, their gradients - ends here.
+namespace seqprim::arch {
+
+/// Calls body(std::integral_constant<int, 0>) ... body(std::integral_constant<int, N - 1>): a loop that is gone after
+/// compilation, so that arrays indexed by it live in registers.
+template <int N, class Body> [[gnu::always_inline]] inline void unrolled(Body&& body) {
+  [&]<int... I>(std::integer_sequence<int, I...>) { (body(std::integral_constant<int, I>{}), ...); }
+  (std::make_integer_sequence<int, N>{});
+}
+
+/// Rows x columns of the register block, in lanes: 24 (AVX-512) or 12 (AVX2) independent sums hide the latency of fma and
+/// leave registers for one row of b.
+template <class Isa> inline constexpr int block_rows = 6;
+template <class Isa> inline constexpr int block_registers = Isa::registers == 32 ? 4 : 2;
+
+/// Columns of a register block.
+template <class Isa, class T> inline constexpr int block_columns = block_registers<Isa>* simd<Isa, T>::lanes;
+
+/// What happens to the old content of c.
+enum class start {
+  zero,     ///< c  =            a b
+  keep,     ///< c  = c        + a b
+  rescale,  ///< c  = c * f[n] + a b, one factor for each column n
+};
+
+namespace detail {
+
+template <class Isa, class T, start Start, int Rows, int Registers>
+[[gnu::always_inline]] inline void multiply_block(index_t depth, const T* a, index_t a_row, index_t a_depth, const T* b,
+                                                  index_t b_depth, T* c, index_t c_row, const T* factor) noexcept {
+  using v = simd<Isa, T>;
+  typename v::reg sum[Rows][Registers];
+  unrolled<Rows>([&](auto i) {
+    unrolled<Registers>([&](auto j) {
+      if constexpr (Start == start::zero) {
+        sum[i][j] = v::zero();
+      } else if constexpr (Start == start::keep) {
+        sum[i][j] = v::load(c + i * c_row + j * v::lanes);
+      } else {
+        sum[i][j] = v::mul(v::load(c + i * c_row + j * v::lanes), v::load(factor + j * v::lanes));
+      }
+    });
+  });
+  for (index_t k = 0; k < depth; ++k) {
+    typename v::reg row[Registers];
+    unrolled<Registers>([&](auto j) { row[j] = v::load(b + j * v::lanes); });
+    unrolled<Rows>([&](auto i) {
+      const auto x = v::set(a[i * a_row]);
+      unrolled<Registers>([&](auto j) { sum[i][j] = v::fma(x, row[j], sum[i][j]); });
+    });
+    a += a_depth;
+    b += b_depth;
+  }
+  unrolled<Rows>(
+      [&](auto i) { unrolled<Registers>([&](auto j) { v::store(c + i * c_row + j * v::lanes, sum[i][j]); }); });
+}
+
+template <class Isa, class T, start Start, int Registers>
+inline void multiply_columns(index_t rows, index_t depth, const T* a, index_t a_row, index_t a_depth, const T* b,
+                             index_t b_depth, T* c, index_t c_row, const T* factor) noexcept {
+  constexpr int block = block_rows<Isa>;
+  index_t i = 0;
+  for (; i + block <= rows; i += block) {
+    multiply_block<Isa, T, Start, block, Registers>(depth, a + i * a_row, a_row, a_depth, b, b_depth, c + i * c_row,
+                                                    c_row, factor);
+  }
+  a += i * a_row;
+  c += i * c_row;
+  switch (rows - i) {
+    case 5: multiply_block<Isa, T, Start, 5, Registers>(depth, a, a_row, a_depth, b, b_depth, c, c_row, factor); break;
+    case 4: multiply_block<Isa, T, Start, 4, Registers>(depth, a, a_row, a_depth, b, b_depth, c, c_row, factor); break;
+    case 3: multiply_block<Isa, T, Start, 3, Registers>(depth, a, a_row, a_depth, b, b_depth, c, c_row, factor); break;
+    case 2: multiply_block<Isa, T, Start, 2, Registers>(depth, a, a_row, a_depth, b, b_depth, c, c_row, factor); break;
+    case 1: multiply_block<Isa, T, Start, 1, Registers>(depth, a, a_row, a_depth, b, b_depth, c, c_row, factor); break;
+    default: break;
+  }
+}
+
+}  // namespace detail
+
+/// c[m, n] = start + sum_k a[m, k] b[k, n] for small matrices that the caller holds in cache.
+///
+/// a is read one number at a time, with any strides; rows of b and c are contiguous and both are padded: `columns` is a
+/// multiple of the lanes. Each c[m, n] is one chain of fma over k in ascending order, wherever it lies in the tile.
+template <class Isa, class T, start Start>
+void multiply(index_t rows, index_t columns, index_t depth, const T* a, index_t a_row, index_t a_depth, const T* b,
+              index_t b_depth, T* c, index_t c_row, const T* factor = nullptr) noexcept {
+  constexpr int lanes = simd<Isa, T>::lanes;
+  constexpr int width = block_columns<Isa, T>;
+  index_t j = 0;
+  for (; j + width <= columns; j += width) {
+    detail::multiply_columns<Isa, T, Start, block_registers<Isa>>(
+        rows, depth, a, a_row, a_depth, b + j, b_depth, c + j, c_row, Start == start::rescale ? factor + j : nullptr);
+  }
+  for (; j < columns; j += lanes) {
+    detail::multiply_columns<Isa, T, Start, 1>(rows, depth, a, a_row, a_depth, b + j, b_depth, c + j, c_row,
+                                               factor + j);
+  }
+}
+
+namespace detail {
+
+/// out[j * out_row + i] = in[i * in_row + j] for one lanes x lanes block, of which `rows` x `columns` exist; the rest of
+/// the block in `out` becomes zero.
+template <class Isa, class T, class X>
+[[gnu::always_inline]] inline void transpose_block(const X* in, index_t in_row, int rows, int columns, T* out,
+                                                   index_t out_row, int out_rows) noexcept {
+  using v = simd<Isa, T>;
+  typename v::reg block[v::lanes];
+  if (columns >= v::lanes) {
+    for (int i = 0; i < v::lanes; ++i) block[i] = i < rows ? v::load(in + i * in_row) : v::zero();
+  } else {
+    for (int i = 0; i < v::lanes; ++i) block[i] = i < rows ? v::load_partial(in + i * in_row, columns) : v::zero();
+  }
+  if constexpr (v::lanes > 1) v::transpose(block);
+  for (int j = 0; j < v::lanes; ++j) {
+    if (j < out_rows) v::store(out + j * out_row, block[j]);
+  }
+}
+
+}  // namespace detail
+
+/// out[j, i] = in[i, j]: rows of `in` ([rows, columns], contiguous columns, any element type) become columns of `out`
+/// ([columns, padded_rows]); columns rows .. padded_rows of `out` are zero. padded_rows is a multiple of the lanes.
+template <class Isa, class T, class X>
+void transpose_into(const X* in, index_t in_row, index_t rows, index_t columns, T* out, index_t out_row,
+                    index_t padded_rows) noexcept {
+  constexpr int lanes = simd<Isa, T>::lanes;
+  for (index_t i = 0; i < padded_rows; i += lanes) {
+    const int live = static_cast<int>(max<index_t>(0, min<index_t>(lanes, rows - i)));
+    for (index_t j = 0; j < columns; j += lanes) {
+      const int width = static_cast<int>(min<index_t>(lanes, columns - j));
+      detail::transpose_block<Isa, T>(in + i * in_row + j, in_row, live, width, out + j * out_row + i, out_row, width);
+    }
+  }
+}
+
+/// out[i, 0 .. padded_columns) = in[i, 0 .. columns) widened to T, zeros beyond `columns`.
+template <class Isa, class T, class X>
+void copy_into(const X* in, index_t in_row, index_t rows, index_t columns, T* out, index_t out_row,
+               index_t padded_columns) noexcept {
+  using v = simd<Isa, T>;
+  for (index_t i = 0; i < rows; ++i) {
+    const X* from = in + i * in_row;
+    T* to = out + i * out_row;
+    for (index_t j = 0; j < padded_columns; j += v::lanes) {
+      const index_t left = columns - j;
+      v::store(to + j, left >= v::lanes ? v::load(from + j)
+                                        : v::load_partial(from + j, static_cast<int>(max<index_t>(left, 0))));
+    }
+  }
+}
+
+}  // namespace seqprim::arch

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <seqprim/arch/tile.hpp>
+
+#include <cmath>
+#include <limits>
+#include <support/catch.hpp>
+#include <support/random.hpp>
+#include <vector>
+
+using namespace seqprim;
+using isa = arch::native_isa;
+using v = arch::simd<isa, float>;
+
+namespace {
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+float lane_of(v::reg x, int lane) {
+  float out[v::lanes];
+  v::store(out, x);
+  return out[lane];
+}
+
+bool same_bits(float a, float b) { return bit_cast<std::uint32_t>(a) == bit_cast<std::uint32_t>(b); }
+}  // namespace
+
+TEST_CASE("simd: the engine is the one this file was compiled for", "[arch]") {
+#if defined(__AVX512F__)
+  REQUIRE(v::lanes == 16);
+#elif defined(__AVX2__)
+  REQUIRE(v::lanes == 8);
+#else
+  REQUIRE(v::lanes == 1);
+#endif
+}
+
+TEST_CASE("simd: exp2 is accurate to 2e-7 over the whole range", "[arch][property]") {
+  double worst = 0;
+  for (float x = -125.9f; x < 127.9f; x += 0.00137f) {
+    const double exact = std::exp2(static_cast<double>(x));
+    const double error = std::abs(static_cast<double>(lane_of(v::exp2(v::set(x)), 0)) - exact) / exact;
+    worst = std::max(worst, error);
+  }
+  CAPTURE(worst);
+  REQUIRE(worst < 2e-7);
+}
+
+TEST_CASE("simd: exp2 of the edge values", "[arch]") {
+  const auto exp2 = [](float x) { return lane_of(v::exp2(v::set(x)), v::lanes - 1); };
+  REQUIRE(exp2(0.0f) == 1.0f);
+  REQUIRE(exp2(-0.0f) == 1.0f);
+  REQUIRE(exp2(10.0f) == 1024.0f);
+  REQUIRE(exp2(-infinity) == 0.0f);
+  REQUIRE(exp2(-1e30f) == 0.0f);
+  REQUIRE(exp2(-200.0f) == 0.0f);
+  REQUIRE(exp2(infinity) == infinity);
+  REQUIRE(exp2(1e30f) == infinity);
+  REQUIRE(exp2(128.0f) == infinity);
+  REQUIRE(std::isnan(exp2(std::numeric_limits<float>::quiet_NaN())));
+}
+
+TEST_CASE("simd: max returns its second operand when one is NaN", "[arch]") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  REQUIRE(lane_of(v::max(v::set(nan), v::set(1.0f)), 0) == 1.0f);
+  REQUIRE(std::isnan(lane_of(v::max(v::set(1.0f), v::set(nan)), 0)));
+}
+
+TEMPLATE_TEST_CASE("simd: loads and stores convert like the element types do", "[arch][property]", half, bfloat16) {
+  // Every bit pattern is widened; every float near a rounding boundary is narrowed.
+  for (std::uint32_t bits = 0; bits < 65536; ++bits) {
+    TestType in[v::lanes];
+    for (auto& x : in) x = TestType::from_bits(static_cast<std::uint16_t>(bits));
+    const float expected = in[0];
+    const float actual = lane_of(v::load(in), v::lanes - 1);
+    if (std::isnan(expected) ? !std::isnan(actual) : !same_bits(expected, actual)) {
+      CAPTURE(bits, expected, actual);
+      REQUIRE(same_bits(expected, actual));
+    }
+    for (const std::int32_t nudge : {-1, 0, 1, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001}) {
+      const float x = bit_cast<float>(bit_cast<std::uint32_t>(expected) + static_cast<std::uint32_t>(nudge));
+      TestType out[v::lanes];
+      v::store(out, v::set(x));
+      const bool same = std::isnan(x) ? std::isnan(static_cast<float>(out[0])) : out[0].bits == TestType(x).bits;
+      if (!same) {
+        CAPTURE(bits, nudge, x, out[0].bits, TestType(x).bits);
+        REQUIRE(same);
+      }
+    }
+  }
+  SUCCEED();
+}
+
+TEMPLATE_TEST_CASE("simd: partial loads read zeros and partial stores leave the rest alone", "[arch]", float, half,
+                   bfloat16) {
+  for (int n = 0; n <= v::lanes; ++n) {
+    std::vector<TestType> in(static_cast<std::size_t>(n));  // the sanitizer sees a read beyond n
+    for (int i = 0; i < n; ++i) in[static_cast<std::size_t>(i)] = static_cast<TestType>(static_cast<float>(i + 1));
+    const auto x = v::load_partial(in.data(), n);
+    for (int i = 0; i < v::lanes; ++i) REQUIRE(lane_of(x, i) == (i < n ? static_cast<float>(i + 1) : 0.0f));
+    std::vector<TestType> out(static_cast<std::size_t>(n));
+    v::store_partial(out.data(), x, n);
+    for (int i = 0; i < n; ++i)
+      REQUIRE(static_cast<float>(out[static_cast<std::size_t>(i)]) == static_cast<float>(i + 1));
+  }
+}
+
+TEST_CASE("simd: lanes outside a run are replaced", "[arch]") {
+  std::int32_t lower[v::lanes], upper[v::lanes];
+  for (int i = 0; i < v::lanes; ++i) {
+    lower[i] = i % 3;
+    upper[i] = 2 + i % 2;
+  }
+  for (std::int32_t index = -1; index < 5; ++index) {
+    const auto kept = v::keep_in_run(v::set(1.0f), index, lower, upper, v::set(-infinity));
+    for (int i = 0; i < v::lanes; ++i)
+      REQUIRE(lane_of(kept, i) == (lower[i] <= index && index < upper[i] ? 1.0f : -infinity));
+  }
+  for (std::int32_t low = -2; low < v::lanes + 2; ++low)
+    for (std::int32_t high = -2; high < v::lanes + 2; ++high) {
+      const auto kept = v::keep_lanes(v::set(1.0f), low, high, v::set(-infinity));
+      for (int i = 0; i < v::lanes; ++i) REQUIRE(lane_of(kept, i) == (low <= i && i < high ? 1.0f : -infinity));
+    }
+}
+
+TEST_CASE("simd: sum and maximum take every lane", "[arch]") {
+  float in[v::lanes];
+  float expected = 0;
+  for (int i = 0; i < v::lanes; ++i) expected += in[i] = static_cast<float>(i * i + 1);
+  REQUIRE(v::sum(v::load(in)) == expected);
+  REQUIRE(v::maximum(v::load(in)) == in[v::lanes - 1]);
+}
+
+TEST_CASE("transpose_into: any shape, padded with zeros", "[arch][property]") {
+  test::random_numbers random(7);
+  for (int trial = 0; trial < 60; ++trial) {
+    const index_t rows = random.integer(0, 40), columns = random.integer(1, 40);
+    const index_t padded = round_up(max<index_t>(rows, 1), v::lanes);
+    tensor<float, 2> in(rows, columns), out(columns, padded);
+    random.fill(in);
+    out.fill(7.0f);
+    arch::transpose_into<isa, float>(in.data(), columns, rows, columns, out.data(), padded, padded);
+    CAPTURE(rows, columns);
+    bool same = true;
+    for (index_t j = 0; j < columns; ++j)
+      for (index_t i = 0; i < padded; ++i) same = same && out(j, i) == (i < rows ? in(i, j) : 0.0f);
+    REQUIRE(same);
+  }
+}

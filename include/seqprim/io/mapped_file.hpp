@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/io/detail/text.hpp>
+
+#include <cerrno>
+#include <cstddef>
+#include <fcntl.h>
+#include <span>
+#include <string>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <system_error>
+#include <unistd.h>
+#include <utility>
+
+namespace seqprim::io {
+
+namespace detail {
+
+/// "No such file or directory", from errno; thread-safe.
+[[nodiscard]] inline std::string system_reason(int error) { return std::generic_category().message(error); }
+
+/// An open file descriptor that closes itself.
+class descriptor {
+ public:
+  explicit descriptor(int number) noexcept : number_(number) {}
+  descriptor(descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  descriptor& operator=(descriptor&&) = delete;
+  ~descriptor() {
+    if (number_ >= 0) ::close(number_);
+  }
+
+  [[nodiscard]] int number() const noexcept { return number_; }
+  [[nodiscard]] bool open() const noexcept { return number_ >= 0; }
+  /// Gives up the descriptor and returns what close() said.
+  [[nodiscard]] int close() noexcept { return ::close(std::exchange(number_, -1)); }
+
+ private:
+  int number_;
+};
+
+}  // namespace detail
+
+/// A regular file, mapped read-only into memory; pages are read when touched. Move-only. The bytes start at a page boundary
+/// and stay where they are when the object moves. POSIX.
+///
+/// Edge     an empty file has no bytes and needs no mapping. Only regular files: a pipe or device is refused, not waited for.
+/// Errors   io_error: missing, unreadable, a directory or another kind of file.
+/// Trap     a file that somebody shortens while it is mapped ends the process with SIGBUS, a file that is overwritten in
+///          place changes under the reader. Replace files by renaming, as `replacement_file` does.
+class mapped_file {
+ public:
+  mapped_file() = default;
+
+  explicit mapped_file(const std::string& path) {
+    // Non-blocking, so that opening a pipe returns at once.
+    const detail::descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+    if (!file.open()) detail::throw_io(detail::in_quotes(path), " cannot be opened: ", detail::system_reason(errno));
+    struct stat status {};
+    if (::fstat(file.number(), &status) != 0)
+      detail::throw_io(detail::in_quotes(path), " cannot be examined: ", detail::system_reason(errno));
+    if (S_ISDIR(status.st_mode)) detail::throw_io(detail::in_quotes(path), " is a directory, not a file");
+    if (!S_ISREG(status.st_mode)) detail::throw_io(detail::in_quotes(path), " is not a regular file");
+    if (status.st_size == 0) return;
+    const auto size = static_cast<std::size_t>(status.st_size);
+    void* const address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number(), 0);
+    if (address == MAP_FAILED)
+      detail::throw_io(detail::in_quotes(path), " cannot be mapped: ", detail::system_reason(errno));
+    bytes_ = {static_cast<const std::byte*>(address), size};
+  }
+
+  mapped_file(mapped_file&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+  mapped_file& operator=(mapped_file&& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~mapped_file() {
+    if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  }
+
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
+}  // namespace seqprim::io

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// Safetensors files, read and written.
+#include <seqprim/io/safetensors_reader.hpp>

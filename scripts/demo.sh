@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Trains a byte-level language model on text found on this machine and lets it write, in about three minutes.
+#
+#   scripts/demo.sh                      defaults
+#   scripts/demo.sh --help               all flags of the program
+#   scripts/demo.sh --text book.txt      another text
+#
+# Installs what is missing, builds examples/03_language_model, runs it with the given arguments and reports where the time
+# went. The exit status is that of the program.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+log="$root/build/default/demo_build.log"
+program="$root/build/default/examples/03_language_model/language_model"
+
+"$root/scripts/setup.sh" demo
+packages=$SECONDS
+choose_tools
+
+say "compiling the example ..."
+mkdir -p "$(dirname "$log")"
+begin=$SECONDS
+if ! { configure default && build default --target language_model; } >"$log" 2>&1; then
+  tail -n 40 "$log" >&2
+  fail "the build failed; whole log: $log"
+fi
+compile=$((SECONDS - begin))
+say "compiled in $compile s"
+
+# Ctrl-C is for the program, which saves and ends by itself; the script then still reports.
+trap ':' INT
+begin=$SECONDS
+status=0
+"$program" "$@" || status=$?
+say "time: packages $packages s, compilation $compile s, program $((SECONDS - begin)) s"
+exit "$status"

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+// self-check: needs exactly one line
+static_assert(false, "the mistake");

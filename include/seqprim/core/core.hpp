@@ -8,6 +8,7 @@
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/half.hpp>
 #include <seqprim/core/index.hpp>
+#include <seqprim/core/index_array.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/philox.hpp>
 #include <seqprim/core/tensor.hpp>

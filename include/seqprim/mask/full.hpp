@@ -3,8 +3,6 @@
 
 #include <seqprim/mask/rule.hpp>
 
-#include <limits>
-
 namespace seqprim::mask {
 
 /// Everybody sees everybody.
@@ -14,7 +12,7 @@ namespace seqprim::mask {
 struct full {
   SEQPRIM_HD constexpr bool operator()(index_t, index_t) const noexcept { return true; }
   SEQPRIM_HD constexpr tile_kind classify(range, range) const noexcept { return tile_kind::full; }
-  SEQPRIM_HD constexpr range visible_keys(index_t) const noexcept { return {0, std::numeric_limits<index_t>::max()}; }
+  SEQPRIM_HD constexpr range visible_keys(index_t) const noexcept { return {0, unlimited}; }
 };
 static_assert(rule<full> && one_run_per_row<full>);
 

@@ -23,6 +23,9 @@ enum class tile_kind : unsigned char { empty = 0, partial = 1, full = 2 };
 /// The offset that lets query 0 stand at key 0 (PyTorch `is_causal`).
 inline constexpr index_t top_left = 0;
 
+/// A reach or a bound that no index meets; sums with indices stay far from overflow.
+inline constexpr index_t unlimited = index_t{1} << 61;
+
 template <class M> concept answers_per_element = requires(const M& m, index_t q, index_t k) {
   { m(q, k) } -> std::same_as<bool>;
 };
@@ -60,9 +63,24 @@ template <bindable M> [[nodiscard]] SEQPRIM_HD constexpr auto bind(const M& m, i
 /// The rule type that M binds to.
 template <bindable M> using bound = decltype(mask::bind(std::declval<const M&>(), index_t{}, index_t{}));
 
-/// Checks the parameters of a mask, if it has any: throws precondition_error. Every entry point calls it.
+/// The problem that a mask is asked about.
+struct shape {
+  index_t batch = 1;
+  index_t heads = 1;
+  index_t q_len = 0;
+  index_t k_len = 0;
+};
+
+/// Checks the parameters of a mask, if it has any: throws precondition_error.
 template <bindable M> constexpr void validate(const M& m) {
   if constexpr (requires { m.validate(); }) m.validate();
+}
+
+/// The same, and that the mask fits the problem: enough batch rows, offsets that end where the keys end. Every entry
+/// point calls it before it touches data, so that no kernel reads past a mask's arrays.
+template <bindable M> constexpr void validate(const M& m, const shape& problem) {
+  mask::validate(m);
+  if constexpr (requires { m.validate(problem); }) m.validate(problem);
 }
 
 /// classify() for a rule with one run per row, from the runs of the first and the last row (rule family R2). Full is
@@ -70,7 +88,7 @@ template <bindable M> constexpr void validate(const M& m) {
 template <class M> [[nodiscard]] SEQPRIM_HD constexpr tile_kind classify_runs(const M& m, range q, range k) noexcept {
   const range first = m.visible_keys(q.begin);
   const range last = m.visible_keys(q.end - 1);
-  if (k.begin >= last.end || k.end <= first.begin) return tile_kind::empty;
+  if (intersect(k, range{first.begin, last.end}).empty()) return tile_kind::empty;
   if (k.begin >= last.begin && k.end <= first.end) return tile_kind::full;
   return tile_kind::partial;
 }

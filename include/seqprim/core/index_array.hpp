@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/tensor_view.hpp>
+
+#include <concepts>
+#include <cstdint>
+#include <type_traits>
+
+namespace seqprim {
+
+/// A borrowed array of indices, 32 or 64 bits wide: document offsets, lengths, position ids. Trivially copyable, so that
+/// masks and position maps can carry it into a kernel; the owner must outlive it.
+///
+/// Reads a pointer and a count, a rank-1 view (any stride), or an lvalue container with data() and size(). Host code
+/// checks the values where it can read them; say `.on_device()` for memory that only the device can read, and the
+/// promise to keep the documented rules is yours.
+class index_array {
+ public:
+  index_array() = default;
+
+  SEQPRIM_HD constexpr index_array(const std::int32_t* data, index_t count) noexcept : narrow_(data), size_(count) {}
+  SEQPRIM_HD constexpr index_array(const std::int64_t* data, index_t count) noexcept : wide_(data), size_(count) {}
+
+  template <class T, index_t Last>
+  requires(sizeof(T) >= 4) SEQPRIM_HD constexpr index_array(const tensor_view<T, 1, Last>& view) noexcept  // NOLINT
+      : index_array(view.data, view.extent(0)) {
+    stride_ = view.stride(0);
+  }
+
+  template <class Container>
+  requires(std::is_lvalue_reference_v<Container>&& requires(Container c) {
+    index_array(c.data(), static_cast<index_t>(c.size()));
+  }) constexpr index_array(Container&& c) noexcept  // NOLINT: a temporary does not bind
+      : index_array(c.data(), static_cast<index_t>(c.size())) {}
+
+  /// The same array, marked as unreadable for host code.
+  [[nodiscard]] SEQPRIM_HD constexpr index_array on_device() const noexcept {
+    index_array result = *this;
+    result.host_readable_ = false;
+    return result;
+  }
+
+  [[nodiscard]] SEQPRIM_HD constexpr index_t operator[](index_t i) const noexcept {
+    return wide_ != nullptr ? wide_[i * stride_] : narrow_[i * stride_];
+  }
+  [[nodiscard]] SEQPRIM_HD constexpr index_t size() const noexcept { return size_; }
+  [[nodiscard]] SEQPRIM_HD constexpr bool host_readable() const noexcept { return host_readable_; }
+
+ private:
+  const std::int32_t* narrow_ = nullptr;
+  const std::int64_t* wide_ = nullptr;
+  index_t size_ = 0;
+  index_t stride_ = 1;
+  bool host_readable_ = true;
+};
+static_assert(std::is_trivially_copyable_v<index_array>);
+
+}  // namespace seqprim

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/mask/causal.hpp>
+#include <seqprim/mask/full.hpp>
+#include <seqprim/mask/rule.hpp>
+
+#include <concepts>
+
+/// Masks compose: `a & b` sees what both see, `a | b` what either sees, `~a` what a does not see. The composition is a
+/// mask again, of a type that names its parts, and it knows what its parts know: tiles are classified in three-valued
+/// logic, hulls and runs are combined, bind() binds the parts, validate() checks them.
+///
+/// The operators are found by argument-dependent lookup as soon as one operand is a mask of this library. To combine two
+/// masks of your own namespace, say `using namespace seqprim::mask::operators;` there, or name the type:
+/// `mask::both<A, B>{a, b}`.
+///
+/// Source  spec masks-text 2.1; golden masks-text/compose_*.
+namespace seqprim::mask {
+
+inline namespace operators {
+
+/// Three-valued logic on tiles: sound for sound operands; exact unless both are partial.
+SEQPRIM_HD constexpr tile_kind operator&(tile_kind a, tile_kind b) noexcept { return a < b ? a : b; }
+SEQPRIM_HD constexpr tile_kind operator|(tile_kind a, tile_kind b) noexcept { return a < b ? b : a; }
+SEQPRIM_HD constexpr tile_kind operator~(tile_kind a) noexcept {
+  return static_cast<tile_kind>(2 - static_cast<unsigned char>(a));
+}
+
+}  // namespace operators
+
+namespace detail {
+template <class A, class B> concept rules = rule<A> && rule<B>;
+template <class A, class B> concept run_rules = one_run_per_row<A> && one_run_per_row<B>;
+template <class A, class B> concept any_binds = depends_on_batch_or_head<A> || depends_on_batch_or_head<B>;
+}  // namespace detail
+
+/// Conjunction: what `operator&` makes. Where both parts have one run per row, so has the conjunction, and tiles between
+/// two runs that do not meet are found empty too.
+template <bindable A, bindable B> struct both {
+  A first;
+  B second;
+
+  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept requires detail::rules<A, B> {
+    return first(q, k) && second(q, k);
+  }
+
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept requires detail::rules<A, B> {
+    if constexpr (detail::run_rules<A, B>) {
+      const tile_kind kind = classify_runs(*this, q, k);
+      if (kind != tile_kind::partial) return kind;
+    }
+    return first.classify(q, k) & second.classify(q, k);
+  }
+
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires detail::run_rules<A, B> {
+    return intersect(first.visible_keys(q), second.visible_keys(q));
+  }
+
+  SEQPRIM_HD constexpr range key_hull(range q, index_t k_len) const noexcept requires detail::rules<A, B> {
+    return intersect(mask::key_hull(first, q, k_len), mask::key_hull(second, q, k_len));
+  }
+
+  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept requires detail::rules<A, B> {
+    return intersect(mask::query_hull(first, k, q_len), mask::query_hull(second, k, q_len));
+  }
+
+  SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires detail::any_binds<A, B> {
+    return mask::bind(first, batch, head) & mask::bind(second, batch, head);
+  }
+
+  constexpr void validate() const {
+    mask::validate(first);
+    mask::validate(second);
+  }
+  constexpr void validate(const shape& problem) const {
+    mask::validate(first, problem);
+    mask::validate(second, problem);
+  }
+};
+
+/// Disjunction: what `operator|` makes.
+template <bindable A, bindable B> struct either {
+  A first;
+  B second;
+
+  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept requires detail::rules<A, B> {
+    return first(q, k) || second(q, k);
+  }
+
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept requires detail::rules<A, B> {
+    return first.classify(q, k) | second.classify(q, k);
+  }
+
+  SEQPRIM_HD constexpr range key_hull(range q, index_t k_len) const noexcept requires detail::rules<A, B> {
+    return hull(mask::key_hull(first, q, k_len), mask::key_hull(second, q, k_len));
+  }
+
+  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept requires detail::rules<A, B> {
+    return hull(mask::query_hull(first, k, q_len), mask::query_hull(second, k, q_len));
+  }
+
+  SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires detail::any_binds<A, B> {
+    return mask::bind(first, batch, head) | mask::bind(second, batch, head);
+  }
+
+  constexpr void validate() const {
+    mask::validate(first);
+    mask::validate(second);
+  }
+  constexpr void validate(const shape& problem) const {
+    mask::validate(first, problem);
+    mask::validate(second, problem);
+  }
+};
+
+/// Negation: what `operator~` makes. As exact as its part.
+template <bindable A> struct inverse {
+  A part;
+
+  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept requires rule<A> { return !part(q, k); }
+
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept requires rule<A> {
+    return ~part.classify(q, k);
+  }
+
+  /// Where every run of the part reaches one end of the keys, what is left lies at the other end.
+  SEQPRIM_HD constexpr range key_hull(range q, index_t k_len) const noexcept requires rule<A> {
+    range rest{0, k_len};
+    if constexpr (one_run_per_row<A>) {
+      const range first = part.visible_keys(q.begin);
+      const range last = part.visible_keys(q.end - 1);
+      if (last.begin <= 0) rest.begin = max<index_t>(first.end, 0);
+      if (first.end >= k_len) rest.end = min(last.begin, k_len);
+    }
+    return rest;
+  }
+
+  SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<A> {
+    return ~mask::bind(part, batch, head);
+  }
+
+  constexpr void validate() const { mask::validate(part); }
+  constexpr void validate(const shape& problem) const { mask::validate(part, problem); }
+};
+
+inline namespace operators {
+
+template <bindable A, bindable B> [[nodiscard]] SEQPRIM_HD constexpr auto operator&(const A& a, const B& b) noexcept {
+  if constexpr (std::same_as<A, full>) {
+    return b;
+  } else if constexpr (std::same_as<B, full>) {
+    return a;
+  } else if constexpr (std::same_as<A, causal> && std::same_as<B, causal>) {
+    return causal{.offset = min(a.offset, b.offset)};
+  } else {
+    return both<A, B>{a, b};
+  }
+}
+
+template <bindable A, bindable B> [[nodiscard]] SEQPRIM_HD constexpr auto operator|(const A& a, const B& b) noexcept {
+  if constexpr (std::same_as<A, full> || std::same_as<B, full>) {
+    return full{};
+  } else if constexpr (std::same_as<A, causal> && std::same_as<B, causal>) {
+    return causal{.offset = max(a.offset, b.offset)};
+  } else {
+    return either<A, B>{a, b};
+  }
+}
+
+template <bindable A> [[nodiscard]] SEQPRIM_HD constexpr auto operator~(const A& a) noexcept { return inverse<A>{a}; }
+template <bindable A> [[nodiscard]] SEQPRIM_HD constexpr A operator~(const inverse<A>& a) noexcept { return a.part; }
+
+}  // namespace operators
+
+}  // namespace seqprim::mask

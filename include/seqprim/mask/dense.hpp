@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/error.hpp>
+#include <seqprim/core/tensor_view.hpp>
+#include <seqprim/mask/rule.hpp>
+
+namespace seqprim::mask {
+
+/// A mask that somebody else computed: a boolean matrix. For interoperability and tests; it costs q_len * k_len bytes of
+/// memory and traffic that every other mask avoids.
+///
+///     visible(q, k)  <=>  visible[q][k]
+///
+/// Errors  precondition_error: the matrix is smaller than [q_len, k_len].
+/// Cost    classify() reads the tile, until it has seen both values; exact. A `block_map` reads it only once.
+/// Source  spec masks-text 2.
+struct dense {
+  tensor_view<const bool, 2> visible;  ///< [q_len, k_len], any strides
+
+  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return visible(q, k); }
+
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept {
+    const bool corner = visible(q.begin, k.begin);
+    for (index_t i = q.begin; i < q.end; ++i)
+      for (index_t j = k.begin; j < k.end; ++j)
+        if (visible(i, j) != corner) return tile_kind::partial;
+    return corner ? tile_kind::full : tile_kind::empty;
+  }
+
+  constexpr void validate(const shape& problem) const {
+    SEQPRIM_EXPECTS(visible.extent(0) >= problem.q_len && visible.extent(1) >= problem.k_len,
+                    "mask::dense: the matrix is [", visible.extent(0), ", ", visible.extent(1),
+                    "] but [q_len, k_len] is [", problem.q_len, ", ", problem.k_len,
+                    "]. See docs/reference/mask/dense.md");
+  }
+};
+static_assert(rule<dense>);
+
+/// A boolean matrix per batch row and head; an axis of extent 1 is shared. Binds to `dense`.
+///
+/// Errors  precondition_error: an extent is neither 1 (batch, heads) nor large enough.
+struct dense_per_head {
+  tensor_view<const bool, 4> visible;  ///< [batch or 1, heads or 1, q_len, k_len], any strides
+
+  SEQPRIM_HD constexpr dense bind(index_t batch, index_t head) const noexcept {
+    return {.visible = visible[visible.extent(0) == 1 ? 0 : batch][visible.extent(1) == 1 ? 0 : head]};
+  }
+
+  constexpr void validate(const shape& problem) const {
+    SEQPRIM_EXPECTS((visible.extent(0) == 1 || visible.extent(0) >= problem.batch) &&
+                        (visible.extent(1) == 1 || visible.extent(1) >= problem.heads) &&
+                        visible.extent(2) >= problem.q_len && visible.extent(3) >= problem.k_len,
+                    "mask::dense_per_head: the matrices are [", visible.extent(0), ", ", visible.extent(1), ", ",
+                    visible.extent(2), ", ", visible.extent(3), "] but [batch, heads, q_len, k_len] is [",
+                    problem.batch, ", ", problem.heads, ", ", problem.q_len, ", ", problem.k_len,
+                    "]. See docs/reference/mask/dense.md");
+  }
+};
+static_assert(depends_on_batch_or_head<dense_per_head>);
+
+}  // namespace seqprim::mask

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// All masks.
+#include <seqprim/mask/algebra.hpp>
+#include <seqprim/mask/attention_sinks.hpp>
+#include <seqprim/mask/block_map.hpp>
+#include <seqprim/mask/causal.hpp>
+#include <seqprim/mask/check.hpp>
+#include <seqprim/mask/count_tiles.hpp>
+#include <seqprim/mask/cross_documents.hpp>
+#include <seqprim/mask/dense.hpp>
+#include <seqprim/mask/documents.hpp>
+#include <seqprim/mask/full.hpp>
+#include <seqprim/mask/key_padding.hpp>
+#include <seqprim/mask/key_range.hpp>
+#include <seqprim/mask/packed_prefix.hpp>
+#include <seqprim/mask/prefix.hpp>
+#include <seqprim/mask/rule.hpp>
+#include <seqprim/mask/sliding_window.hpp>
+#include <seqprim/mask/untiled.hpp>

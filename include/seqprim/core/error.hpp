@@ -4,8 +4,10 @@
 #include <seqprim/core/config.hpp>
 
 #include <concepts>
+#include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace seqprim {
 
@@ -31,11 +33,16 @@ struct cuda_error : std::runtime_error {
 namespace detail {
 
 inline void append(std::string& text, const char* part) { text += part; }
-inline void append(std::string& text, const std::string& part) { text += part; }
+inline void append(std::string& text, std::string_view part) { text += part; }
 inline void append(std::string& text, bool part) { text += part ? "true" : "false"; }
 inline void append(std::string& text, char part) { text += part; }
 template <std::integral Number> void append(std::string& text, Number part) { text += std::to_string(part); }
-template <std::floating_point Number> void append(std::string& text, Number part) { text += std::to_string(part); }
+// Nine digits tell any two floats apart; std::to_string would print 1e-8 as 0.000000.
+template <std::floating_point Number> void append(std::string& text, Number part) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.9g", static_cast<double>(part));
+  text += digits;
+}
 
 }  // namespace detail
 

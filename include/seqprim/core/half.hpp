@@ -10,7 +10,7 @@ namespace seqprim {
 
 /// IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. A storage type: arithmetic happens in float.
 ///
-/// From float: round to nearest, ties to even; magnitudes >= 65520 become infinity; values below 2^-25 become zero;
+/// From float: round to nearest, ties to even; magnitudes >= 65520 become infinity, those <= 2^-25 zero;
 /// subnormals are exact; a NaN stays a NaN (made quiet, upper payload bits kept). To float: exact.
 struct half {
   std::uint16_t bits = 0;
@@ -33,8 +33,9 @@ struct half {
     if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x1ffu));
     if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // >= 65520
     if (magnitude < 0x38800000u) {                                                    // below 2^-14: subnormal result
-      if (magnitude < 0x33000000u) return static_cast<std::uint16_t>(sign);           // below 2^-25
-      const std::uint32_t shift = 126u - (magnitude >> 23);                           // 14 .. 24
+      if (magnitude < 0x33000000u)
+        return static_cast<std::uint16_t>(sign);             // below 2^-25; 2^-25 itself is a tie and goes to 0
+      const std::uint32_t shift = 126u - (magnitude >> 23);  // 14 .. 24
       const std::uint32_t fraction = (magnitude & 0x7fffffu) | 0x800000u;
       const std::uint32_t kept = fraction >> shift;
       const std::uint32_t rest = fraction & ((1u << shift) - 1u);

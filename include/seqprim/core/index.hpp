@@ -33,8 +33,10 @@ struct range {
   return {a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};
 }
 
-/// ceil(a / b) for a >= 0, b > 0.
-[[nodiscard]] SEQPRIM_HD constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) / b; }
+/// ceil(a / b) for a >= 0, b > 0; never overflows.
+[[nodiscard]] SEQPRIM_HD constexpr index_t ceil_div(index_t a, index_t b) noexcept {
+  return a / b + (a % b != 0 ? 1 : 0);
+}
 
 /// The smallest multiple of b that is >= a, for a >= 0, b > 0.
 [[nodiscard]] SEQPRIM_HD constexpr index_t round_up(index_t a, index_t b) noexcept { return ceil_div(a, b) * b; }

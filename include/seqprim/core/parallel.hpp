@@ -10,6 +10,14 @@
 
 namespace seqprim {
 
+// Translation units built with and without OpenMP can be linked into one program: the namespace is part of the name of
+// every function that takes a `cpu`, so neither can be given the other's loop.
+#if defined(_OPENMP)
+inline namespace with_openmp {
+#else
+inline namespace without_openmp {
+#endif
+
 /// Runs an operation on this processor. `threads` = 0 takes what OpenMP offers (OMP_NUM_THREADS, else every core); without
 /// OpenMP everything runs on the calling thread. The number of threads never changes a result: work is cut by the
 /// problem, and each piece is computed the same way wherever it runs.
@@ -20,18 +28,17 @@ struct cpu {
 };
 
 /// How many threads `parallel_for` may use: at least 1. Sizes per-thread scratch.
-[[nodiscard]] inline int thread_count(const cpu& executor) noexcept {
+[[nodiscard]] inline int thread_count([[maybe_unused]] const cpu& executor) noexcept {
 #if defined(_OPENMP)
   return executor.threads > 0 ? executor.threads : max(1, omp_get_max_threads());
 #else
-  static_cast<void>(executor);
   return 1;
 #endif
 }
 
 /// Calls body(piece, thread) once for each piece in [0, count), thread in [0, thread_count(executor)). Pieces run in any
 /// order, at once; each must write only what belongs to it. The body must not throw: validate before the loop.
-template <class Body> void parallel_for(const cpu& executor, index_t count, const Body& body) {
+template <class Body> void parallel_for([[maybe_unused]] const cpu& executor, index_t count, const Body& body) {
 #if defined(_OPENMP)
   const int threads = static_cast<int>(min<index_t>(thread_count(executor), max<index_t>(count, 1)));
   if (threads > 1) {
@@ -42,5 +49,7 @@ template <class Body> void parallel_for(const cpu& executor, index_t count, cons
 #endif
   for (index_t piece = 0; piece < count; ++piece) body(piece, 0);
 }
+
+}  // inline namespace
 
 }  // namespace seqprim

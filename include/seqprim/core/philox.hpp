@@ -63,6 +63,23 @@ struct random_stream {
   }
 };
 
+/// The words that cuRAND's Philox generator yields after curand_init(seed, subsequence, offset): word(i) is what the i-th
+/// call of curand() returns. For comparison with GPU peers; the library itself draws from `random_stream`.
+struct curand_stream {
+  std::uint64_t seed = 0;
+  std::uint64_t subsequence = 0;
+  std::uint64_t offset = 0;
+
+  [[nodiscard]] SEQPRIM_HD constexpr std::uint32_t word(std::uint64_t i) const noexcept {
+    const std::uint64_t position = offset + i;
+    const philox_words counter{{static_cast<std::uint32_t>(position >> 2), static_cast<std::uint32_t>(position >> 34),
+                                static_cast<std::uint32_t>(subsequence),
+                                static_cast<std::uint32_t>(subsequence >> 32)}};
+    return philox(counter, static_cast<std::uint32_t>(seed),
+                  static_cast<std::uint32_t>(seed >> 32))[static_cast<int>(position & 3u)];
+  }
+};
+
 /// Uniform in [2^-24, 1 - 2^-24], never 0 or 1; exact in float. The default for accept tests and initialisation.
 [[nodiscard]] SEQPRIM_HD constexpr float uniform_open(std::uint32_t word) noexcept {
   return (static_cast<float>(word >> 9) + 0.5f) * 0x1p-23f;

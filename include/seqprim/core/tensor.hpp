@@ -49,7 +49,7 @@ template <class T, int Rank> class tensor {
   [[nodiscard]] T* data() noexcept { return view_.data; }
   [[nodiscard]] const T* data() const noexcept { return view_.data; }
   [[nodiscard]] index_t extent(int axis) const noexcept { return view_.extent(axis); }
-  [[nodiscard]] index_t size() const noexcept { return view_.data == nullptr ? 0 : view_.size(); }
+  [[nodiscard]] index_t size() const noexcept { return view_.size(); }
 
   template <class... Indices> [[nodiscard]] T& operator()(Indices... indices) noexcept { return view_(indices...); }
   template <class... Indices> [[nodiscard]] const T& operator()(Indices... indices) const noexcept {
@@ -68,12 +68,18 @@ template <class T, int Rank> class tensor {
  private:
   // An empty tensor owns an allocation too: its address is valid, and never read.
   void allocate() {
-    index_t count = 1;
+    bool any = true;
     for (const index_t length : view_.extents) {
       SEQPRIM_EXPECTS(length >= 0, "tensor: an extent (", length, ") is negative");
-      SEQPRIM_EXPECTS(length == 0 || count <= std::numeric_limits<index_t>::max() / index_t{sizeof(T)} / length,
-                      "tensor: the extents multiply to more than 2^63 - 1 bytes");
-      count *= length;
+      any = any && length > 0;
+    }
+    index_t count = any ? 1 : 0;
+    if (any) {
+      for (const index_t length : view_.extents) {
+        SEQPRIM_EXPECTS(count <= std::numeric_limits<index_t>::max() / index_t{sizeof(T)} / length,
+                        "tensor: the extents multiply to more than 2^63 - 1 bytes");
+        count *= length;
+      }
     }
     const auto bytes = static_cast<std::size_t>(max<index_t>(count, 1)) * sizeof(T);
     view_.data = static_cast<T*>(::operator new (bytes, std::align_val_t{alignment}));

@@ -6,18 +6,29 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
+#include <utility>
 
 namespace seqprim {
 
 /// The extent of an axis is known at run time only.
 inline constexpr index_t dynamic_extent = -1;
 
+namespace detail {
+// Extents of a view without elements may multiply past 2^63 before the zero comes; the answer is still zero.
+[[nodiscard]] SEQPRIM_HD constexpr index_t wrapping_product(index_t a, index_t b) noexcept {
+  return static_cast<index_t>(static_cast<std::uint64_t>(a) * static_cast<std::uint64_t>(b));
+}
+}  // namespace detail
+
 /// Non-owning view of a strided array: pointer, extents, strides. Axis order is (batch, heads, len, dim); memory order is
 /// free through the strides, which count elements. Offsets are 64-bit.
 ///
 /// `Last` fixes the extent of the last axis at compile time (head_dim, mostly) so that kernels can unroll over it.
 /// Indexing is unchecked; entry points validate shapes once, before touching data.
+///
+/// Errors  precondition_error (host only): a static last extent is given another value.
 template <class T, int Rank, index_t Last = dynamic_extent>
 requires(Rank >= 1 && Rank <= 6) struct tensor_view {
   using element_type = T;
@@ -34,22 +45,25 @@ requires(Rank >= 1 && Rank <= 6) struct tensor_view {
   /// Dense view: the last axis is contiguous and each axis encloses the next.
   template <std::convertible_to<index_t>... Extents>
   requires(sizeof...(Extents) == Rank)
-      SEQPRIM_HD constexpr explicit tensor_view(T* pointer, Extents... lengths) noexcept
+      SEQPRIM_HD constexpr explicit tensor_view(T* pointer, Extents... lengths) noexcept(Last == dynamic_extent)
       : data(pointer), extents{static_cast<index_t>(lengths)...} {
+    expect_last_extent();
     index_t step = 1;
     for (int axis = Rank - 1; axis >= 0; --axis) {
       strides[axis] = step;
-      step *= extents[axis];
+      step = detail::wrapping_product(step, extents[axis]);
     }
   }
 
   /// Strided view; strides count elements.
-  SEQPRIM_HD constexpr tensor_view(T* pointer, const index_t (&lengths)[Rank], const index_t (&steps)[Rank]) noexcept
+  SEQPRIM_HD constexpr tensor_view(T* pointer, const index_t (&lengths)[Rank],
+                                   const index_t (&steps)[Rank]) noexcept(Last == dynamic_extent)
       : data(pointer) {
     for (int axis = 0; axis < Rank; ++axis) {
       extents[axis] = lengths[axis];
       strides[axis] = steps[axis];
     }
+    expect_last_extent();
   }
 
   /// Read-only view of a mutable one; forgetting a static last extent is implicit, inventing one is not.
@@ -83,12 +97,13 @@ requires(Rank >= 1 && Rank <= 6) struct tensor_view {
 
   [[nodiscard]] SEQPRIM_HD constexpr index_t size() const noexcept {
     index_t count = 1;
-    for (int axis = 0; axis < Rank; ++axis) count *= extents[axis];
+    for (int axis = 0; axis < Rank; ++axis) count = detail::wrapping_product(count, extents[axis]);
     return count;
   }
 
-  /// True when the elements fill one dense block in row-major order.
+  /// True when the elements fill one dense block in row-major order. A view without elements does.
   [[nodiscard]] SEQPRIM_HD constexpr bool contiguous() const noexcept {
+    if (size() == 0) return true;
     index_t step = 1;
     for (int axis = Rank - 1; axis >= 0; --axis) {
       if (extents[axis] != 1 && strides[axis] != step) return false;
@@ -124,6 +139,16 @@ requires(Rank >= 1 && Rank <= 6) struct tensor_view {
     result.strides[first] = strides[second];
     result.strides[second] = strides[first];
     return result;
+  }
+
+ private:
+  SEQPRIM_HD constexpr void expect_last_extent() const noexcept(Last == dynamic_extent) {
+#if !defined(__CUDA_ARCH__)
+    if constexpr (Last != dynamic_extent) {
+      SEQPRIM_EXPECTS(extents[Rank - 1] == Last, "tensor_view: the last extent (", extents[Rank - 1],
+                      ") must be the one of its type (", Last, ")");
+    }
+#endif
   }
 };
 

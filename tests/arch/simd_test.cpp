@@ -121,6 +121,12 @@ TEST_CASE("simd: lanes outside a run are replaced", "[arch]") {
     }
 }
 
+TEST_CASE("simd: sqrt rounds correctly and keeps the edge values", "[arch]") {
+  for (const float x : {0.0f, 1.0f, 2.0f, 1e-40f, 3e38f, infinity})
+    REQUIRE(same_bits(lane_of(v::sqrt(v::set(x)), v::lanes - 1), std::sqrt(x)));
+  REQUIRE(std::isnan(lane_of(v::sqrt(v::set(-1.0f)), 0)));
+}
+
 TEST_CASE("simd: sum and maximum take every lane", "[arch]") {
   float in[v::lanes];
   float expected = 0;

@@ -104,6 +104,8 @@ void multiply_piece(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, cons
   }
 }
 
+}  // namespace detail
+
 /// sum_k a[k] b[k] over contiguous numbers, four independent sums.
 template <class Isa, class T, class A, class B> [[nodiscard]] T dot(const A* a, const B* b, index_t count) noexcept {
   using v = simd<Isa, T>;
@@ -118,8 +120,6 @@ template <class Isa, class T, class A, class B> [[nodiscard]] T dot(const A* a, 
   }
   return v::sum(v::add(v::add(sum[0], sum[1]), v::add(sum[2], sum[3])));
 }
-
-}  // namespace detail
 
 /// Matrix product: c = a b, or c += a b.
 ///
@@ -154,7 +154,7 @@ void matmul(const cpu& executor, const A& left, const B& right, C&& result, stor
       for (index_t j = p * piece; j < min(n, (p + 1) * piece); ++j)
         for (index_t i = 0; i < m; ++i) {
           T& out = c.data[i * c.strides[0] + j];
-          const T value = detail::dot<Isa, T>(a.data + i * a.strides[0], b.data + j * b.strides[1], k);
+          const T value = dot<Isa, T>(a.data + i * a.strides[0], b.data + j * b.strides[1], k);
           out = mode == store::overwrite ? value : out + value;
         }
     });

@@ -50,6 +50,7 @@ template <class Isa, class T> struct simd {
   [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return a / b; }
   [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return a * b + c; }
   [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return a > b ? a : b; }
+  [[gnu::always_inline]] static reg sqrt(reg x) noexcept { return std::sqrt(x); }
   [[gnu::always_inline]] static reg exp2(reg x) noexcept {
     if constexpr (sizeof(T) == 8) {
       return std::exp2(x);

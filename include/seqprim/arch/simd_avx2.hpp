@@ -70,6 +70,7 @@ template <> struct simd<avx2, float> {
   [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return _mm256_div_ps(a, b); }
   [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return _mm256_fmadd_ps(a, b, c); }
   [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return _mm256_max_ps(a, b); }
+  [[gnu::always_inline]] static reg sqrt(reg x) noexcept { return _mm256_sqrt_ps(x); }
 
   [[gnu::always_inline]] static reg exp2(reg x) noexcept {
     // max_ps and min_ps return their second operand when one is NaN, so a NaN passes both clamps.

@@ -64,6 +64,7 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return _mm512_div_ps(a, b); }
   [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return _mm512_fmadd_ps(a, b, c); }
   [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return _mm512_max_ps(a, b); }
+  [[gnu::always_inline]] static reg sqrt(reg x) noexcept { return _mm512_sqrt_ps(x); }
 
   [[gnu::always_inline]] static reg exp2(reg x) noexcept {
     const reg n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

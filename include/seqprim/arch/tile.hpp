@@ -109,37 +109,45 @@ void multiply(index_t rows, index_t columns, index_t depth, const T* a, index_t 
 
 namespace detail {
 
-/// out[j * out_row + i] = in[i * in_row + j] for one lanes x lanes block, of which `rows` x `columns` exist; the rest of
-/// the block in `out` becomes zero.
-template <class Isa, class T, class X>
-[[gnu::always_inline]] inline void transpose_block(const X* in, index_t in_row, int rows, int columns, T* out,
-                                                   index_t out_row, int out_rows) noexcept {
+/// out[j * out_row + i] = in[i * in_row + j] for one block of lanes x lanes, of which `rows` x `columns` exist in `in` (the
+/// rest counts as zero) and `out_rows` x `out_columns` in `out`.
+template <class Isa, class T, class X, class Y>
+[[gnu::always_inline]] inline void transpose_block(const X* in, index_t in_row, int rows, int columns, Y* out,
+                                                   index_t out_row, int out_rows, int out_columns) noexcept {
   using v = simd<Isa, T>;
   typename v::reg block[v::lanes];
-  if (columns >= v::lanes) {
-    for (int i = 0; i < v::lanes; ++i) block[i] = i < rows ? v::load(in + i * in_row) : v::zero();
-  } else {
-    for (int i = 0; i < v::lanes; ++i) block[i] = i < rows ? v::load_partial(in + i * in_row, columns) : v::zero();
+  for (int i = 0; i < v::lanes; ++i) {
+    if (i >= rows) {
+      block[i] = v::zero();
+    } else if (columns >= v::lanes) {
+      block[i] = v::load(in + i * in_row);
+    } else {
+      block[i] = v::load_partial(in + i * in_row, columns);
+    }
   }
   if constexpr (v::lanes > 1) v::transpose(block);
-  for (int j = 0; j < v::lanes; ++j) {
-    if (j < out_rows) v::store(out + j * out_row, block[j]);
+  for (int j = 0; j < out_rows; ++j) {
+    if (out_columns >= v::lanes) {
+      v::store(out + j * out_row, block[j]);
+    } else {
+      v::store_partial(out + j * out_row, block[j], out_columns);
+    }
   }
 }
 
 }  // namespace detail
 
-/// out[j, i] = in[i, j]: rows of `in` ([rows, columns], contiguous columns, any element type) become columns of `out`
-/// ([columns, padded_rows]); columns rows .. padded_rows of `out` are zero. padded_rows is a multiple of the lanes.
-template <class Isa, class T, class X>
-void transpose_into(const X* in, index_t in_row, index_t rows, index_t columns, T* out, index_t out_row,
-                    index_t padded_rows) noexcept {
+/// out[j, i] = in[i, j]: rows of `in` ([rows, columns], contiguous columns) become columns of `out` ([columns, out_columns]);
+/// columns of `out` from `rows` on are zero. Either side may be half or bfloat16; T is the type in registers.
+template <class Isa, class T, class X, class Y>
+void transpose_into(const X* in, index_t in_row, index_t rows, index_t columns, Y* out, index_t out_row,
+                    index_t out_columns) noexcept {
   constexpr int lanes = simd<Isa, T>::lanes;
-  for (index_t i = 0; i < padded_rows; i += lanes) {
-    const int live = static_cast<int>(max<index_t>(0, min<index_t>(lanes, rows - i)));
+  const auto part = [](index_t left) { return static_cast<int>(max<index_t>(0, min<index_t>(lanes, left))); };
+  for (index_t i = 0; i < out_columns; i += lanes) {
     for (index_t j = 0; j < columns; j += lanes) {
-      const int width = static_cast<int>(min<index_t>(lanes, columns - j));
-      detail::transpose_block<Isa, T>(in + i * in_row + j, in_row, live, width, out + j * out_row + i, out_row, width);
+      detail::transpose_block<Isa, T>(in + i * in_row + j, in_row, part(rows - i), part(columns - j),
+                                      out + j * out_row + i, out_row, part(columns - j), part(out_columns - i));
     }
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/io/detail/descriptor.hpp>
 #include <seqprim/io/detail/text.hpp>
 
 #include <cerrno>
@@ -10,37 +11,9 @@
 #include <string>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <system_error>
-#include <unistd.h>
 #include <utility>
 
 namespace seqprim::io {
-
-namespace detail {
-
-/// "No such file or directory", from errno; thread-safe.
-[[nodiscard]] inline std::string system_reason(int error) { return std::generic_category().message(error); }
-
-/// An open file descriptor that closes itself.
-class descriptor {
- public:
-  explicit descriptor(int number) noexcept : number_(number) {}
-  descriptor(descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  descriptor& operator=(descriptor&&) = delete;
-  ~descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-
-  [[nodiscard]] int number() const noexcept { return number_; }
-  [[nodiscard]] bool open() const noexcept { return number_ >= 0; }
-  /// Gives up the descriptor and returns what close() said.
-  [[nodiscard]] int close() noexcept { return ::close(std::exchange(number_, -1)); }
-
- private:
-  int number_;
-};
-
-}  // namespace detail
 
 /// A regular file, mapped read-only into memory; pages are read when touched. Move-only. The bytes start at a page boundary
 /// and stay where they are when the object moves. POSIX.

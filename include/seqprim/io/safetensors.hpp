@@ -3,3 +3,4 @@
 
 /// Safetensors files, read and written.
 #include <seqprim/io/safetensors_reader.hpp>
+#include <seqprim/io/safetensors_writer.hpp>

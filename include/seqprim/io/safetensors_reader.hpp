@@ -54,6 +54,10 @@ class safetensors_view {
     const auto* const text = reinterpret_cast<const char*>(bytes.data()) + 8;
     if (header == 0 || text[0] != '{') result.fail("the header (", header, " bytes) must begin with '{'");
 
+    // The JSON parser takes a zero byte for the end of its input and would not look at what follows.
+    if (const void* const zero = std::memchr(text, 0, static_cast<std::size_t>(header)); zero != nullptr)
+      result.fail("the header holds a zero byte at header byte ", static_cast<const char*>(zero) - text);
+
     detail::header_grammar grammar;
     if (!nlohmann::json::sax_parse(text, text + header, &grammar)) result.fail("header: ", grammar.mistake);
     result.tensors_ = std::move(grammar.tensors);

@@ -43,9 +43,9 @@ inline constexpr std::size_t max_rank = 64;               // as in NumPy and PyT
 /// mistake and keeps one sentence about it.
 class header_grammar {
  public:
-  std::vector<tensor_info> tensors;             // in file order
-  std::map<std::string, std::string> metadata;  //
-  std::string mistake;                          // empty: none so far
+  std::vector<tensor_info> tensors;  // in file order
+  std::map<std::string, std::string> metadata;
+  std::string mistake;  // empty: none so far
 
   bool start_object(std::size_t) {
     switch (place_) {
@@ -106,35 +106,24 @@ class header_grammar {
   }
 
   bool number_unsigned(std::uint64_t number) {
-    const bool fits = number <= static_cast<std::uint64_t>(std::numeric_limits<index_t>::max());
+    if (number > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max()))
+      return bad_number(std::to_string(number));
     const auto value = static_cast<index_t>(number);
     if (place_ == place::shape_item) {
-      if (!fits) return tensor_fail("shape holds ", number, ", which exceeds 2^63 - 1");
       if (current_.shape.size() == max_rank) return tensor_fail("shape has more than ", max_rank, " axes");
       current_.shape.push_back(value);
       return true;
     }
     if (place_ == place::offset_item) {
-      if (!fits) return tensor_fail("data_offsets hold ", number, ", which exceeds 2^63 - 1");
       if (offsets_ == 2) return tensor_fail("data_offsets must be two integers, found more");
       (offsets_++ == 0 ? current_.begin : current_.end) = value;
       return true;
     }
     return unexpected("a number");
   }
-
-  bool number_integer(std::int64_t number) {  // the parser sends non-negative ones to number_unsigned
-    if (place_ == place::shape_item) return tensor_fail("shape holds ", number, "; extents must be >= 0");
-    if (place_ == place::offset_item) return tensor_fail("data_offsets hold ", number, "; offsets must be >= 0");
-    return unexpected("a number");
-  }
-
-  bool number_float(double, const std::string& text) {
-    if (place_ == place::shape_item) return tensor_fail("shape holds ", printable(text), "; extents must be integers");
-    if (place_ == place::offset_item)
-      return tensor_fail("data_offsets hold ", printable(text), "; offsets must be integers");
-    return unexpected("a number");
-  }
+  // The parser sends what is not negative to number_unsigned, and what exceeds 64 bits to number_float.
+  bool number_integer(std::int64_t number) { return bad_number(std::to_string(number)); }
+  bool number_float(double, const std::string& text) { return bad_number(printable(text)); }
 
   bool end_array() {
     if (place_ == place::offset_item && offsets_ != 2)
@@ -186,6 +175,14 @@ class header_grammar {
   }
   template <class... Parts> bool tensor_fail(const Parts&... parts) {
     return fail("tensor ", in_quotes(name_), ": ", parts...);
+  }
+
+  bool bad_number(const std::string& text) {
+    if (place_ == place::shape_item)
+      return tensor_fail("shape holds ", text, "; extents must be integers in [0, 2^63)");
+    if (place_ == place::offset_item)
+      return tensor_fail("data_offsets hold ", text, "; offsets must be integers in [0, 2^63)");
+    return unexpected("a number");
   }
 
   bool field(place next, bool& seen, const std::string& text) {

@@ -22,7 +22,7 @@ struct site {
 };
 
 /// A modifier: the new logit, and its derivative by the old one (for backward). Functions of a float and a site, pure,
-/// host and device.
+/// host and device. Those of this library are templates that take double as well, for references and gradient checks.
 template <class S> concept modifier = std::is_trivially_copyable_v<S> && requires(const S& s, float logit, site at) {
   { s(logit, at) } -> std::same_as<float>;
   { s.derivative(logit, at) } -> std::same_as<float>;
@@ -44,14 +44,21 @@ template <bindable S> [[nodiscard]] SEQPRIM_HD constexpr auto bind(const S& s, i
   }
 }
 
+/// Checks the parameters of a modifier, if it has any: throws precondition_error.
 template <bindable S> constexpr void validate(const S& s) {
   if constexpr (requires { s.validate(); }) s.validate();
 }
 
+/// The same, and that the modifier fits the problem. Every entry point calls it before it touches data.
+template <bindable S> constexpr void validate(const S& s, index_t batch, index_t heads) {
+  score::validate(s);
+  if constexpr (requires { s.validate(batch, heads); }) s.validate(batch, heads);
+}
+
 /// Leaves the logit as it is; kernels drop it at compile time.
 struct identity {
-  SEQPRIM_HD constexpr float operator()(float logit, site) const noexcept { return logit; }
-  SEQPRIM_HD constexpr float derivative(float, site) const noexcept { return 1.0f; }
+  template <std::floating_point T> SEQPRIM_HD constexpr T operator()(T logit, site) const noexcept { return logit; }
+  template <std::floating_point T> SEQPRIM_HD constexpr T derivative(T, site) const noexcept { return T{1}; }
 };
 static_assert(modifier<identity>);
 

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/score/rule.hpp>
+
+#include <concepts>
+
+namespace seqprim::score {
+
+/// Two modifiers, one after the other: what `first | second` makes. The derivative follows the chain rule, bind() binds
+/// both parts, validate() checks both. `identity` disappears.
+///
+/// Source  spec layers-losses 1.6 (soft cap, then additive bias).
+template <bindable First, bindable Second> struct chain {
+  First first;
+  Second second;
+
+  template <std::floating_point T>
+  requires(modifier<First>&& modifier<Second>) SEQPRIM_HD constexpr T operator()(T logit, site at) const noexcept {
+    return second(first(logit, at), at);
+  }
+  template <std::floating_point T>
+  requires(modifier<First>&& modifier<Second>) SEQPRIM_HD constexpr T derivative(T logit, site at) const noexcept {
+    return second.derivative(first(logit, at), at) * first.derivative(logit, at);
+  }
+
+  SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept
+      requires(depends_on_batch_or_head<First> || depends_on_batch_or_head<Second>) {
+    return score::bind(first, batch, head) | score::bind(second, batch, head);
+  }
+
+  constexpr void validate() const {
+    score::validate(first);
+    score::validate(second);
+  }
+  constexpr void validate(index_t batch, index_t heads) const {
+    score::validate(first, batch, heads);
+    score::validate(second, batch, heads);
+  }
+};
+
+/// Found by argument-dependent lookup as soon as one operand is a modifier of this library.
+inline namespace operators {
+template <bindable First, bindable Second>
+[[nodiscard]] SEQPRIM_HD constexpr auto operator|(const First& first, const Second& second) noexcept {
+  if constexpr (std::same_as<First, identity>) {
+    return second;
+  } else if constexpr (std::same_as<Second, identity>) {
+    return first;
+  } else {
+    return chain<First, Second>{first, second};
+  }
+}
+}  // namespace operators
+
+}  // namespace seqprim::score

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// All score modifiers.
+#include <seqprim/score/alibi.hpp>
+#include <seqprim/score/chain.hpp>
+#include <seqprim/score/rule.hpp>
+#include <seqprim/score/soft_cap.hpp>

@@ -21,7 +21,7 @@ template <class T, std::size_t Rank, std::size_t Last = static_cast<std::size_t>
   }
   std::size_t extent(std::size_t axis) const { return extents[axis]; }
   std::size_t stride(std::size_t axis) const { return strides[axis]; }
-  T* data_handle() const { return data; }
+  T* const& data_handle() const { return data; }
   bool is_strided() const { return strided; }
 
   T* data;

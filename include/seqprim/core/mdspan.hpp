@@ -17,7 +17,8 @@ template <class M> concept mdspan_like = requires(const M& m) {
   { M::static_extent(0) } -> std::convertible_to<std::size_t>;
   { m.extent(0) } -> std::convertible_to<index_t>;
   { m.stride(0) } -> std::convertible_to<index_t>;
-  { m.data_handle() } -> std::same_as<typename M::element_type*>;
+  requires std::same_as < std::remove_cvref_t<decltype(m.data_handle())>,
+  typename M::element_type* > ;
   requires std::same_as<typename M::reference, typename M::element_type&>;
 };
 

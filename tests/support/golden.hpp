@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <string>
+#include <support/golden_pattern.hpp>
 #include <vector>
 
 namespace seqprim {
@@ -19,7 +20,7 @@ namespace seqprim {
 ///     const auto visible = g.load<bool, 2>("mask");
 ///
 /// Write family and stem as literals: `golden_coverage` reads the test sources to tell which files no test uses. Tests of
-/// primitives that use golden files link seqprim::io. Page: docs/reference/io/golden.md
+/// primitives that use golden files link seqprim::io. Page: tests/golden/README.md
 struct golden {
   golden(const std::string& family, const std::string& stem)
       : file(std::string(SEQPRIM_GOLDEN_DIR "/") + family + '/' + stem + ".safetensors") {
@@ -35,13 +36,13 @@ struct golden {
   nlohmann::json params;  ///< parameters of the case
 };
 
-/// The stems of a family that begin with `pattern` without its trailing '*', sorted: golden_stems("layers", "rmsnorm_*").
+/// The stems of a family that match a name or "beginning_*", sorted: golden_stems("layers", "rmsnorm_*"). Never empty.
 [[nodiscard]] inline std::vector<std::string> golden_stems(const std::string& family, const std::string& pattern) {
-  const std::string prefix = pattern.substr(0, pattern.find('*'));
   std::vector<std::string> stems;
   for (const auto& entry : std::filesystem::directory_iterator(std::string(SEQPRIM_GOLDEN_DIR "/") + family))
-    if (entry.path().extension() == ".safetensors" && entry.path().filename().string().starts_with(prefix))
+    if (entry.path().extension() == ".safetensors" && golden_matches(pattern, entry.path().stem().string()))
       stems.push_back(entry.path().stem().string());
+  if (stems.empty()) throw io_error(message("no golden file of ", family, " matches ", pattern));
   std::sort(stems.begin(), stems.end());
   return stems;
 }

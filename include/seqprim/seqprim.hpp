@@ -6,4 +6,5 @@
 /// definitions (<seqprim/attention/reference.hpp>).
 #include <seqprim/core/core.hpp>
 #include <seqprim/mask/mask.hpp>
-#include <seqprim/score/score.hpp>
+#include <seqprim/position/position.hpp>
+include <seqprim/score/score.hpp>

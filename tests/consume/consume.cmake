@@ -1,4 +1,4 @@
-# cmake -DSOURCE=... -DBINARY=... -DGENERATOR=... -DFAILS_WITH=text -P consume.cmake -- <arguments of the configuration>
+# cmake -DSOURCE=... -DBINARY=... -DPROGRAM=... -DGENERATOR=... -DFAILS_WITH=text -P consume.cmake -- <cmake arguments>
 # Configures, builds and runs the user's project; with FAILS_WITH the configuration must stop and say that text.
 cmake_minimum_required(VERSION 3.25)
 
@@ -34,5 +34,5 @@ if(FAILS_WITH)
 else()
   run(${configure})
   run("${CMAKE_COMMAND}" --build "${BINARY}")
-  run("${BINARY}/user")
+  run("${BINARY}/${PROGRAM}")
 endif()

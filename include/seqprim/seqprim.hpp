@@ -7,4 +7,4 @@
 #include <seqprim/core/core.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/position/position.hpp>
-include <seqprim/score/score.hpp>
+#include <seqprim/score/score.hpp>

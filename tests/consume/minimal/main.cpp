@@ -5,7 +5,7 @@
 
 int main() {
   using namespace seqprim;
-  const auto mask = mask::causal{} & mask::sliding_window{.width = 2};
+  const auto mask = mask::causal{} & mask::sliding_window{.left = 1};
   const char* const expected[] = {"x...", "xx..", ".xx.", "..xx"};
   for (index_t q = 0; q < 4; ++q) {
     char row[5] = "....";

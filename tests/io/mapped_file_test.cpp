@@ -9,9 +9,14 @@ static_assert(!std::is_copy_constructible_v<io::mapped_file> && !std::is_copy_as
 static_assert(std::is_nothrow_move_constructible_v<io::mapped_file>);
 
 namespace {
+
+// example-begin mapped_file
 std::string text_of(const io::mapped_file& file) {
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+  const std::span<const std::byte> bytes = file.bytes();
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
+// example-end mapped_file
+
 }  // namespace
 
 TEST_CASE("mapped_file: shows the bytes of a file, also after a move", "[io]") {

@@ -3,6 +3,7 @@
 #include <seqprim/io/replacement_file.hpp>
 
 #include <csignal>
+#include <span>
 #include <sys/resource.h>
 
 using namespace seqprim;
@@ -10,11 +11,13 @@ using namespace seqprim::test;
 
 namespace {
 
+// example-begin replacement_file
 void replace(const std::string& path, const std::string& text) {
-  io::replacement_file file(path);
-  file.write(to_bytes(text));
-  file.commit();
+  io::replacement_file file(path);  // creates <path>.tmp-...
+  file.write(std::as_bytes(std::span(text)));
+  file.commit();  // fsync, rename
 }
+// example-end replacement_file
 
 unsigned permissions(const std::string& path) {
   struct stat status {};

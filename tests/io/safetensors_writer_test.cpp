@@ -18,6 +18,13 @@ void same(const io::safetensors_view& file, const std::string& name, const tenso
   REQUIRE((x.size() == 0 || std::memcmp(stored.data, x.data(), static_cast<std::size_t>(x.size()) * sizeof(T)) == 0));
 }
 
+template <class X> concept can_be_added = requires(io::safetensors_writer& writer, X&& values) {
+  writer.add("x", std::forward<X>(values));
+};
+static_assert(can_be_added<const tensor<float, 1>&> && can_be_added<tensor_view<const half, 3>>);
+static_assert(!can_be_added<tensor<float, 1>>);  // would be gone when the writer saves
+static_assert(!can_be_added<float>);
+
 /// Every bit pattern is a value.
 template <class T> tensor<T, 2> noise(index_t rows, index_t columns, std::uint32_t seed) {
   tensor<T, 2> x(rows, columns);
@@ -213,4 +220,29 @@ TEST_CASE("safetensors: a save that fails leaves the old file as it was", "[io][
   REQUIRE(folder.entries() == std::vector<std::string>{"a"});
   writer.save(folder / "a");
   same(io::safetensors_file(folder / "a"), "x", x);
+}
+
+TEST_CASE("safetensors: the example of the reference page runs", "[io]") {
+  const temporary_folder folder;
+  const std::string path = folder / "model.safetensors";
+  // example-begin safetensors
+  tensor<float, 2> weight(4, 3);
+  weight.fill(0.5f);
+
+  io::safetensors_writer out;
+  out.metadata("format", "example");
+  out.add("weight", weight);
+  out.add_scalar("step", std::int64_t{1200});
+  out.save(path);
+
+  const io::safetensors_file in(path);
+  const tensor_view<const float, 2> mapped = in.view<float, 2>("weight");  // inside the file, nothing copied
+  const tensor<float, 2> copied = in.load<float, 2>("weight");
+  in.copy_to("weight", weight);  // into memory that exists
+  const auto step = in.scalar<std::int64_t>("step");
+  // example-end safetensors
+  REQUIRE(mapped(3, 2) == 0.5f);
+  REQUIRE(copied(3, 2) == 0.5f);
+  REQUIRE(weight(3, 2) == 0.5f);
+  REQUIRE(step == 1200);
 }

@@ -17,6 +17,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -123,19 +124,24 @@ class safetensors_view {
     return result;
   }
 
-  /// Copies the tensor into one that exists: same type and shape, any strides.
-  template <storable T, int Rank, index_t Last>
-  void copy_to(std::string_view name, const tensor_view<T, Rank, Last>& out) const {
-    const tensor_info& tensor = expect<T>(name, Rank);
-    index_t extents[Rank];
-    for (int axis = 0; axis < Rank; ++axis) extents[axis] = out.extent(axis);
-    for (int axis = 0; axis < Rank; ++axis)
-      if (tensor.shape[static_cast<std::size_t>(axis)] != extents[axis])
-        fail("tensor ", detail::in_quotes(name), ": has shape ", detail::list(tensor.shape), ", expected ",
-             detail::list(extents));
+  /// Copies the tensor into a tensor or view that exists: same type and shape, any strides.
+  template <class X>
+  requires requires(X& x) { as_view(x); }
+  void copy_to(std::string_view name, X&& out) const {
+    const auto to = as_view(out);
+    using T = typename decltype(to)::value_type;
+    static_assert(!std::is_const_v<typename decltype(to)::element_type>,
+                  "seqprim: safetensors_view::copy_to needs a view that it may write to");
+    constexpr int rank = decltype(to)::rank;
+    const tensor_info& tensor = expect<T>(name, rank);
+    index_t extents[rank];
+    for (int axis = 0; axis < rank; ++axis) extents[axis] = to.extent(axis);
+    if (!std::equal(extents, extents + rank, tensor.shape.begin()))
+      fail("tensor ", detail::in_quotes(name), ": has shape ", detail::list(tensor.shape), ", expected ",
+           detail::list(extents));
     const std::byte* from = bytes_of(tensor).data();
-    detail::for_each_offset(extents, out.strides, [&](index_t offset) {
-      std::memcpy(out.data + offset, from, sizeof(T));
+    detail::for_each_offset(extents, to.strides, [&](index_t offset) {
+      std::memcpy(to.data + offset, from, sizeof(T));
       from += sizeof(T);
     });
   }

@@ -189,11 +189,46 @@ template <class T, int Rank, index_t Last>
 
 }  // namespace detail
 
-/// True when the address ranges of two views overlap. Interleaved but disjoint views count as overlapping.
-template <class A, class B> [[nodiscard]] bool may_overlap(const A& a, const B& b) noexcept {
-  const auto x = detail::footprint_of(as_view(a));
-  const auto y = detail::footprint_of(as_view(b));
-  return x.begin < y.end && y.begin < x.end;
+namespace detail {
+
+/// True when two views walk through memory in the same steps of `period` bytes and, within one step, touch different bytes:
+/// the slices of one interleaved buffer, such as q, k and v of a fused projection.
+template <class A, class B> [[nodiscard]] bool interleaved(const A& a, const B& b, index_t period) noexcept {
+  // Span of the axes that stay within one step, relative to the first element.
+  const auto span = [period](const auto& view, index_t& low, index_t& high) {
+    constexpr auto size = static_cast<index_t>(sizeof(*view.data));
+    low = high = 0;
+    for (int axis = 0; axis < view.rank; ++axis) {
+      if (view.extents[axis] <= 1 || view.strides[axis] * size % period == 0) continue;
+      const index_t reach = (view.extents[axis] - 1) * view.strides[axis] * size;
+      (reach < 0 ? low : high) += reach;
+    }
+    high += size;
+  };
+  index_t a_low, a_high, b_low, b_high;
+  span(a, a_low, a_high);
+  span(b, b_low, b_high);
+  const index_t apart =
+      (reinterpret_cast<const char*>(b.data) + b_low) - (reinterpret_cast<const char*>(a.data) + a_low);
+  const index_t gap = (apart % period + period) % period;
+  return a_high - a_low <= gap && gap + (b_high - b_low) <= period;
+}
+
+}  // namespace detail
+
+/// True when two views may share an element. Exact for dense views and for slices of one interleaved buffer; other
+/// interleavings count as overlapping.
+template <class A, class B> [[nodiscard]] bool may_overlap(const A& first, const B& second) noexcept {
+  const auto a = as_view(first);
+  const auto b = as_view(second);
+  const auto x = detail::footprint_of(a);
+  const auto y = detail::footprint_of(b);
+  if (!(x.begin < y.end && y.begin < x.end)) return false;
+  for (int axis = 0; axis < a.rank; ++axis) {
+    const index_t period = a.strides[axis] * static_cast<index_t>(sizeof(*a.data));
+    if (a.extents[axis] > 1 && period > 0 && detail::interleaved(a, b, period)) return false;
+  }
+  return true;
 }
 
 }  // namespace seqprim

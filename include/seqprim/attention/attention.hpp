@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// Softmax attention on the CPU. The definition is in attention/reference.hpp, CUDA in attention/forward.cuh.
+#include <seqprim/attention/backward.hpp>
+#include <seqprim/attention/decode.hpp>
+#include <seqprim/attention/forward.hpp>
+#include <seqprim/attention/merge.hpp>
+#include <seqprim/attention/softmax.hpp>
+#include <seqprim/attention/tuning.hpp>

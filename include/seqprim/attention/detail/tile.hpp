@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/tile.hpp>
+#include <seqprim/mask/rule.hpp>
+#include <seqprim/score/rule.hpp>
+
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+/// Pieces that forward, backward and decode share. A tile of logits or weights is a small matrix whose rows are one side of
+/// the problem and whose columns, contiguous and vectorised, are the other side.
+namespace seqprim::attention::detail {
+
+inline constexpr double log2_e = 1.4426950408889634;
+inline constexpr double ln_2 = 0.6931471805599453;
+
+/// Which side of the problem runs along the columns (lanes) of a tile.
+enum class columns_are { queries, keys };
+
+/// Replaces what the mask hides in tile[row, column] by `hidden`. `rows` and `columns` are the absolute indices of the tile,
+/// columns beyond the range are left alone.
+template <class Isa, class T, columns_are Columns, class Mask>
+void hide(const Mask& mask, range rows, range columns, T* tile, index_t tile_row, T hidden) noexcept {
+  using v = arch::simd<Isa, T>;
+  if constexpr (mask::one_run_per_row<Mask> && Columns == columns_are::keys) {
+    for (index_t i = rows.begin; i < rows.end; ++i) {
+      const range run = intersect(mask.visible_keys(i), columns);
+      T* const row = tile + (i - rows.begin) * tile_row;
+      for (index_t j = 0; j < columns.size(); j += v::lanes) {
+        const auto lower = static_cast<std::int32_t>(max(run.begin - columns.begin, index_t{0}) - j);
+        const auto upper = static_cast<std::int32_t>(max(run.end - columns.begin, index_t{0}) - j);
+        v::store(row + j, v::keep_lanes(v::load(row + j), lower, upper, v::set(hidden)));
+      }
+    }
+  } else if constexpr (mask::one_run_per_row<Mask>) {
+    for (index_t j = 0; j < columns.size(); j += v::lanes) {
+      std::int32_t lower[v::lanes] = {}, upper[v::lanes] = {};
+      for (index_t lane = 0; lane < min<index_t>(v::lanes, columns.size() - j); ++lane) {
+        const range run = intersect(mask.visible_keys(columns.begin + j + lane), rows);
+        lower[lane] = static_cast<std::int32_t>(run.begin - rows.begin);
+        upper[lane] = static_cast<std::int32_t>(max(run.end, run.begin) - rows.begin);
+      }
+      for (index_t i = 0; i < rows.size(); ++i) {
+        T* const at = tile + i * tile_row + j;
+        v::store(at, v::keep_in_run(v::load(at), static_cast<std::int32_t>(i), lower, upper, v::set(hidden)));
+      }
+    }
+  } else {
+    for (index_t i = rows.begin; i < rows.end; ++i) {
+      T* const row = tile + (i - rows.begin) * tile_row;
+      for (index_t j = columns.begin; j < columns.end; ++j) {
+        const bool visible = Columns == columns_are::queries ? mask(j, i) : mask(i, j);
+        row[j - columns.begin] = visible ? row[j - columns.begin] : hidden;
+      }
+    }
+  }
+}
+
+template <columns_are Columns> [[nodiscard]] constexpr score::site site_of(index_t row, index_t column) noexcept {
+  return Columns == columns_are::queries ? score::site{column, row} : score::site{row, column};
+}
+
+/// logit = score(raw) * log2(e) for every number of a tile; nothing for the identity, whose factor is already in the queries.
+template <columns_are Columns, class T, class Score>
+void modify(const Score& score, range rows, range columns, T* tile, index_t tile_row) noexcept {
+  if constexpr (!std::is_same_v<Score, score::identity>) {
+    for (index_t i = rows.begin; i < rows.end; ++i) {
+      T* const row = tile + (i - rows.begin) * tile_row;
+      for (index_t j = columns.begin; j < columns.end; ++j) {
+        T& logit = row[j - columns.begin];
+        logit = static_cast<T>(score(logit, site_of<Columns>(i, j))) * static_cast<T>(log2_e);
+      }
+    }
+  }
+}
+
+/// The factor that is folded into the queries before the scores are computed: logits come out in units of log 2 where no
+/// score modifier stands between.
+template <class Score> [[nodiscard]] constexpr double query_factor(double scale) noexcept {
+  return std::is_same_v<Score, score::identity> ? scale * log2_e : scale;
+}
+
+/// Rows of numbers as the tile engine wants them: in place when they are already of type T, else widened into `buffer`.
+template <class Isa, class T, class X> struct widened {
+  const T* data;
+  index_t row;
+};
+template <class Isa, class T, class X>
+[[nodiscard]] widened<Isa, T, X> widen(const X* in, index_t in_row, index_t rows, index_t columns, T* buffer) noexcept {
+  if constexpr (std::is_same_v<X, T>) {
+    return {in, in_row};
+  } else {
+    const index_t padded = round_up(columns, arch::simd<Isa, T>::lanes);
+    arch::copy_into<Isa, T>(in, in_row, rows, columns, buffer, padded, padded);
+    return {buffer, padded};
+  }
+}
+
+template <class Isa, class T> [[nodiscard]] bool finite(const T* row, index_t count) noexcept {
+  using v = arch::simd<Isa, T>;
+  // x - x is 0 for every finite x and NaN for the rest.
+  auto sum = v::zero();
+  for (index_t i = 0; i < count; i += v::lanes) {
+    const auto x = v::load_partial(row + i, static_cast<int>(min<index_t>(v::lanes, count - i)));
+    sum = v::add(sum, v::sub(x, x));
+  }
+  return v::sum(sum) == T{0};
+}
+
+/// acc[d, column] (+)= sum over rows j of x[j, d] weight[j, column]: the weighted sums of attention and of its gradients.
+///
+/// In a partial tile a hidden pair has weight 0, and 0 times infinity or NaN would leak out of padding into rows that do not
+/// see it. Rows of x that are not finite are therefore taken out of the product and added pair by pair, where `visible(j,
+/// column)` says so.
+template <class Isa, arch::start Start, class T, class Visible>
+void weighted_sum(bool partial, index_t rows, index_t columns, index_t padded_columns, index_t dim, const T* x,
+                  index_t x_row, const T* weight, index_t weight_row, T* acc, index_t acc_row, const T* factor,
+                  T* buffer, const Visible& visible) noexcept {
+  bool clean = true;
+  if (partial) {
+    for (index_t j = 0; j < rows; ++j) clean = clean && finite<Isa>(x + j * x_row, dim);
+  }
+  if (clean) {
+    arch::multiply<Isa, T, Start>(dim, padded_columns, rows, x, 1, x_row, weight, weight_row, acc, acc_row, factor);
+    return;
+  }
+  for (index_t j = 0; j < rows; ++j) {
+    const bool keep = finite<Isa>(x + j * x_row, dim);
+    for (index_t d = 0; d < dim; ++d) buffer[j * dim + d] = keep ? x[j * x_row + d] : T{0};
+  }
+  arch::multiply<Isa, T, Start>(dim, padded_columns, rows, buffer, 1, dim, weight, weight_row, acc, acc_row, factor);
+  for (index_t j = 0; j < rows; ++j) {
+    if (finite<Isa>(x + j * x_row, dim)) continue;
+    for (index_t c = 0; c < columns; ++c) {
+      if (!visible(j, c)) continue;
+      for (index_t d = 0; d < dim; ++d) acc[d * acc_row + c] += x[j * x_row + d] * weight[j * weight_row + c];
+    }
+  }
+}
+
+}  // namespace seqprim::attention::detail

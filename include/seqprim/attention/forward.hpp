@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/attention/detail/encoded.hpp>
+#include <seqprim/attention/detail/problem.hpp>
+#include <seqprim/attention/detail/tile.hpp>
+#include <seqprim/attention/softmax.hpp>
+#include <seqprim/attention/tuning.hpp>
+#include <seqprim/core/scratch.hpp>
+
+#include <cmath>
+#include <cstdint>
+
+namespace seqprim::attention {
+
+namespace detail {
+
+/// Online softmax over one tile of queries: the running maximum, sum and weighted values of each query, in units of log 2.
+/// Queries run along the lanes, so a row of numbers per query is a vector and nothing is ever summed across lanes.
+template <class Isa, class T> class online_softmax {
+  using v = arch::simd<Isa, T>;
+
+ public:
+  /// Numbers of scratch for tiles of this size.
+  [[nodiscard]] static index_t scratch_size(const tile_policy& policy, index_t head_dim, index_t value_dim) noexcept {
+    const index_t dims = round_up(head_dim, 64) + 2 * round_up(value_dim, 64);
+    return policy.q_tile * (head_dim + value_dim + policy.k_tile + 4) + policy.k_tile * dims;
+  }
+
+  online_softmax(const tile_policy& policy, index_t head_dim, index_t value_dim, T* scratch) noexcept
+      : width_(policy.q_tile), head_dim_(head_dim), value_dim_(value_dim) {
+    queries_ = scratch;
+    logits_ = queries_ + width_ * head_dim;
+    out_ = logits_ + width_ * policy.k_tile;
+    top_ = out_ + width_ * value_dim;
+    sum_ = top_ + width_;
+    rescale_ = sum_ + width_;
+    key_buffer_ = rescale_ + 2 * width_;
+    value_buffer_ = key_buffer_ + policy.k_tile * round_up(head_dim, 64);
+    clean_buffer_ = value_buffer_ + policy.k_tile * round_up(value_dim, 64);
+  }
+
+  /// Starts a tile with the queries q[rows, head_dim], multiplied by `factor`.
+  template <class Q> void begin(const Q* q, index_t q_row, range rows, T factor) noexcept {
+    rows_ = rows;
+    padded_ = round_up(rows.size(), v::lanes);
+    arch::transpose_into<Isa, T>(q, q_row, rows.size(), head_dim_, queries_, width_, padded_);
+    for (index_t d = 0; d < head_dim_; ++d)
+      for (index_t i = 0; i < padded_; i += v::lanes)
+        v::store(queries_ + d * width_ + i, v::mul(v::load(queries_ + d * width_ + i), v::set(factor)));
+    for (index_t i = 0; i < padded_; i += v::lanes) {
+      v::store(top_ + i, v::set(-std::numeric_limits<T>::infinity()));
+      v::store(sum_ + i, v::zero());
+    }
+    empty_ = true;
+  }
+
+  /// Adds a tile of keys and their values.
+  template <class K, class V, class Mask, class Score>
+  void add(const K* k, index_t k_row, const V* values, index_t v_row, range keys, const Mask& mask, const Score& score,
+           bool partial) noexcept {
+    const auto key = widen<Isa, T>(k, k_row, keys.size(), head_dim_, key_buffer_);
+    arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded_, head_dim_, key.data, key.row, 1, queries_, width_,
+                                              logits_, width_);
+    modify<columns_are::queries>(score, keys, rows_, logits_, width_);
+    if (partial)
+      hide<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
+    exponentiate(keys.size());
+    const auto value = widen<Isa, T>(values, v_row, keys.size(), value_dim_, value_buffer_);
+    const auto visible = [&](index_t j, index_t i) { return mask(rows_.begin + i, keys.begin + j); };
+    if (empty_) {
+      weighted_sum<Isa, arch::start::zero>(partial, keys.size(), rows_.size(), padded_, value_dim_, value.data,
+                                           value.row, logits_, width_, out_, width_, rescale_, clean_buffer_, visible);
+    } else {
+      weighted_sum<Isa, arch::start::rescale>(partial, keys.size(), rows_.size(), padded_, value_dim_, value.data,
+                                              value.row, logits_, width_, out_, width_, rescale_, clean_buffer_,
+                                              visible);
+    }
+    empty_ = false;
+  }
+
+  /// Writes out[rows, value_dim] and, unless null, lse[rows] (natural log). Rows that saw no key: zeros and -inf.
+  template <class Out, class Lse> void finish(Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
+    for (index_t i = 0; i < padded_; ++i) {
+      const T sum = sum_[i];
+      rescale_[i] = sum == T{0} ? T{0} : T{1} / sum;
+      if (lse != nullptr && i < rows_.size()) {
+        lse[i * lse_step] = sum == T{0} ? -std::numeric_limits<Lse>::infinity()
+                                        : static_cast<Lse>((top_[i] + std::log2(sum)) * static_cast<T>(ln_2));
+      }
+    }
+    if (empty_) {
+      for (index_t d = 0; d < value_dim_; ++d)
+        for (index_t i = 0; i < padded_; ++i) out_[d * width_ + i] = T{0};
+    }
+    for (index_t d = 0; d < value_dim_; ++d)
+      for (index_t i = 0; i < padded_; i += v::lanes) {
+        T* const at = out_ + d * width_ + i;
+        v::store(at, v::mul(v::load(at), v::load(rescale_ + i)));
+      }
+    arch::transpose_into<Isa, T>(out_, width_, value_dim_, rows_.size(), out, out_row, value_dim_);
+  }
+
+ private:
+  /// logits -> weights 2^(logit - top); moves top and sum along and leaves the factor for the old out in rescale_.
+  void exponentiate(index_t keys) noexcept {
+    const auto lowest = v::set(std::numeric_limits<T>::lowest());
+    for (index_t i = 0; i < padded_; i += v::lanes) {
+      const auto old_top = v::load(top_ + i);
+      auto top = old_top;
+      for (index_t j = 0; j < keys; ++j) top = v::max(top, v::load(logits_ + j * width_ + i));
+      // Where nothing is visible yet, top is -inf; a finite stand-in keeps -inf - top from becoming NaN.
+      const auto safe = v::max(top, lowest);
+      const auto rescale = v::exp2(v::sub(old_top, safe));
+      auto sum = v::mul(v::load(sum_ + i), rescale);
+      for (index_t j = 0; j < keys; ++j) {
+        const auto p = v::exp2(v::sub(v::load(logits_ + j * width_ + i), safe));
+        v::store(logits_ + j * width_ + i, p);
+        sum = v::add(sum, p);
+      }
+      v::store(top_ + i, top);
+      v::store(sum_ + i, sum);
+      v::store(rescale_ + i, rescale);
+    }
+  }
+
+  index_t width_, head_dim_, value_dim_;
+  range rows_{};
+  index_t padded_ = 0;
+  bool empty_ = true;
+  T *queries_, *logits_, *out_, *top_, *sum_, *rescale_, *key_buffer_, *value_buffer_, *clean_buffer_;
+};
+
+/// One tile of queries of one head against all keys. Keys are the inner stream: K and V are read once per tile of queries.
+template <class Isa, class Policy, class T, class Mask, class Score, class Q, class K, class V, class Out, class Lse>
+void forward_tile(const tile_policy& policy, const Mask& mask, const Score& score, double scale, range rows,
+                  const tensor_view<const Q, 2>& q, const tensor_view<const K, 2>& k, const tensor_view<const V, 2>& v,
+                  const tensor_view<Out, 2>& out, Lse* lse, index_t lse_step, T* scratch) noexcept {
+  online_softmax<Isa, T> softmax(policy, q.extent(1), v.extent(1), scratch);
+  softmax.begin(q.data + rows.begin * q.stride(0), q.stride(0), rows, static_cast<T>(query_factor<Score>(scale)));
+  const range hull = mask::key_hull(mask, rows, k.extent(0));
+  const index_t first = hull.empty() ? hull.end : hull.begin / policy.k_tile * policy.k_tile;
+  for (index_t j = first; j < hull.end; j += policy.k_tile) {
+    const range keys{j, min<index_t>(j + policy.k_tile, k.extent(0))};
+    const mask::tile_kind kind = mask.classify(rows, keys);
+    if (kind == mask::tile_kind::empty) continue;
+    softmax.add(k.data + j * k.stride(0), k.stride(0), v.data + j * v.stride(0), v.stride(0), keys, mask, score,
+                kind == mask::tile_kind::partial);
+  }
+  softmax.finish(out.data + rows.begin * out.stride(0), out.stride(0), lse, lse_step);
+}
+
+/// Everything after validation and position encoding.
+template <class Isa, class Policy, class Op, class Q, class K, class V, class Out, class Lse>
+void forward_tiles(const cpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
+                   const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v, const tensor_view<Out, 4>& out,
+                   const tensor_view<Lse, 3>& lse) {
+  using T = accumulator<Q>;
+  constexpr tile_policy policy = Policy::template choose<Isa>();
+  static_assert(policy.q_tile > 0 && policy.q_tile % 64 == 0,
+                "seqprim: q_tile of an attention policy must be a multiple of 64");
+  const index_t q_tiles = ceil_div(p.q_len, policy.q_tile);
+  const index_t pieces = p.batch * p.heads * q_tiles;
+  if (pieces == 0) return;
+  const double scale = op.scale_for(p.head_dim);
+  const scratch<T> slabs(static_cast<int>(min<index_t>(pieces, thread_count(executor))),
+                         online_softmax<Isa, T>::scratch_size(policy, p.head_dim, p.value_dim));
+  parallel_for(executor, pieces, [&](index_t piece, int thread) {
+    // The last tile of a causal mask has most to do: start with it.
+    const index_t tile = q_tiles - 1 - piece % q_tiles;
+    const index_t b = piece / q_tiles / p.heads, h = piece / q_tiles % p.heads;
+    const index_t begin = tile * policy.q_tile;
+    const range rows{begin, min<index_t>(begin + policy.q_tile, p.q_len)};
+    Lse* const row_lse = lse.data == nullptr ? nullptr : &lse(b, h, begin);
+    forward_tile<Isa, Policy, T>(policy, mask::bind(op.mask, b, h), score::bind(op.score, b, h), scale, rows, q[b][h],
+                                 k[b][h / p.group()], v[b][h / p.group()], out[b][h], row_lse, lse.strides[2],
+                                 slabs.slab(thread));
+  });
+}
+
+}  // namespace detail
+
+/// Attention forward: out = softmax(score(scale * q k^T) where the mask allows) v, one pass over the keys.
+///
+/// Shapes   q [batch, heads, q_len, head_dim]; k [batch, kv_heads, k_len, head_dim]; v [batch, kv_heads, k_len, value_dim];
+///          out [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]. Any length may be 0. Query head h uses key
+///          head h / (heads / kv_heads).
+/// Types    q, k, v, out: float, half, bfloat16, each its own; sums and lse float. All double for gradient checks.
+/// Layout   the last axis contiguous, other strides free; out and lse may not overlap an input or each other.
+/// Edge     a row without visible key: out = 0, lse = -inf. A NaN in a visible logit: NaN in that row only. Keys and values
+///          that no query sees are never used, whatever they hold.
+/// Errors   precondition_error before anything is written: shapes disagree, heads % kv_heads != 0, a last axis is not
+///          contiguous, an output overlaps, the op is invalid.
+/// Repeat   same bits for any number of threads and any place in the batch, for one build and policy.
+/// Cost     2 (head_dim + value_dim) flop a visible pair and head; empty tiles cost nothing. Allocates tile scratch for each
+///          thread (about 4 (160 head_dim + 256 value_dim + 6400) bytes), and encoded copies of q and k if op.position encodes.
+/// Source   Milakov and Gimelshein, "Online normalizer calculation for softmax"; Dao et al., "FlashAttention"; spec masks-text
+///          1 and 3; golden masks-text/attn_*.  Page docs/reference/attention/forward.md
+template <class Isa = arch::native_isa, class Policy = default_policy, class Op, viewable<4> Q, viewable<4> K,
+          viewable<4> V, viewable<4> Out, viewable<3> Lse>
+void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
+             Lse&& log_sum_exp) {
+  static_assert(require_op<Op>());
+  const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
+  const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
+  const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
+  const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
+  const auto lse = tensor_view<element_of<Lse>, 3>(as_view(log_sum_exp));
+  static_assert(std::is_same_v<element_of<Lse>, accumulator<element_of<Q>>>,
+                "seqprim: lse is float (double when the queries are double)");
+  constexpr auto self = detail::entry::forward;
+  const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
+  detail::expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
+  detail::expect_contiguous_dim<self>("out", out);
+  detail::expect_apart<self>("out", out, "q", q);
+  detail::expect_apart<self>("out", out, "k", k);
+  detail::expect_apart<self>("out", out, "v", v);
+  if (lse.data != nullptr) {
+    detail::expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
+    detail::expect_apart<self>("lse", lse, "q", q);
+    detail::expect_apart<self>("lse", lse, "k", k);
+    detail::expect_apart<self>("lse", lse, "v", v);
+    detail::expect_apart<self>("lse", lse, "out", out);
+  }
+  detail::with_encoded<Isa>(
+      executor, op, q, k, [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
+        detail::forward_tiles<Isa, Policy>(executor, plain_op, p, q_encoded, k_encoded, v, out, lse);
+      });
+}
+
+/// The same without lse.
+template <class Isa = arch::native_isa, class Policy = default_policy, class Op, viewable<4> Q, viewable<4> K,
+          viewable<4> V, viewable<4> Out>
+void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
+  forward<Isa, Policy>(executor, op, queries, keys, values, result, tensor_view<accumulator<element_of<Q>>, 3>{});
+}
+
+}  // namespace seqprim::attention

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/parallel.hpp>
+#include <seqprim/core/tensor_view.hpp>
+
+#include <cmath>
+
+namespace seqprim::attention {
+
+/// How much of two partial results goes into their merge: out = first * out1 + second * out2.
+struct merge_weights {
+  float first = 0;
+  float second = 0;
+  float lse = 0;  ///< log-sum-exp of the merged part
+};
+
+/// The weights of two parts with log-sum-exps `lse1` and `lse2` (natural log). An empty part (lse = -inf) has weight 0; two
+/// empty parts give an empty one. NaN stays NaN.
+[[nodiscard]] SEQPRIM_HD merge_weights weigh(float lse1, float lse2) noexcept {
+  const float infinity = __builtin_huge_valf();
+  if (lse1 == -infinity && lse2 == -infinity) return {0.0f, 0.0f, -infinity};
+  const float top = lse1 > lse2 ? lse1 : lse2;
+  const float a = ::expf(lse1 - top), b = ::expf(lse2 - top);
+  const float total = a + b;
+  return {a / total, b / total, top + ::logf(total)};
+}
+
+/// Merges partial attention over two disjoint sets of keys into the result over both, in place of the first:
+/// (out, lse) <- (out, lse) + (part_out, part_lse). Associative and commutative up to rounding, with (0, -inf) as the neutral
+/// element: one monoid for splits of keys, threads, blocks and ranks.
+///
+/// Shapes  out, part_out [batch, heads, q_len, dim]; lse, part_lse [batch, heads, q_len]
+/// Types   float, natural-log lse.
+/// Errors  precondition_error: shapes disagree.
+/// Repeat  same bits for any number of threads; another order of merging may round differently.
+/// Source  spec masks-text 5.5; golden masks-text/attn_split_merge_a.  Page docs/reference/attention/merge.md
+template <viewable<4> Out, viewable<3> Lse, viewable<4> PartOut, viewable<3> PartLse>
+requires std::same_as < element_of<Out>,
+float > &&std::same_as<element_of<PartOut>, float> void merge(const cpu& executor, Out&& out_view, Lse&& lse_view,
+                                                              const PartOut& part_out_view,
+                                                              const PartLse& part_lse_view) {
+  const auto out = tensor_view<float, 4>(as_view(out_view));
+  const auto lse = tensor_view<float, 3>(as_view(lse_view));
+  const auto part = tensor_view<const float, 4>(as_view(part_out_view));
+  const auto part_lse = tensor_view<const float, 3>(as_view(part_lse_view));
+  executor.validate();
+  for (int axis = 0; axis < 4; ++axis) {
+    SEQPRIM_EXPECTS(out.extent(axis) == part.extent(axis), "attention::merge: axis ", axis, " of out (",
+                    out.extent(axis), ") and part_out (", part.extent(axis),
+                    ") disagree. See docs/reference/attention/merge.md");
+  }
+  for (int axis = 0; axis < 3; ++axis) {
+    SEQPRIM_EXPECTS(lse.extent(axis) == out.extent(axis) && part_lse.extent(axis) == out.extent(axis),
+                    "attention::merge: axis ", axis, " of lse (", lse.extent(axis), ") and part_lse (",
+                    part_lse.extent(axis), ") must equal that of out (", out.extent(axis),
+                    "). See docs/reference/attention/merge.md");
+  }
+  const index_t heads = out.extent(1);
+  parallel_for(executor, out.extent(0) * heads, [&](index_t piece, int) {
+    const index_t b = piece / heads, h = piece % heads;
+    for (index_t i = 0; i < out.extent(2); ++i) {
+      const merge_weights w = weigh(lse(b, h, i), part_lse(b, h, i));
+      for (index_t d = 0; d < out.extent(3); ++d) {
+        // An empty part may hold anything: its weight 0 must not meet a NaN.
+        const float mine = w.first == 0 ? 0 : w.first * out(b, h, i, d);
+        const float other = w.second == 0 ? 0 : w.second * part(b, h, i, d);
+        out(b, h, i, d) = mine + other;
+      }
+      lse(b, h, i) = w.lse;
+    }
+  });
+}
+
+}  // namespace seqprim::attention

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <seqprim/attention/backward.hpp>
+#include <seqprim/attention/forward.hpp>
+#include <seqprim/mask/mask.hpp>
+#include <seqprim/position/position.hpp>
+#include <seqprim/score/score.hpp>
+
+#include <attention/problem.hpp>
+#include <support/catch.hpp>
+
+using namespace seqprim;
+using test::attention_problem;
+using test::random_numbers;
+
+namespace {
+
+/// What forward leaves behind and backward needs.
+template <class T> struct trained {
+  tensor<T, 4> out, dout, dq, dk, dv;
+  tensor<accumulator<T>, 3> lse;
+
+  explicit trained(const attention_problem<T>& p)
+      : out(p.batch, p.heads, p.q_len, p.value_dim),
+        dout(p.batch, p.heads, p.q_len, p.value_dim),
+        dq(p.batch, p.heads, p.q_len, p.head_dim),
+        dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
+        dv(p.batch, p.kv_heads, p.k_len, p.value_dim),
+        lse(p.batch, p.heads, p.q_len) {}
+
+  template <class Op> void run(const cpu& executor, const Op& op, const attention_problem<T>& p) {
+    attention::forward(executor, op, p.q, p.k, p.v, out, lse);
+    attention::backward(executor, op, p.q, p.k, p.v, out, lse, dout, dq, dk, dv);
+  }
+};
+
+/// The gradients of one (row, key) pair are sums of products of sums; each level rounds relative to the size of its terms.
+/// The naive loop in float loses about sqrt(n) of the worst case n * 2^-24; the budget is the worst case of the shortest sum.
+template <class T, class Op> void require_close(const Op& op, attention_problem<T> p, random_numbers& random) {
+  trained<T> t(p);
+  random.fill(t.dout);
+  t.dq.fill(T(55.0f));
+  t.dk.fill(T(55.0f));
+  t.dv.fill(T(55.0f));
+  t.run(cpu{}, op, p);
+  tensor<double, 4> dq(p.batch, p.heads, p.q_len, p.head_dim), dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
+      dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
+  attention::reference::backward(op, p.q, p.k, p.v, t.dout, dq, dk, dv);
+  const auto budget = [&](const tensor<double, 4>& exact) {
+    // float sums of up to a few hundred terms, delta from a rounded out, and one rounding of the result
+    return std::max(1.0, test::largest(exact)) * (64 * 0x1p-24 + 4 * test::rounding<T>);
+  };
+  CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
+  REQUIRE(test::distance(t.dq, dq) <= budget(dq));
+  REQUIRE(test::distance(t.dk, dk) <= budget(dk));
+  REQUIRE(test::distance(t.dv, dv) <= budget(dv));
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("backward: agrees with the definition for random shapes and masks", "[attention][property]", float,
+                   half, bfloat16) {
+  random_numbers random(201);
+  for (int trial = 0; trial < 50; ++trial) {
+    const auto p = test::random_problem<TestType>(random, 150);
+    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : mask::bottom_right(p.q_len, p.k_len);
+    CAPTURE(trial, offset);
+    switch (trial % 5) {
+      case 0: require_close(attention::softmax{}, p, random); break;
+      case 1: require_close(attention::softmax{mask::causal{offset}}, p, random); break;
+      case 2:
+        require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60), .offset = offset}}, p,
+                      random);
+        break;
+      case 3:
+        require_close(attention::softmax{mask::causal{offset} & ~mask::key_range{random.integer(0, 9), 30},
+                                         score::soft_cap{.cap = 2.0f}},
+                      p, random);
+        break;
+      default:
+        require_close(
+            attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset},
+                               score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}}
+                .scaled(0.37f),
+            p, random);
+    }
+  }
+}
+
+TEST_CASE("backward: agrees with central differences of forward, in double", "[attention][property]") {
+  random_numbers random(202);
+  attention_problem<double> p(1, 2, 1, 5, 6, 4, 3);
+  p.fill(random);
+  tensor<double, 4> weight(1, 2, 5, 3);
+  random.fill(weight);
+  const auto check = [&](const auto& op) {
+    const auto objective = [&] {
+      tensor<double, 4> out(1, 2, 5, 3);
+      attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+      double sum = 0;
+      for (index_t i = 0; i < out.size(); ++i) sum += out.data()[i] * weight.data()[i];
+      return sum;
+    };
+    trained<double> t(p);
+    t.dout = weight;
+    t.run(cpu{}, op, p);
+    const auto compare = [&](tensor<double, 4>& x, const tensor<double, 4>& gradient) {
+      for (index_t i = 0; i < x.size(); ++i) {
+        const double kept = x.data()[i], step = 1e-5;
+        x.data()[i] = kept + step;
+        const double above = objective();
+        x.data()[i] = kept - step;
+        const double below = objective();
+        x.data()[i] = kept;
+        REQUIRE(gradient.data()[i] ==
+                Approx((above - below) / (2 * step)).margin(1e-8));  // step^2 times a third derivative
+      }
+    };
+    compare(p.q, t.dq);
+    compare(p.k, t.dk);
+    compare(p.v, t.dv);
+  };
+  SECTION("causal") { check(attention::softmax{mask::causal{1}}); }
+  SECTION("a score with a derivative") { check(attention::softmax{mask::causal{}, score::soft_cap{.cap = 1.5f}}); }
+  SECTION("rotary positions") {
+    check(attention::softmax{mask::causal{1}, score::identity{},
+                             position::rotary<position::half_split>{.rotary_dim = 4, .theta = 100}});
+  }
+  SECTION("a window that leaves rows empty") { check(attention::softmax{mask::causal{-2}}); }
+}
+
+TEST_CASE("backward: rows that see nothing have no gradient and give none, even from NaN", "[attention][edge]") {
+  random_numbers random(203);
+  attention_problem<float> p(1, 1, 1, 80, 50, 16, 16);
+  p.fill(random);
+  const attention::softmax op{mask::causal{-30}};
+  trained<float> clean(p), dirty(p);
+  random.fill(clean.dout);
+  dirty.dout = clean.dout;
+  for (index_t i = 0; i < 30; ++i)
+    for (index_t d = 0; d < 16; ++d) {
+      clean.dout(0, 0, i, d) = 0;
+      dirty.dout(0, 0, i, d) = std::nanf("");
+    }
+  clean.run(cpu{}, op, p);
+  dirty.run(cpu{}, op, p);
+  REQUIRE(std::equal(clean.dk.begin(), clean.dk.end(), dirty.dk.begin()));
+  REQUIRE(std::equal(clean.dv.begin(), clean.dv.end(), dirty.dv.begin()));
+  REQUIRE(std::equal(clean.dq.begin(), clean.dq.end(), dirty.dq.begin()));
+  for (index_t i = 0; i < 30; ++i)
+    for (index_t d = 0; d < 16; ++d) REQUIRE(dirty.dq(0, 0, i, d) == 0.0f);
+}
+
+TEST_CASE("backward: padding may hold anything", "[attention][edge]") {
+  random_numbers random(204);
+  attention_problem<float> p(1, 2, 2, 40, 120, 16, 24);
+  p.fill(random);
+  attention_problem<float> dirty = p;
+  for (index_t h = 0; h < 2; ++h)
+    for (index_t j = 70; j < 120; ++j)
+      for (index_t d = 0; d < 16; ++d) dirty.k(0, h, j, d) = dirty.v(0, h, j, d) = std::nanf("");
+  const attention::softmax op{mask::key_range{0, 70}};
+  trained<float> a(p), b(dirty);
+  random.fill(a.dout);
+  b.dout = a.dout;
+  a.run(cpu{}, op, p);
+  b.run(cpu{}, op, dirty);
+  REQUIRE(std::equal(a.dq.begin(), a.dq.end(), b.dq.begin()));
+  for (index_t j = 70; j < 120; ++j)
+    for (index_t d = 0; d < 16; ++d) REQUIRE(b.dk(0, 1, j, d) == 0.0f);
+}
+
+TEST_CASE("backward: the number of threads does not change a bit", "[attention][property]") {
+  random_numbers random(205);
+  attention_problem<float> p(2, 4, 2, 130, 170, 32, 32);
+  p.fill(random);
+  trained<float> one(p), many(p);
+  random.fill(one.dout);
+  many.dout = one.dout;
+  const attention::softmax op{mask::causal{40}};
+  one.run(cpu{.threads = 1}, op, p);
+  for (const int threads : {2, 5}) {
+    many.run(cpu{.threads = threads}, op, p);
+    REQUIRE(std::equal(one.dq.begin(), one.dq.end(), many.dq.begin()));
+    REQUIRE(std::equal(one.dk.begin(), one.dk.end(), many.dk.begin()));
+    REQUIRE(std::equal(one.dv.begin(), one.dv.end(), many.dv.begin()));
+  }
+}
+
+TEST_CASE("backward: gradients may be slices of one fused buffer", "[attention][property]") {
+  random_numbers random(206);
+  attention_problem<float> p(2, 2, 2, 20, 20, 8, 8);
+  p.fill(random);
+  trained<float> t(p);
+  random.fill(t.dout);
+  t.run(cpu{}, attention::softmax{mask::causal{}}, p);
+  tensor<float, 4> fused(2, 20, 6, 8);  // [batch, len, q heads then k heads then v heads, dim]
+  const auto part = [&](index_t first) { return fused.view().slice(2, {first, first + 2}).transposed(1, 2); };
+  attention::backward(cpu{}, attention::softmax{mask::causal{}}, p.q, p.k, p.v, t.out, t.lse, t.dout, part(0), part(2),
+                      part(4));
+  for (index_t b = 0; b < 2; ++b)
+    for (index_t h = 0; h < 2; ++h)
+      for (index_t i = 0; i < 20; ++i)
+        for (index_t d = 0; d < 8; ++d) {
+          REQUIRE(fused(b, i, h, d) == t.dq(b, h, i, d));
+          REQUIRE(fused(b, i, 2 + h, d) == t.dk(b, h, i, d));
+          REQUIRE(fused(b, i, 4 + h, d) == t.dv(b, h, i, d));
+        }
+  REQUIRE_THROWS_WITH(
+      attention::backward(cpu{}, attention::softmax{}, p.q, p.k, p.v, t.out, t.lse, t.dout, part(0), part(1), part(4)),
+      ContainsSubstring("dq overlaps dk"));
+}
+
+TEST_CASE("backward: every broken precondition is named and nothing is written", "[attention][errors]") {
+  attention_problem<float> p(1, 2, 2, 5, 7, 8, 4);
+  trained<float> t(p);
+  t.dq.fill(9.0f);
+  const attention::softmax op{};
+  tensor<float, 4> wrong(1, 2, 6, 8);
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, wrong, t.dv),
+                      "attention::backward: axis 2 of dk is 6, expected 7. See docs/reference/attention/backward.md");
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, p.k.view(), t.dv),
+                      ContainsSubstring("dk overlaps k"));
+  REQUIRE_THROWS_WITH(
+      attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse.view().slice(2, {0, 3}), t.dout, t.dq, t.dk, t.dv),
+      ContainsSubstring("axis 2 of lse is 3, expected 5"));
+  for (const float x : t.dq) REQUIRE(x == 9.0f);
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <seqprim/attention/decode.hpp>
+#include <seqprim/mask/mask.hpp>
+#include <seqprim/position/position.hpp>
+#include <seqprim/score/score.hpp>
+
+#include <attention/problem.hpp>
+#include <support/catch.hpp>
+
+using namespace seqprim;
+using test::attention_problem;
+using test::random_numbers;
+
+namespace {
+
+/// A policy that cuts the cache often, so that small tests merge many parts.
+struct short_splits {
+  template <class Isa> static constexpr attention::tile_policy choose() noexcept { return {.split_keys = 32}; }
+};
+
+template <class T, class Op> void require_close(const Op& op, const attention_problem<T>& p) {
+  tensor<T, 4> out(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> lse(p.batch, p.heads, p.q_len);
+  out.fill(T(44.0f));
+  attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, out, lse);
+  tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
+  attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
+  tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
+  test::naive_forward(op, p, naive, naive_lse);
+  const double budget = 2 * test::distance(naive, exact) +
+                        2 * (test::rounding<T> + 2 * test::rounding<float>)*std::max(1.0, test::largest(exact));
+  CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, budget);
+  REQUIRE(test::distance(out, exact) <= budget);
+  REQUIRE(test::distance(lse, exact_lse) <= 2 * test::distance(naive_lse, exact_lse) +
+                                                8 * test::rounding<float> * std::max(1.0, test::largest(exact_lse)));
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("decode: agrees with the definition for random shapes and masks", "[attention][property]", float,
+                   half, bfloat16) {
+  random_numbers random(301);
+  for (int trial = 0; trial < 40; ++trial) {
+    const index_t kv_heads = random.integer(1, 2), group = random.integer(1, 4), k_len = random.integer(0, 300);
+    const index_t q_len = random.integer(1, 3);
+    attention_problem<TestType> p(random.integer(1, 3), kv_heads * group, kv_heads, q_len, k_len, random.integer(1, 80),
+                                  random.integer(1, 80));
+    p.fill(random);
+    const index_t offset = mask::bottom_right(q_len, k_len);
+    CAPTURE(trial);
+    switch (trial % 4) {
+      case 0: require_close(attention::softmax{mask::causal{offset}}, p); break;
+      case 1: require_close(attention::softmax{mask::sliding_window{.left = 40, .offset = offset}}, p); break;
+      case 2:
+        require_close(attention::softmax{mask::causal{offset}, score::alibi{.heads = p.heads, .offset = offset}}, p);
+        break;
+      default: {
+        index_t lengths[3] = {random.integer(0, k_len), random.integer(0, k_len), k_len};
+        require_close(attention::softmax{mask::key_padding{.lengths = {lengths, p.batch}, .k_len = k_len},
+                                         score::soft_cap{.cap = 3.0f}},
+                      p);
+      }
+    }
+  }
+}
+
+TEST_CASE("decode: token by token from a cache equals forward over everything", "[attention][property]") {
+  random_numbers random(302);
+  const index_t len = 70;
+  attention_problem<float> p(2, 4, 2, len, len, 16, 16);
+  p.fill(random);
+  const auto rope = position::rotary<position::half_split>{.rotary_dim = 16};
+  const auto op = [&](index_t offset) { return attention::softmax{mask::causal{offset}, score::identity{}, rope}; };
+  tensor<float, 4> whole(2, 4, len, 16), out(2, 4, 1, 16);
+  attention::forward(cpu{}, op(0), p.q, p.k, p.v, whole);
+  tensor<float, 4> k_cache(2, 2, 128, 16), v_cache(2, 2, 128, 16);
+  k_cache.fill(std::nanf(""));
+  v_cache.fill(std::nanf(""));
+  for (index_t n = 0; n < len; ++n) {
+    const auto token = [&](const tensor<float, 4>& x) { return x.view().slice(2, {n, n + 1}); };
+    attention::append(cpu{}, op(n), token(p.k), token(p.v), n, k_cache, v_cache);
+    attention::decode<arch::native_isa, short_splits>(cpu{}, op(n), token(p.q), k_cache.view().slice(2, {0, n + 1}),
+                                                      v_cache.view().slice(2, {0, n + 1}), out);
+    for (index_t b = 0; b < 2; ++b)
+      for (index_t h = 0; h < 4; ++h)
+        for (index_t d = 0; d < 16; ++d) REQUIRE(out(b, h, 0, d) == Approx(whole(b, h, n, d)).margin(2e-6));
+  }
+}
+
+TEST_CASE("decode: what no query sees is never read", "[attention][edge]") {
+  random_numbers random(303);
+  attention_problem<float> p(1, 2, 1, 1, 600, 16, 16);
+  p.fill(random);
+  tensor<float, 4> clean(1, 2, 1, 16), out(1, 2, 1, 16);
+  const attention::softmax op{mask::key_range{0, 530}};
+  attention::decode(cpu{}, op, p.q, p.k, p.v, clean);
+  for (index_t j = 530; j < 600; ++j)
+    for (index_t d = 0; d < 16; ++d) p.k(0, 0, j, d) = p.v(0, 0, j, d) = std::nanf("");
+  attention::decode(cpu{}, op, p.q, p.k, p.v, out);
+  REQUIRE(std::equal(clean.begin(), clean.end(), out.begin()));
+  p.k(0, 0, 3, 3) = std::nanf("");
+  attention::decode(cpu{}, op, p.q, p.k, p.v, out);
+  REQUIRE(std::isnan(out(0, 0, 0, 0)));
+}
+
+TEST_CASE("decode: the number of threads and the batch do not change a bit", "[attention][property]") {
+  random_numbers random(304);
+  attention_problem<float> p(3, 4, 2, 2, 1500, 32, 32);
+  p.fill(random);
+  const attention::softmax op{mask::causal{1498}};
+  tensor<float, 4> one(3, 4, 2, 32), many(3, 4, 2, 32), alone(1, 4, 2, 32);
+  attention::decode(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
+  attention::decode(cpu{.threads = 4}, op, p.q, p.k, p.v, many);
+  REQUIRE(std::equal(one.begin(), one.end(), many.begin()));
+  const auto second = [](const tensor<float, 4>& x) { return x.view().slice(0, {1, 2}); };
+  attention::decode(cpu{}, op, second(p.q), second(p.k), second(p.v), alone);
+  REQUIRE(std::equal(alone.begin(), alone.end(), &one(1, 0, 0, 0)));
+}
+
+TEST_CASE("append: rows that do not fit are refused and nothing is written", "[attention][errors]") {
+  tensor<float, 4> k(1, 2, 3, 8), v(1, 2, 3, 8), k_cache(1, 2, 10, 8), v_cache(1, 2, 10, 8), other(1, 3, 10, 8);
+  k.fill(1.0f);
+  v.fill(1.0f);
+  const attention::softmax op{};
+  REQUIRE_THROWS_WITH(
+      attention::append(cpu{}, op, k, v, 8, k_cache, v_cache),
+      "attention::append: rows 8 .. 11 do not fit a cache of 10. See docs/reference/attention/decode.md");
+  REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, -1, k_cache, v_cache), precondition_error);
+  REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, 0, other, v_cache), precondition_error);
+  for (const float x : k_cache) REQUIRE(x == 0.0f);
+}
+
+TEST_CASE("merge: parts over disjoint keys give the whole, in any grouping, with empty parts neutral",
+          "[attention][property]") {
+  random_numbers random(305);
+  for (int trial = 0; trial < 20; ++trial) {
+    attention_problem<float> p(1, 2, 2, 9, 120, 16, 16);
+    p.fill(random);
+    tensor<float, 4> whole(1, 2, 9, 16);
+    tensor<float, 3> whole_lse(1, 2, 9);
+    attention::forward(cpu{}, attention::softmax{mask::causal{60}}, p.q, p.k, p.v, whole, whole_lse);
+    index_t cuts[5] = {0, random.integer(0, 120), random.integer(0, 120), random.integer(0, 120), 120};
+    std::sort(cuts, cuts + 5);
+    tensor<float, 4> out[4];
+    tensor<float, 3> lse[4];
+    for (int n = 0; n < 4; ++n) {
+      out[n] = tensor<float, 4>(1, 2, 9, 16);
+      lse[n] = tensor<float, 3>(1, 2, 9);
+      const auto op = attention::softmax{mask::causal{60} & mask::key_range{cuts[n], cuts[n + 1]}};
+      attention::forward(cpu{}, op, p.q, p.k, p.v, out[n], lse[n]);
+    }
+    auto left = out[0];
+    auto left_lse = lse[0];
+    for (int n = 1; n < 4; ++n) attention::merge(cpu{}, left, left_lse, out[n], lse[n]);  // ((0 1) 2) 3
+    attention::merge(cpu{}, out[2], lse[2], out[3], lse[3]);
+    attention::merge(cpu{}, out[0], lse[0], out[1], lse[1]);
+    attention::merge(cpu{}, out[0], lse[0], out[2], lse[2]);  // (0 1) (2 3)
+    // Three merges, each a rounding of two weights and a sum.
+    REQUIRE(test::distance(left, whole) <= 32 * 0x1p-24 * std::max(1.0, test::largest(whole)));
+    REQUIRE(test::distance(out[0], left) <= 32 * 0x1p-24 * std::max(1.0, test::largest(whole)));
+    REQUIRE(test::distance(left_lse, whole_lse) <= 16 * 0x1p-24 * std::max(1.0, test::largest(whole_lse)));
+  }
+}
+
+TEST_CASE("merge: an empty part may hold NaN, two empty parts stay empty", "[attention][edge]") {
+  tensor<float, 4> out(1, 1, 1, 2), part(1, 1, 1, 2);
+  tensor<float, 3> lse(1, 1, 1), part_lse(1, 1, 1);
+  const float infinity = std::numeric_limits<float>::infinity();
+  out.fill(3.0f);
+  lse.fill(1.0f);
+  part.fill(std::nanf(""));
+  part_lse.fill(-infinity);
+  attention::merge(cpu{}, out, lse, part, part_lse);
+  REQUIRE(out(0, 0, 0, 1) == 3.0f);
+  REQUIRE(lse(0, 0, 0) == 1.0f);
+  lse.fill(-infinity);
+  attention::merge(cpu{}, out, lse, part, part_lse);
+  REQUIRE(out(0, 0, 0, 1) == 0.0f);
+  REQUIRE(lse(0, 0, 0) == -infinity);
+  tensor<float, 4> wrong(1, 1, 2, 2);
+  REQUIRE_THROWS_AS(attention::merge(cpu{}, out, lse, wrong, part_lse), precondition_error);
+}

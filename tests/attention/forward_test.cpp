@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <seqprim/attention/forward.hpp>
+#include <seqprim/mask/mask.hpp>
+#include <seqprim/score/score.hpp>
+
+#include <attention/problem.hpp>
+#include <support/catch.hpp>
+
+using namespace seqprim;
+using test::attention_problem;
+using test::random_numbers;
+
+namespace {
+
+/// Forward against the definition within the error budget: twice what the naive loop loses, plus two roundings of out.
+template <class T, class Op> void require_close(const Op& op, const attention_problem<T>& p) {
+  tensor<T, 4> out(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> lse(p.batch, p.heads, p.q_len);
+  out.fill(T(77.0f));
+  lse.fill(77.0f);
+  attention::forward(cpu{}, op, p.q, p.k, p.v, out, lse);
+
+  tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
+  attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
+  tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
+  test::naive_forward(op, p, naive, naive_lse);
+
+  const double size = std::max(1.0, test::largest(exact)), lse_size = std::max(1.0, test::largest(exact_lse));
+  const double budget = 2 * test::distance(naive, exact) + 2 * (test::rounding<T> + test::rounding<float>)*size;
+  const double lse_budget = 2 * test::distance(naive_lse, exact_lse) + 4 * test::rounding<float> * lse_size;
+  CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, budget, lse_budget);
+  REQUIRE(test::distance(out, exact) <= budget);
+  REQUIRE(test::distance(lse, exact_lse) <= lse_budget);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("forward: agrees with the definition for random shapes and masks", "[attention][property]", float,
+                   half, bfloat16) {
+  random_numbers random(101);
+  for (int trial = 0; trial < 60; ++trial) {
+    const auto p = test::random_problem<TestType>(random);
+    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : mask::bottom_right(p.q_len, p.k_len);
+    CAPTURE(trial, offset);
+    switch (trial % 6) {
+      case 0: require_close(attention::softmax{}, p); break;
+      case 1: require_close(attention::softmax{mask::causal{offset}}, p); break;
+      case 2:
+        require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60), .offset = offset}}, p);
+        break;
+      case 3:
+        require_close(attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset}}, p);
+        break;
+      case 4:
+        require_close(attention::softmax{mask::causal{offset} & ~mask::key_range{random.integer(0, 9), 30},
+                                         score::soft_cap{.cap = 2.0f}},
+                      p);
+        break;
+      default:
+        require_close(attention::softmax{mask::prefix{.length = random.integer(0, p.k_len), .offset = offset},
+                                         score::alibi{.heads = p.heads, .offset = offset}}
+                          .scaled(0.37f),
+                      p);
+    }
+  }
+}
+
+TEST_CASE("forward: rows that see nothing give zeros and lse -inf, whatever lies in memory", "[attention][edge]") {
+  random_numbers random(5);
+  attention_problem<float> p(1, 2, 1, 70, 40, 16, 8);
+  p.fill(random);
+  tensor<float, 4> out(1, 2, 70, 8);
+  tensor<float, 3> lse(1, 2, 70);
+  out.fill(std::nanf(""));
+  lse.fill(std::nanf(""));
+  attention::forward(cpu{}, attention::softmax{mask::causal{-30}}, p.q, p.k, p.v, out, lse);
+  for (index_t i = 0; i < 70; ++i)
+    for (index_t d = 0; d < 8; ++d) {
+      REQUIRE(std::isfinite(out(0, 1, i, d)));
+      if (i < 30) REQUIRE(out(0, 1, i, d) == 0.0f);
+      REQUIRE(std::isinf(lse(0, 1, i)) == (i < 30));
+    }
+}
+
+TEST_CASE("forward: no keys at all, no queries at all, no heads, no batch", "[attention][edge]") {
+  for (const index_t zero : {0, 1, 2, 3}) {
+    attention_problem<float> p(zero == 0 ? 0 : 2, zero == 1 ? 0 : 2, zero == 1 ? 0 : 2, zero == 2 ? 0 : 5,
+                               zero == 3 ? 0 : 7, 4, 4);
+    tensor<float, 4> out(p.batch, p.heads, p.q_len, 4);
+    tensor<float, 3> lse(p.batch, p.heads, p.q_len);
+    out.fill(3.0f);
+    attention::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
+    for (const float x : out) REQUIRE(x == 0.0f);
+    for (const float x : lse) REQUIRE(x == -std::numeric_limits<float>::infinity());
+  }
+}
+
+TEST_CASE("forward: keys and values nobody sees are never used, even NaN and infinity", "[attention][edge]") {
+  random_numbers random(6);
+  attention_problem<float> p(2, 2, 2, 50, 150, 16, 24);
+  p.fill(random);
+  const attention_problem<float> clean = p;
+  const index_t lengths[] = {33, 120};
+  for (index_t b = 0; b < 2; ++b)
+    for (index_t h = 0; h < 2; ++h)
+      for (index_t j = lengths[b]; j < 150; ++j)
+        for (index_t d = 0; d < 24; ++d) {
+          p.v(b, h, j, d) = j % 2 == 0 ? std::nanf("") : std::numeric_limits<float>::infinity();
+          if (d < 16) p.k(b, h, j, d) = std::nanf("");
+        }
+  const attention::softmax op{mask::key_padding{.lengths = {lengths, 2}, .k_len = 150}};
+  tensor<float, 4> out(2, 2, 50, 24), expected(2, 2, 50, 24);
+  attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+  attention::forward(cpu{}, op, clean.q, clean.k, clean.v, expected);
+  REQUIRE(std::equal(out.begin(), out.end(), expected.begin()));
+}
+
+TEST_CASE("forward: a NaN stays in the rows that see it", "[attention][edge]") {
+  random_numbers random(8);
+  attention_problem<float> p(1, 1, 1, 100, 100, 16, 16);
+  p.fill(random);
+  tensor<float, 4> clean(1, 1, 100, 16), out(1, 1, 100, 16);
+  const attention::softmax op{mask::causal{}};
+  attention::forward(cpu{}, op, p.q, p.k, p.v, clean);
+  SECTION("in a query") {
+    p.q(0, 0, 42, 3) = std::nanf("");
+    attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+    for (index_t i = 0; i < 100; ++i)
+      for (index_t d = 0; d < 16; ++d) {
+        if (i == 42) REQUIRE(std::isnan(out(0, 0, i, d)));
+        if (i != 42) REQUIRE(out(0, 0, i, d) == clean(0, 0, i, d));
+      }
+  }
+  SECTION("in a key or a value") {
+    (GENERATE(false, true) ? p.k : p.v)(0, 0, 42, 3) = std::nanf("");
+    attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+    for (index_t i = 0; i < 100; ++i) {
+      REQUIRE(std::isnan(out(0, 0, i, 3)) == (i >= 42));
+      if (i < 42) REQUIRE(std::abs(out(0, 0, i, 3) - clean(0, 0, i, 3)) <= 1e-6f);
+    }
+  }
+}
+
+TEST_CASE("forward: equal scores average, huge logits select", "[attention][edge]") {
+  attention_problem<float> p(1, 1, 1, 3, 200, 8, 1);
+  for (index_t j = 0; j < 200; ++j) p.v(0, 0, j, 0) = static_cast<float>(j);
+  tensor<float, 4> out(1, 1, 3, 1);
+  tensor<float, 3> lse(1, 1, 3);
+  attention::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
+  REQUIRE(out(0, 0, 0, 0) == Approx(99.5).epsilon(1e-6));
+  REQUIRE(lse(0, 0, 0) == Approx(std::log(200.0)).epsilon(1e-6));
+
+  p.q.fill(100.0f);
+  for (index_t d = 0; d < 8; ++d) {
+    p.k(0, 0, 7, d) = 100.0f;     // logit 8e4 / sqrt(8)
+    p.k(0, 0, 150, d) = -100.0f;  // logit -8e4 / sqrt(8)
+  }
+  attention::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
+  REQUIRE(out(0, 0, 1, 0) == 7.0f);
+  REQUIRE(lse(0, 0, 1) == Approx(8e4 / std::sqrt(8.0)).epsilon(1e-6));
+}
+
+TEST_CASE("forward: the number of threads and the place in the batch do not change a bit", "[attention][property]") {
+  random_numbers random(9);
+  attention_problem<float> p(3, 4, 2, 130, 170, 32, 32);
+  p.fill(random);
+  const attention::softmax op{mask::causal{40}};
+  tensor<float, 4> one(3, 4, 130, 32), many(3, 4, 130, 32), alone(1, 4, 130, 32);
+  attention::forward(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
+  for (const int threads : {2, 5}) {
+    attention::forward(cpu{.threads = threads}, op, p.q, p.k, p.v, many);
+    REQUIRE(std::equal(one.begin(), one.end(), many.begin()));
+  }
+  attention::forward(cpu{}, op, p.q.view().slice(0, {2, 3}), p.k.view().slice(0, {2, 3}), p.v.view().slice(0, {2, 3}),
+                     alone);
+  REQUIRE(std::equal(alone.begin(), alone.end(), &one(2, 0, 0, 0)));
+}
+
+TEST_CASE("forward: reads and writes through strides", "[attention][property]") {
+  random_numbers random(10);
+  attention_problem<float> p(2, 3, 3, 20, 30, 16, 8);
+  p.fill(random);
+  tensor<float, 4> q(2, 20, 3, 16), out(2, 20, 3, 8), expected(2, 3, 20, 8);  // [batch, len, heads, dim] in memory
+  for (index_t b = 0; b < 2; ++b)
+    for (index_t h = 0; h < 3; ++h)
+      for (index_t i = 0; i < 20; ++i)
+        for (index_t d = 0; d < 16; ++d) q(b, i, h, d) = p.q(b, h, i, d);
+  attention::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, expected);
+  attention::forward(cpu{}, attention::softmax{}, q.view().transposed(1, 2), p.k, p.v, out.view().transposed(1, 2));
+  for (index_t b = 0; b < 2; ++b)
+    for (index_t h = 0; h < 3; ++h)
+      for (index_t i = 0; i < 20; ++i)
+        for (index_t d = 0; d < 8; ++d) REQUIRE(out(b, i, h, d) == expected(b, h, i, d));
+}
+
+TEST_CASE("forward: every broken precondition is named and nothing is written", "[attention][errors]") {
+  attention_problem<float> p(2, 6, 3, 5, 7, 8, 4);
+  tensor<float, 4> out(2, 6, 5, 4);
+  tensor<float, 3> lse(2, 6, 5);
+  out.fill(9.0f);
+  const attention::softmax op{};
+  const auto message_of = [&](const auto& call) {
+    try {
+      call();
+    } catch (const precondition_error& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  tensor<float, 4> k4(2, 4, 7, 8), v4(2, 4, 7, 4), v_short(2, 3, 6, 4), k_wide(2, 3, 7, 9), out_long(2, 6, 6, 4);
+  REQUIRE(message_of([&] { attention::forward(cpu{}, op, p.q, k4, v4, out); }) ==
+          "attention::forward: heads (6) must be a multiple of kv_heads (4). See docs/reference/attention/forward.md");
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, v_short, out); }),
+               ContainsSubstring("axis 2 of v is 6, expected 7"));
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, k_wide, p.v, out); }),
+               ContainsSubstring("axis 3 of k is 9, expected 8"));
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, p.v, out_long); }),
+               ContainsSubstring("axis 2 of out is 6, expected 5"));
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, p.v, p.v.view()); }),
+               ContainsSubstring("of out"));
+  REQUIRE_THAT(message_of([&] {
+                 attention::forward(cpu{}, op, p.q, p.k.view().slice(3, {0, 8}).transposed(2, 3).transposed(2, 3), p.v,
+                                    out, lse.view().slice(2, {0, 4}));
+               }),
+               ContainsSubstring("axis 2 of lse is 4, expected 5"));
+  tensor<float, 4> square(2, 6, 4, 4);
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, square, square, square, square.view()); }),
+               ContainsSubstring("out overlaps q"));
+  tensor<float, 4> flipped(2, 6, 8, 5);
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, flipped.view().transposed(2, 3), p.k, p.v, out); }),
+               ContainsSubstring("the last axis of q must be contiguous, its stride is 5"));
+  REQUIRE_THAT(
+      message_of([&] { attention::forward(cpu{}, attention::softmax{}.scaled(std::nanf("")), p.q, p.k, p.v, out); }),
+      ContainsSubstring("scale must be finite"));
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{.threads = -2}, op, p.q, p.k, p.v, out); }),
+               ContainsSubstring("threads (-2)"));
+  REQUIRE_THAT(message_of([&] {
+                 attention::forward(cpu{}, attention::softmax{mask::sliding_window{.left = -1}}, p.q, p.k, p.v, out);
+               }),
+               ContainsSubstring("sliding_window"));
+  for (const float x : out) REQUIRE(x == 9.0f);
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <seqprim/mask/algebra.hpp>
+#include <seqprim/mask/check.hpp>
+#include <seqprim/mask/key_padding.hpp>
+#include <seqprim/mask/untiled.hpp>
+
+#include <array>
+#include <cstdint>
+#include <support/catch.hpp>
+
+using namespace seqprim;
+
+namespace {
+
+/// Causal with one answer broken, to see that the checker sees it.
+enum class fault { none, full, empty, run, order, key_hull, query_hull };
+
+template <fault Fault> struct faulty {
+  index_t bad = 20;  ///< the row, or the column, where it goes wrong
+
+  constexpr bool operator()(index_t q, index_t k) const noexcept {
+    if (Fault == fault::order && q == bad) return false;
+    return k <= q;
+  }
+  constexpr mask::tile_kind classify(range q, range k) const noexcept {
+    if (Fault == fault::full && q.begin == bad && k.end == bad + 2) return mask::tile_kind::full;
+    if (Fault == fault::empty && k.begin == bad && k.end == bad + 1) return mask::tile_kind::empty;
+    if (Fault == fault::order) return mask::tile_kind::partial;
+    return mask::causal{}.classify(q, k);
+  }
+  constexpr range visible_keys(index_t q) const noexcept requires(Fault == fault::run || Fault == fault::order) {
+    if (Fault == fault::run && q == bad) return {0, q};
+    if (Fault == fault::order && q == bad) return {0, 0};
+    return {0, q + 1};
+  }
+  constexpr range key_hull(range q, index_t) const noexcept {
+    return {0, q.end - (Fault == fault::key_hull && q.end > bad ? 1 : 0)};
+  }
+  constexpr range query_hull(range k, index_t q_len) const noexcept {
+    return {k.begin + (Fault == fault::query_hull && k.begin >= bad ? 1 : 0), q_len};
+  }
+};
+
+template <fault Fault> mask::check_report checked() { return mask::check(faulty<Fault>{}, 33, 41); }
+
+}  // namespace
+
+TEST_CASE("check: finds nothing wrong or loose in a mask that is right", "[mask]") {
+  const mask::check_report report = checked<fault::none>();
+  REQUIRE(report.ok());
+  REQUIRE(report.exact());
+  REQUIRE(report.tiles > 4000);
+  REQUIRE_THAT(report.summary(), ContainsSubstring("0 wrong answers, 0 loose tiles"));
+}
+
+TEST_CASE("check: names the tile and the pair where a mask claims too much", "[mask]") {
+  const mask::check_report full = checked<fault::full>();
+  REQUIRE_FALSE(full.ok());
+  REQUIRE_THAT(full.summary(), ContainsSubstring("says full but query 20 does not see key 21"));
+  const mask::check_report empty = checked<fault::empty>();
+  REQUIRE_FALSE(empty.ok());
+  REQUIRE_THAT(empty.first_wrong, ContainsSubstring("says empty but query 20 sees key 20"));
+}
+
+TEST_CASE("check: finds wrong runs, runs out of order, and hulls that are too small", "[mask]") {
+  REQUIRE_THAT(checked<fault::run>().first_wrong,
+               ContainsSubstring("visible_keys(20) is [0, 20) but query 20 sees key 20"));
+  REQUIRE_THAT(checked<fault::order>().first_wrong,
+               ContainsSubstring("visible_keys(20) is [0, 0) after [0, 20): the ends of the runs must never decrease"));
+  REQUIRE_THAT(checked<fault::key_hull>().first_wrong,
+               ContainsSubstring("key_hull(q [20, 21)) is [0, 20) but query 20"));
+  REQUIRE_THAT(checked<fault::query_hull>().first_wrong,
+               ContainsSubstring("query_hull(k [20, 21)) is [21, 33) but query 20 sees key 20"));
+}
+
+TEST_CASE("check: counts loose tiles without calling them wrong", "[mask]") {
+  const mask::check_report report = mask::check(mask::untiled{[](index_t q, index_t k) { return k <= q; }}, 33, 41);
+  REQUIRE(report.ok());
+  REQUIRE_FALSE(report.exact());
+  REQUIRE(report.loose > 0);
+  REQUIRE_THAT(report.summary(), ContainsSubstring("says partial but the tile is"));
+}
+
+TEST_CASE("check: asks masks that depend on batch or head for each of them", "[mask]") {
+  const std::array<std::int32_t, 2> lengths = {41, 7};
+  const auto m = mask::key_padding{.lengths = lengths, .k_len = 41} & faulty<fault::empty>{};
+  const mask::check_report report = mask::check(m, {.batch = 2, .heads = 3, .q_len = 33, .k_len = 41});
+  REQUIRE_FALSE(report.ok());
+  REQUIRE_THAT(report.first_wrong, ContainsSubstring("of batch row 0, head 0 says empty"));
+  const auto one = mask::check(mask::key_padding{.lengths = lengths, .k_len = 41},
+                               {.batch = 1, .heads = 1, .q_len = 33, .k_len = 41});
+  const auto six = mask::check(mask::key_padding{.lengths = lengths, .k_len = 41},
+                               {.batch = 2, .heads = 3, .q_len = 33, .k_len = 41});
+  REQUIRE(six.tiles == 6 * one.tiles);
+}
+
+TEST_CASE("check: an empty problem is vacuously right", "[mask]") {
+  REQUIRE(mask::check(mask::causal{}, 0, 5).ok());
+  REQUIRE(mask::check(mask::causal{}, 5, 0).tiles == 0);
+}
+
+TEST_CASE("check: rejects negative lengths and broken masks", "[mask][errors]") {
+  REQUIRE_THROWS_AS(mask::check(mask::causal{}, -1, 5), precondition_error);
+  REQUIRE_THROWS_AS(mask::check(mask::causal{}, 5, -1), precondition_error);
+  const std::array<std::int32_t, 2> lengths = {41, 7};
+  REQUIRE_THROWS_AS(mask::check(mask::key_padding{.lengths = lengths, .k_len = 40}, 5, 40), precondition_error);
+}

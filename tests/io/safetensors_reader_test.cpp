@@ -210,6 +210,7 @@ TEST_CASE("safetensors: a hostile file gives one clear error", "[io][errors]") {
        "\"__metadata__\" must be an object of strings, found a string"},
       {"metadata not a string", R"({"__metadata__":{"k":1}})", 0,
        "the metadata value of \"k\" must be a string, found a number"},
+      {"metadata null", R"({"__metadata__":null})", 0, "\"__metadata__\" must be an object of strings, found null"},
       {"metadata nested", R"({"__metadata__":{"k":{}}})", 0,
        "the metadata value of \"k\" must be a string, found an object"},
       // dtype

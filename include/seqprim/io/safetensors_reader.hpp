@@ -37,8 +37,8 @@ static_assert(std::endian::native == std::endian::little,
 ///          a name that is not there, another dtype, rank or shape, a bool that is neither 0 nor 1. Header over 100 MB
 ///          and ranks over 64 are refused. Memory stays in proportion to the header.
 /// Cost     parse: one pass over the header, no access to the data. `view` of a bool tensor reads it once, of others not.
-/// Source   github.com/huggingface/safetensors, format and checks of the reference implementation. Stricter: unknown keys of
-///          a tensor and extents that overflow beside a zero extent are refused.  Page docs/reference/io/safetensors.md
+/// Source   github.com/huggingface/safetensors, format and checks of the reference implementation; the page lists where this
+///          reader is stricter.  Page docs/reference/io/safetensors.md
 class safetensors_view {
  public:
   /// `source` names the bytes in error messages.

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/nn/detail/lanes.hpp>
+#include <seqprim/nn/parameter.hpp>
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace seqprim::nn {
+
+/// How the decay acts.
+enum class decay {
+  decoupled,  ///< AdamW: w <- w (1 - rate * weight_decay), beside the gradient
+  l2,         ///< Adam: g <- g + weight_decay w, inside it
+};
+
+struct adamw_options {
+  double beta1 = 0.9;
+  double beta2 = 0.999;  ///< 0.95 is usual for language models
+  double eps = 1e-8;
+  double weight_decay = 0.01;
+  nn::decay decay = nn::decay::decoupled;
+};
+
+/// The usual choice of what decays: matrices and embeddings; not norms and biases.
+struct matrices_decay {
+  template <class Parameter> bool operator()(const std::string&, const Parameter& p) const noexcept {
+    return p.role != role::scale && p.role != role::bias;
+  }
+};
+
+/// AdamW, step n = 1, 2, ...:
+///
+///     w <- w (1 - rate * weight_decay)
+///     m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
+///     w <- w - rate / (1 - beta1^n) * m / (sqrt(v) / sqrt(1 - beta2^n) + eps)
+///
+/// The moments have the shapes of the parameters, in visiting order. A predicate (name, parameter) -> bool chooses what
+/// decays. `step` multiplies gradients by gradient_factor on the way: the factor of measure_gradients.
+///
+/// Types   float parameters: everything float, factors formed in double. (double for gradient checks.)
+/// Edge    g = 0 still decays and still moves by momentum.
+/// Errors  precondition_error: an option out of range; the layer is not the one the optimiser was made for.
+/// Repeat  same bits for any number of threads.
+/// Cost    reads w, g, m, v and writes w, m, v once. No allocation after the first step.
+/// Source  spec layers-losses 10; golden layers/adamw_*, adam_l2_1.  Page docs/reference/nn/adamw.md
+template <real T = float, class Isa = arch::native_isa> class adamw {
+ public:
+  /// The state that belongs to one parameter.
+  struct moments {
+    std::string name;
+    tensor<T, 1> first, second;
+    bool decays = true;
+  };
+
+  template <class Layer, class Decays = matrices_decay>
+  explicit adamw(const Layer& layer, const adamw_options& options = {}, const Decays& decays = {}) : options_(options) {
+    constexpr const char* page = ". See docs/reference/nn/adamw.md";
+    SEQPRIM_EXPECTS(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1,
+                    "nn::adamw: beta1 (", options.beta1, ") and beta2 (", options.beta2, ") must be in [0, 1)", page);
+    SEQPRIM_EXPECTS(options.eps >= 0 && std::isfinite(options.eps), "nn::adamw: eps (", options.eps,
+                    ") must be finite and >= 0", page);
+    SEQPRIM_EXPECTS(options.weight_decay >= 0 && std::isfinite(options.weight_decay), "nn::adamw: weight_decay (",
+                    options.weight_decay, ") must be finite and >= 0", page);
+    layer.visit_parameters([&](const std::string& name, const auto& p) {
+      state_.push_back({name, tensor<T, 1>(p.size()), tensor<T, 1>(p.size()), decays(name, p)});
+    });
+  }
+
+  /// Steps taken. Settable for a restored checkpoint, together with the moments.
+  [[nodiscard]] index_t steps() const noexcept { return steps_; }
+  void set_steps(index_t steps) {
+    SEQPRIM_EXPECTS(steps >= 0, "nn::adamw: steps (", steps, ") must be >= 0. See docs/reference/nn/adamw.md");
+    steps_ = steps;
+  }
+  [[nodiscard]] const adamw_options& options() const noexcept { return options_; }
+
+  /// visit("name.exp_avg", view) and visit("name.exp_avg_sq", view) for every parameter: what a checkpoint holds.
+  template <class Visit> void visit_state(Visit&& visit) { visit_all(*this, visit); }
+  template <class Visit> void visit_state(Visit&& visit) const { visit_all(*this, visit); }
+
+  /// One step with this learning rate; gradients count gradient_factor times.
+  template <class Layer> void step(const cpu& executor, Layer& layer, double rate, double gradient_factor = 1) {
+    constexpr const char* page = ". See docs/reference/nn/adamw.md";
+    executor.validate();
+    SEQPRIM_EXPECTS(std::isfinite(rate), "nn::adamw: rate must be finite", page);
+    SEQPRIM_EXPECTS(std::isfinite(gradient_factor), "nn::adamw: gradient_factor must be finite", page);
+    std::size_t count = 0;
+    layer.visit_parameters([&](const std::string& name, const auto& p) {
+      SEQPRIM_EXPECTS(count < state_.size() && state_[count].name == name && state_[count].first.size() == p.size(),
+                      "nn::adamw: parameter ", name, " (", p.size(), " numbers) is not number ", count,
+                      " of the layer that this optimiser was made for", page);
+      ++count;
+    });
+    SEQPRIM_EXPECTS(count == state_.size(), "nn::adamw: the layer has ", count, " parameters, this optimiser ",
+                    state_.size(), page);
+    all_.assign(layer);
+    ++steps_;
+
+    const double n = static_cast<double>(steps_);
+    const double first_bias = 1 - std::pow(options_.beta1, n), second_bias = 1 - std::pow(options_.beta2, n);
+    const bool inside = options_.decay == decay::l2;
+    const auto number = [](double x) { return v::set(static_cast<T>(x)); };
+    const auto factor = number(gradient_factor), eps = number(options_.eps);
+    const auto beta1 = number(options_.beta1), rest1 = number(1 - options_.beta1);
+    const auto beta2 = number(options_.beta2), rest2 = number(1 - options_.beta2);
+    const auto step_size = number(-rate / first_bias), spread = number(1 / std::sqrt(second_bias));
+    parallel_for(executor, all_.count(), [&](index_t i, int) {
+      const auto& piece = all_[i];
+      moments& state = state_[static_cast<std::size_t>(piece.parameter)];
+      T* const first = state.first.data() + piece.begin;
+      T* const second = state.second.data() + piece.begin;
+      const double wd = state.decays ? options_.weight_decay : 0;
+      const auto shrink = number(inside ? 1 : 1 - rate * wd), pull = number(inside ? wd : 0);
+      detail::for_lanes<v>(piece.size, [&](index_t j, auto part) {
+        const auto w = part.load(piece.value + j);
+        const auto g = v::fma(pull, w, v::mul(factor, part.load(piece.grad + j)));
+        const auto m = v::fma(beta1, part.load(first + j), v::mul(rest1, g));
+        const auto s = v::fma(beta2, part.load(second + j), v::mul(rest2, v::mul(g, g)));
+        const auto direction = v::div(m, v::fma(v::sqrt(s), spread, eps));
+        part.store(first + j, m);
+        part.store(second + j, s);
+        part.store(piece.value + j, v::fma(step_size, direction, v::mul(shrink, w)));
+      });
+    });
+  }
+
+ private:
+  using v = arch::simd<Isa, T>;
+
+  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
+    for (auto& m : self.state_) {
+      visit(m.name + ".exp_avg", m.first.view());
+      visit(m.name + ".exp_avg_sq", m.second.view());
+    }
+  }
+
+  adamw_options options_;
+  index_t steps_ = 0;
+  std::vector<moments> state_;
+  flat_parameters<T> all_;
+};
+
+}  // namespace seqprim::nn

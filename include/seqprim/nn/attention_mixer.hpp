@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/attention/backward.hpp>
+#include <seqprim/attention/decode.hpp>
+#include <seqprim/attention/forward.hpp>
+#include <seqprim/mask/causal.hpp>
+#include <seqprim/nn/detail/shifted.hpp>
+#include <seqprim/nn/linear.hpp>
+#include <seqprim/nn/rms_norm.hpp>
+#include <seqprim/position/encode.hpp>
+#include <seqprim/position/none.hpp>
+#include <seqprim/position/rotary.hpp>
+#include <seqprim/position/sequential.hpp>
+#include <seqprim/score/rule.hpp>
+
+#include <type_traits>
+
+namespace seqprim::nn {
+
+/// The softmax attention mixer of a decoder: projections, optional QK-norm, position encoding, attention, output projection.
+///
+///     q, k, v = x Wq^T, x Wk^T, x Wv^T (+ biases)      q, k = encode(norm(q)), encode(norm(k))
+///     y = concat over heads(softmax attention(q, k, v)) Wo^T
+///
+/// Mask, score and encoding are types of the mask/, score/ and position/ families; their values are in the config. Token t
+/// of a row stands at position t.
+///
+/// Shapes   x, y [batch, len, dim]; q_proj [heads * head_dim, dim], k_proj, v_proj [kv_heads * head_dim, dim],
+///          o_proj [dim, heads * head_dim], q_norm, k_norm [head_dim] shared by the heads.
+/// Layout   dense. Heads are strided views of the projections; nothing is copied.
+/// Errors   precondition_error: shapes disagree, heads is no multiple of kv_heads, a part of the operator is invalid.
+/// Repeat   same bits for any number of threads.
+/// Cost     projections 4 rows dim (heads + kv_heads) head_dim flop, and the attention; twice and 2.5 times that backward.
+///          Backward overwrites what forward kept: call it once for each forward.
+/// Source   spec layers-losses 1.6; golden layers/attention_block_*.  Page docs/reference/nn/attention_mixer.md
+template <class Mask = mask::causal, class Score = score::identity,
+          class Encoding = position::rotary<position::half_split>, real T = float, class Isa = arch::native_isa>
+class attention_mixer {
+ public:
+  using value_type = T;
+  using isa = Isa;
+  static constexpr const char* name = "self_attn";  ///< in the parameter names of a block
+
+  struct config {
+    index_t heads = 0;
+    index_t kv_heads = 0;  ///< 0: as many as heads
+    index_t head_dim = 0;  ///< 0: dim / heads
+    bool qkv_bias = false;
+    bool out_bias = false;
+    bool qk_norm = false;
+    double qk_norm_eps = 1e-6;
+    float scale = 0;  ///< of <q, k>; 0: 1 / sqrt(head_dim)
+    Mask mask = {};
+    Score score = {};
+    Encoding encoding = {};  ///< a rotary_dim of 0 means head_dim
+  };
+
+  struct activations {
+    buffer<T> raw_q, raw_k;       ///< before QK-norm
+    buffer<T> q, k, v, out, lse;  ///< of attention
+    buffer<T> dout, dq, dk, dv;   ///< their gradients
+    typename rms_norm<T, Isa>::activations q_norm, k_norm;
+    typename linear<T, Isa>::activations projections;
+    index_t batch = -1, len = -1;  ///< of the forward whose backward is due
+  };
+
+  /// The key-value cache of `batch` sequences: encoded keys, and values.
+  struct state {
+    tensor<T, 4> keys, values;  ///< [batch, kv_heads, capacity, head_dim]
+    activations scratch;
+
+    state() = default;
+    state(const attention_mixer& mixer, index_t batch, index_t capacity)
+        : keys(batch, mixer.kv_heads_, capacity, mixer.head_dim_),
+          values(batch, mixer.kv_heads_, capacity, mixer.head_dim_) {}
+  };
+
+  linear<T, Isa> q_proj, k_proj, v_proj, o_proj;
+  rms_norm<T, Isa> q_norm, k_norm;
+
+  attention_mixer() = default;
+  attention_mixer(index_t dim, const config& options)
+      : op_(attention::softmax<Mask, Score>(options.mask, options.score).scaled(options.scale)),
+        encoding_(options.encoding),
+        heads_(options.heads),
+        kv_heads_(options.kv_heads != 0 ? options.kv_heads : options.heads),
+        head_dim_(options.head_dim) {
+    constexpr const char* page = ". See docs/reference/nn/attention_mixer.md";
+    SEQPRIM_EXPECTS(dim >= 1 && heads_ >= 1, "nn::attention_mixer: dim (", dim, ") and heads (", heads_,
+                    ") must be >= 1", page);
+    SEQPRIM_EXPECTS(kv_heads_ >= 1 && heads_ % kv_heads_ == 0, "nn::attention_mixer: heads (", heads_,
+                    ") must be a multiple of kv_heads (", kv_heads_, ")", page);
+    if (head_dim_ == 0) {
+      SEQPRIM_EXPECTS(dim % heads_ == 0, "nn::attention_mixer: dim (", dim, ") must be a multiple of heads (", heads_,
+                      "), or head_dim must be given", page);
+      head_dim_ = dim / heads_;
+    }
+    SEQPRIM_EXPECTS(head_dim_ >= 1, "nn::attention_mixer: head_dim (", head_dim_, ") must be >= 1", page);
+    if constexpr (requires { encoding_.rotary_dim; }) {
+      if (encoding_.rotary_dim == 0) encoding_.rotary_dim = head_dim_;
+    }
+    op_.validate();
+    position::validate(encoding_, head_dim_);
+    q_proj = linear<T, Isa>(dim, heads_ * head_dim_, {.bias = options.qkv_bias});
+    k_proj = linear<T, Isa>(dim, kv_heads_ * head_dim_, {.bias = options.qkv_bias});
+    v_proj = linear<T, Isa>(dim, kv_heads_ * head_dim_, {.bias = options.qkv_bias});
+    o_proj = linear<T, Isa>(heads_ * head_dim_, dim, {.bias = options.out_bias, .role = role::residual_projection});
+    if (options.qk_norm) {
+      q_norm = rms_norm<T, Isa>(head_dim_, {.eps = options.qk_norm_eps});
+      k_norm = rms_norm<T, Isa>(head_dim_, {.eps = options.qk_norm_eps});
+    }
+  }
+
+  [[nodiscard]] index_t dim() const noexcept { return q_proj.in(); }
+  [[nodiscard]] index_t heads() const noexcept { return heads_; }
+  [[nodiscard]] index_t kv_heads() const noexcept { return kv_heads_; }
+  [[nodiscard]] index_t head_dim() const noexcept { return head_dim_; }
+
+  template <viewable<3> X, viewable<3> Y>
+  void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
+    const auto x = checked("x", input, as_view(input));
+    const auto y = checked("y", output, x);
+    project(executor, x, 0, kept);
+    const index_t batch = x.extent(0), len = x.extent(1);
+    attention::forward<Isa>(executor, op_, split(kept.q, batch, len, heads_), split(kept.k, batch, len, kv_heads_),
+                            split(kept.v, batch, len, kv_heads_), split(kept.out, batch, len, heads_),
+                            kept.lse.view(batch, heads_, len));
+    o_proj.forward(executor, joined(kept.out, x, heads_), y);
+    kept.batch = batch;
+    kept.len = len;
+  }
+
+  /// dx = gradient of x (overwritten); parameter gradients are added to. kept is from the forward of the same x.
+  template <viewable<3> X, viewable<3> Dy, viewable<3> Dx>
+  void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient,
+                activations& kept) {
+    const auto x = checked("x", input, as_view(input));
+    const auto dy = checked("dy", output_gradient, x);
+    const auto dx = checked("dx", input_gradient, x);
+    const index_t batch = x.extent(0), len = x.extent(1);
+    SEQPRIM_EXPECTS(kept.batch == batch && kept.len == len, "nn::attention_mixer: backward of [", batch, ", ", len,
+                    "] needs the activations of one forward over as many tokens. See "
+                    "docs/reference/nn/attention_mixer.md");
+    kept.batch = -1;
+    o_proj.backward(executor, joined(kept.out, x, heads_), dy, joined(kept.dout, x, heads_), kept.projections);
+    const auto dq = split(kept.dq, batch, len, heads_), dk = split(kept.dk, batch, len, kv_heads_);
+    attention::backward<Isa>(executor, op_, split(kept.q, batch, len, heads_), split(kept.k, batch, len, kv_heads_),
+                             split(kept.v, batch, len, kv_heads_), split(kept.out, batch, len, heads_),
+                             kept.lse.view(batch, heads_, len), split(kept.dout, batch, len, heads_), dq, dk,
+                             split(kept.dv, batch, len, kv_heads_));
+    if constexpr (encodes) {
+      const position::sequential map{};
+      position::encode_backward<Isa>(executor, encoding_, map, dq, dq);
+      position::encode_backward<Isa>(executor, encoding_, map, dk, dk);
+    }
+    if (q_norm.dim() > 0) {
+      const index_t q_rows = batch * len * heads_, k_rows = batch * len * kv_heads_;
+      const auto flat_dq = kept.dq.view(q_rows, head_dim_), flat_dk = kept.dk.view(k_rows, head_dim_);
+      q_norm.backward(executor, kept.raw_q.view(q_rows, head_dim_), flat_dq, flat_dq, kept.q_norm);
+      k_norm.backward(executor, kept.raw_k.view(k_rows, head_dim_), flat_dk, flat_dk, kept.k_norm);
+    }
+    q_proj.backward(executor, x, joined(kept.dq, x, heads_), dx, kept.projections);
+    k_proj.backward(executor, x, joined(kept.dk, x, kv_heads_), dx, kept.projections, arch::store::accumulate);
+    v_proj.backward(executor, x, joined(kept.dv, x, kv_heads_), dx, kept.projections, arch::store::accumulate);
+  }
+
+  /// Decode: x holds the next tokens of each sequence, at positions start, start + 1, ...; the cache holds the `start`
+  /// tokens before them and receives these. y is what forward over the whole sequence gives for these tokens.
+  template <viewable<3> X, viewable<3> Y>
+  void extend(const cpu& executor, const X& input, Y&& output, state& cache, index_t start) const {
+    const auto x = checked("x", input, as_view(input));
+    const auto y = checked("y", output, x);
+    const index_t batch = x.extent(0), len = x.extent(1);
+    SEQPRIM_EXPECTS(batch == cache.keys.extent(0) && start >= 0 && start + len <= cache.keys.extent(2),
+                    "nn::attention_mixer: x [", batch, ", ", len, "] at position ", start, " exceeds the cache [",
+                    cache.keys.extent(0), ", ", cache.keys.extent(2), "]. See docs/reference/nn/attention_mixer.md");
+    activations& kept = cache.scratch;
+    project(executor, x, start, kept);
+    const auto keys = cache.keys.view().slice(2, {0, start + len});
+    const auto values = cache.values.view().slice(2, {0, start + len});
+    const auto new_keys = split(kept.k, batch, len, kv_heads_), new_values = split(kept.v, batch, len, kv_heads_);
+    parallel_for(executor, batch * kv_heads_, [&](index_t piece, int) {
+      const index_t b = piece / kv_heads_, h = piece % kv_heads_;
+      for (index_t t = 0; t < len; ++t)
+        for (index_t d = 0; d < head_dim_; ++d) {
+          keys(b, h, start + t, d) = new_keys(b, h, t, d);
+          values(b, h, start + t, d) = new_values(b, h, t, d);
+        }
+    });
+    const auto later =
+        attention::softmax(detail::shifted_mask<Mask>{op_.mask, start}, detail::shifted(op_.score, start))
+            .scaled(op_.scale);
+    const auto q = split(kept.q, batch, len, heads_), out = split(kept.out, batch, len, heads_);
+    if constexpr (std::is_same_v<T, float>) {
+      constexpr index_t few_rows = 8;  // below, splitting the keys keeps more threads busy than tiles of queries
+      if (len < few_rows) {
+        attention::decode<Isa>(executor, later, q, keys, values, out);
+      } else {
+        attention::forward<Isa>(executor, later, q, keys, values, out);
+      }
+    } else {
+      attention::forward<Isa>(executor, later, q, keys, values, out);
+    }
+    o_proj.forward(executor, joined(kept.out, x, heads_), y);
+  }
+
+  template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }
+  template <class Visit> void visit_parameters(Visit&& visit) const { visit_all(*this, visit); }
+
+ private:
+  static constexpr bool encodes = position::encodes<Encoding>;
+
+  template <class X, class Like> [[nodiscard]] auto checked(const char* operand, X&& x, const Like& like) const {
+    const auto view = as_view(x);
+    SEQPRIM_EXPECTS(view.extent(0) == like.extent(0) && view.extent(1) == like.extent(1) && view.extent(2) == dim(),
+                    "nn::attention_mixer: ", operand, " [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2),
+                    "] must be [", like.extent(0), ", ", like.extent(1), ", dim (", dim(),
+                    ")]. See docs/reference/nn/attention_mixer.md");
+    return view;
+  }
+
+  /// The projections of x, normalised and encoded, as attention wants them.
+  template <class X> void project(const cpu& executor, const X& x, index_t start, activations& kept) const {
+    const index_t batch = x.extent(0), len = x.extent(1);
+    const bool normalises = q_norm.dim() > 0;
+    const auto raw_q = joined(normalises ? kept.raw_q : kept.q, x, heads_);
+    const auto raw_k = joined(normalises ? kept.raw_k : kept.k, x, kv_heads_);
+    q_proj.forward(executor, x, raw_q);
+    k_proj.forward(executor, x, raw_k);
+    v_proj.forward(executor, x, joined(kept.v, x, kv_heads_));
+    if (normalises) {
+      const index_t q_rows = batch * len * heads_, k_rows = batch * len * kv_heads_;
+      q_norm.forward(executor, kept.raw_q.view(q_rows, head_dim_), kept.q.view(q_rows, head_dim_), kept.q_norm);
+      k_norm.forward(executor, kept.raw_k.view(k_rows, head_dim_), kept.k.view(k_rows, head_dim_), kept.k_norm);
+    }
+    if constexpr (encodes) {
+      const position::sequential map{.start = start};
+      const auto q = split(kept.q, batch, len, heads_), k = split(kept.k, batch, len, kv_heads_);
+      position::encode<Isa>(executor, encoding_, map, q, q);
+      position::encode<Isa>(executor, encoding_, map, k, k);
+    }
+  }
+
+  /// The memory of a projection as [batch, len, heads * head_dim], and as [batch, heads, len, head_dim].
+  template <class X> [[nodiscard]] auto joined(buffer<T>& memory, const X& x, index_t heads) const {
+    return memory.view(x.extent(0), x.extent(1), heads * head_dim_);
+  }
+  [[nodiscard]] auto split(buffer<T>& memory, index_t batch, index_t len, index_t heads) const {
+    return memory.view(batch, len, heads, head_dim_).transposed(1, 2);
+  }
+
+  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
+    self.q_proj.visit_parameters(nested("q_proj", visit));
+    self.k_proj.visit_parameters(nested("k_proj", visit));
+    self.v_proj.visit_parameters(nested("v_proj", visit));
+    self.o_proj.visit_parameters(nested("o_proj", visit));
+    self.q_norm.visit_parameters(nested("q_norm", visit));
+    self.k_norm.visit_parameters(nested("k_norm", visit));
+  }
+
+  attention::softmax<Mask, Score> op_;
+  Encoding encoding_ = {};
+  index_t heads_ = 0, kv_heads_ = 0, head_dim_ = 0;
+};
+
+}  // namespace seqprim::nn

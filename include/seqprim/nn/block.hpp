@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/nn/detail/rows.hpp>
+#include <seqprim/nn/parameter.hpp>
+
+#include <type_traits>
+
+namespace seqprim::nn {
+
+/// A pre-norm residual block:
+///
+///     h = x + a mixer(norm(x))        y = h + a mlp(norm(h))        a = residual_scale
+///
+/// Mixer mixes tokens (attention_mixer, or a recurrence), Mlp mixes channels. A mixer has `config`, `activations`, `state`,
+/// `forward`, `backward` and `extend` as attention_mixer has them; an mlp the first two and `forward`, `backward`.
+///
+/// Shapes   x, y [batch, len, dim].
+/// Layout   dense.
+/// Errors   precondition_error: shapes disagree.
+/// Repeat   same bits for any number of threads.
+/// Cost     its parts; the additions to the residual stream are fused with the second norm where they can be.
+/// Source   spec layers-losses 1.7, 1.8.  Page docs/reference/nn/block.md
+template <class Mixer, class Mlp, class Norm> class block {
+ public:
+  using value_type = typename Mixer::value_type;
+  using isa = typename Mixer::isa;
+  using norm_type = Norm;
+  static_assert(std::is_same_v<value_type, typename Mlp::value_type> &&
+                    std::is_same_v<value_type, typename Norm::value_type>,
+                "seqprim: mixer, mlp and norm of a block must compute in one number type");
+
+  struct config {
+    typename Mixer::config mixer = {};
+    typename Mlp::config mlp = {};
+    typename Norm::config norm = {};
+    value_type residual_scale = 1;
+  };
+
+  struct activations {
+    buffer<value_type> normed, mixed, sum, normed_sum;  ///< norm(x), mixer(...), h, norm(h)
+    buffer<value_type> gradient, scaled;
+    typename Norm::activations input_norm, post_norm;
+    typename Mixer::activations mixer;
+    typename Mlp::activations mlp;
+  };
+
+  /// What decoding remembers: the state of the mixer. Everything else has none.
+  struct state {
+    typename Mixer::state mixer;
+    activations scratch;
+
+    state() = default;
+    state(const block& b, index_t batch, index_t capacity) : mixer(b.mixer, batch, capacity) {}
+  };
+
+  Norm input_norm;
+  Mixer mixer;
+  Norm post_norm;
+  Mlp mlp;
+
+  block() = default;
+  block(index_t dim, const config& options)
+      : input_norm(dim, options.norm),
+        mixer(dim, options.mixer),
+        post_norm(dim, options.norm),
+        mlp(dim, options.mlp),
+        residual_scale_(options.residual_scale) {}
+
+  [[nodiscard]] index_t dim() const noexcept { return input_norm.dim(); }
+
+  template <viewable<3> X, viewable<3> Y>
+  void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
+    run(executor, as_view(input), as_view(output), kept,
+        [&](const auto& x, const auto& y) { mixer.forward(executor, x, y, kept.mixer); });
+  }
+
+  /// dx = gradient of x (overwritten); dx may be dy. Parameter gradients are added to. kept is from the forward of x.
+  template <viewable<3> X, viewable<3> Dy, viewable<3> Dx>
+  void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient,
+                activations& kept) {
+    const auto x = as_view(input);
+    const auto dy = as_view(output_gradient);
+    const auto dx = as_view(input_gradient);
+    const auto shaped = [&](auto& memory) { return memory.view(x.extent(0), x.extent(1), dim()); };
+    const auto gradient = shaped(kept.gradient);
+    mlp.backward(executor, shaped(kept.normed_sum), through_branch(executor, dy, kept), gradient, kept.mlp);
+    if (dx.data != dy.data) copy(executor, dy, dx);
+    post_norm.backward(executor, shaped(kept.sum), gradient, dx, kept.post_norm, arch::store::accumulate);
+    mixer.backward(executor, shaped(kept.normed), through_branch(executor, dx, kept), gradient, kept.mixer);
+    input_norm.backward(executor, x, gradient, dx, kept.input_norm, arch::store::accumulate);
+  }
+
+  /// Decode: the next tokens of each sequence, at positions start, start + 1, ...
+  template <viewable<3> X, viewable<3> Y>
+  void extend(const cpu& executor, const X& input, Y&& output, state& past, index_t start) const {
+    run(executor, as_view(input), as_view(output), past.scratch,
+        [&](const auto& x, const auto& y) { mixer.extend(executor, x, y, past.mixer, start); });
+  }
+
+  template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }
+  template <class Visit> void visit_parameters(Visit&& visit) const { visit_all(*this, visit); }
+
+ private:
+  using v = arch::simd<isa, value_type>;
+
+  template <class X, class Y, class Mix>
+  void run(const cpu& executor, const X& x, const Y& y, activations& kept, const Mix& mix) const {
+    SEQPRIM_EXPECTS(x.extent(2) == dim() && y.extent(0) == x.extent(0) && y.extent(1) == x.extent(1) &&
+                        y.extent(2) == dim() && x.contiguous() && y.contiguous() && !may_overlap(x, y),
+                    "nn::block: x [", x.extent(0), ", ", x.extent(1), ", ", x.extent(2), "] and y [", y.extent(0), ", ",
+                    y.extent(1), ", ", y.extent(2), "] must be dense, apart and [batch, len, dim (", dim(),
+                    ")]. See docs/reference/nn/block.md");
+    const auto shaped = [&](auto& memory) { return memory.view(x.extent(0), x.extent(1), dim()); };
+    const auto normed = shaped(kept.normed), mixed = shaped(kept.mixed), sum = shaped(kept.sum);
+    const auto normed_sum = shaped(kept.normed_sum);
+    input_norm.forward(executor, x, normed, kept.input_norm);
+    mix(normed, mixed);
+    post_norm.forward_add(executor, x, mixed, sum, normed_sum, kept.post_norm, residual_scale_);
+    mlp.forward(executor, normed_sum, y, kept.mlp);
+    const auto scale = v::set(residual_scale_);
+    detail::for_elements<v>(executor, y.size(), [&](index_t i, auto part) {
+      part.store(y.data + i, v::fma(scale, part.load(y.data + i), part.load(sum.data + i)));
+    });
+  }
+
+  /// The gradient that enters a branch: residual_scale * dy.
+  template <class Dy>
+  [[nodiscard]] tensor_view<const value_type, 3> through_branch(const cpu& executor, const Dy& dy,
+                                                                activations& kept) const {
+    if (residual_scale_ == value_type{1}) return dy;
+    const auto scaled = kept.scaled.view(dy.extent(0), dy.extent(1), dy.extent(2));
+    const auto scale = v::set(residual_scale_);
+    detail::for_elements<v>(executor, dy.size(), [&](index_t i, auto part) {
+      part.store(scaled.data + i, v::mul(scale, part.load(dy.data + i)));
+    });
+    return scaled;
+  }
+
+  template <class From, class To> static void copy(const cpu& executor, const From& from, const To& to) {
+    detail::for_elements<v>(executor, from.size(),
+                            [&](index_t i, auto part) { part.store(to.data + i, part.load(from.data + i)); });
+  }
+
+  // The names of published Llama and Qwen checkpoints.
+  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
+    self.input_norm.visit_parameters(nested("input_layernorm", visit));
+    self.mixer.visit_parameters(nested(Mixer::name, visit));
+    self.post_norm.visit_parameters(nested("post_attention_layernorm", visit));
+    self.mlp.visit_parameters(nested(Mlp::name, visit));
+  }
+
+  value_type residual_scale_ = 1;
+};
+
+}  // namespace seqprim::nn

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/io/safetensors.hpp>
+#include <seqprim/nn/adamw.hpp>
+#include <seqprim/nn/parameter.hpp>
+
+#include <charconv>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+/// Checkpoints: the parameters of a layer or model under their names, and the state of its optimiser, as one safetensors
+/// file. Needs seqprim::io.
+///
+///     io::safetensors_writer file;                     const io::safetensors_file file("model.safetensors");
+///     nn::add_parameters(file, model);                 nn::load_checkpoint(file, model, optimiser);
+///     nn::add_optimiser(file, optimiser);              const std::string& step = file.metadata("step");
+///     file.metadata("step", "1200");
+///     file.save("model.safetensors");
+///
+/// Tensors whose name begins with "optimizer." are the optimiser's: "optimizer.<parameter>.exp_avg", ".exp_avg_sq", and
+/// the metadata "optimizer.steps". load_parameters passes over them. Other tensors must be exactly the parameters.
+///
+/// Types    float models store F32, double models F64; nothing is converted.
+/// Errors   io_error naming the file, one tensor and the numbers: a tensor is missing, not expected, or has another shape or
+///          dtype. Everything is checked before the first number of the model or the optimiser changes.
+/// Page     docs/reference/nn/checkpoint.md
+namespace seqprim::nn {
+
+namespace detail {
+
+inline constexpr std::string_view optimiser_prefix = "optimizer.";
+inline constexpr const char* steps_key = "optimizer.steps";
+
+template <class... Parts> [[noreturn]] void refuse(const io::safetensors_view& file, const Parts&... parts) {
+  throw io_error(message("checkpoint '", file.source(), "': ", parts..., ". See docs/reference/nn/checkpoint.md"));
+}
+
+template <class Shape> [[nodiscard]] std::string shape_text(const Shape& shape, int rank) {
+  std::string text = "[";
+  for (int axis = 0; axis < rank; ++axis)
+    text += (axis > 0 ? ", " : "") + std::to_string(shape[static_cast<std::size_t>(axis)]);
+  return text + "]";
+}
+
+/// The tensor of this name fits the view exactly.
+template <class T, int Rank>
+void expect_tensor(const io::safetensors_view& file, const std::string& name, const tensor_view<T, Rank>& view) {
+  if (!file.contains(name)) refuse(file, "tensor '", name, "' ", shape_text(view.extents, Rank), " is missing");
+  const auto& shape = file.shape(name);
+  bool same = shape.size() == static_cast<std::size_t>(Rank);
+  for (int axis = 0; same && axis < Rank; ++axis) same = shape[static_cast<std::size_t>(axis)] == view.extent(axis);
+  if (!same)
+    refuse(file, "tensor '", name, "' has shape ", shape_text(shape, static_cast<int>(shape.size())),
+           ", the model needs ", shape_text(view.extents, Rank));
+  constexpr io::dtype wanted = io::dtype_of<std::remove_const_t<T>>;
+  if (file.dtype(name) != wanted)
+    refuse(file, "tensor '", name, "' has dtype ", io::name_of(file.dtype(name)), ", the model needs ",
+           io::name_of(wanted));
+}
+
+template <class Layer> void check_parameters(const io::safetensors_view& file, const Layer& layer) {
+  std::set<std::string, std::less<>> names;
+  layer.visit_parameters([&](const std::string& name, const auto& p) {
+    expect_tensor(file, name, p.value.view());
+    names.insert(name);
+  });
+  for (const std::string& name : file.names())
+    if (!name.starts_with(optimiser_prefix) && !names.contains(name))
+      refuse(file, "tensor '", name, "' ", shape_text(file.shape(name), static_cast<int>(file.shape(name).size())),
+             " is not a parameter of the model, which has ", names.size(), " tensors");
+}
+
+template <class Layer> void copy_parameters(const io::safetensors_view& file, Layer& layer) {
+  layer.visit_parameters([&](const std::string& name, auto& p) { file.copy_to(name, p.value.view()); });
+}
+
+template <class Optimiser> [[nodiscard]] index_t check_optimiser(const io::safetensors_view& file, const Optimiser& o) {
+  std::set<std::string, std::less<>> names;
+  o.visit_state([&](const std::string& name, const auto& view) {
+    names.insert(std::string(optimiser_prefix) + name);
+    expect_tensor(file, std::string(optimiser_prefix) + name, view);
+  });
+  for (const std::string& name : file.names())
+    if (name.starts_with(optimiser_prefix) && !names.contains(name))
+      refuse(file, "tensor '", name, "' is not part of the optimiser's state, which has ", names.size(), " tensors");
+  if (!file.has_metadata(steps_key)) refuse(file, "metadata '", steps_key, "' is missing");
+  const std::string& text = file.metadata(steps_key);
+  index_t steps = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), steps);
+  if (error != std::errc{} || end != text.data() + text.size() || steps < 0)
+    refuse(file, "metadata '", steps_key, "' must be a number >= 0");
+  return steps;
+}
+
+}  // namespace detail
+
+/// Adds every parameter under its name. The layer must stay as it is until the file is saved.
+template <class Layer> void add_parameters(io::safetensors_writer& file, const Layer& layer) {
+  layer.visit_parameters([&](const std::string& name, const auto& p) { file.add(name, p.value); });
+}
+
+/// Adds the moments of an optimiser and its number of steps.
+template <class Optimiser> void add_optimiser(io::safetensors_writer& file, const Optimiser& optimiser) {
+  optimiser.visit_state(
+      [&](const std::string& name, const auto& view) { file.add(std::string(detail::optimiser_prefix) + name, view); });
+  file.metadata(detail::steps_key, std::to_string(optimiser.steps()));
+}
+
+/// Replaces the parameters by those of the file.
+template <class Layer> void load_parameters(const io::safetensors_view& file, Layer& layer) {
+  detail::check_parameters(file, layer);
+  detail::copy_parameters(file, layer);
+}
+
+/// Replaces the parameters and the state of the optimiser: training continues with the same bits.
+template <class Layer, class Optimiser>
+void load_checkpoint(const io::safetensors_view& file, Layer& layer, Optimiser& optimiser) {
+  detail::check_parameters(file, layer);
+  const index_t steps = detail::check_optimiser(file, optimiser);
+  detail::copy_parameters(file, layer);
+  optimiser.visit_state([&](const std::string& name, const auto& view) {
+    file.copy_to(std::string(detail::optimiser_prefix) + name, view);
+  });
+  optimiser.set_steps(steps);
+}
+
+}  // namespace seqprim::nn

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/nn/embedding.hpp>
+#include <seqprim/nn/linear.hpp>
+#include <seqprim/nn/parameter.hpp>
+
+#include <string>
+#include <vector>
+
+namespace seqprim::nn {
+
+/// A decoder language model: embedding, blocks, final norm, head.
+///
+///     hidden = norm(block(... block(embed(ids))))        logits = hidden W_head^T
+///
+/// forward returns the hidden states; the loss takes them together with `head_weight()`, so that logits need never exist
+/// (loss::linear_cross_entropy). Parameters are visited under the names of published Llama checkpoints.
+///
+/// Shapes   ids [batch, len]; hidden [batch, len, dim]; logits [..., vocab].
+/// Errors   precondition_error: an id outside [0, vocab), shapes disagree, decoding beyond the capacity of the state.
+/// Repeat   same bits for any number of threads. Decoding gives the logits of one forward pass up to rounding.
+/// Cost     its parts. `activations` and `decode_state` grow on first use; later passes of that size allocate only packing
+///          scratch inside the kernels.
+/// Source   spec layers-losses 1.1, 1.8, 2.2; golden layers/tiny_llama_0.  Page docs/reference/nn/decoder.md
+template <class Block> class decoder {
+ public:
+  using value_type = typename Block::value_type;
+  using isa = typename Block::isa;
+  using norm_type = typename Block::norm_type;
+
+  struct config {
+    index_t vocab = 0;
+    index_t dim = 0;
+    index_t layers = 0;
+    typename Block::config block = {};
+    bool tied_head = false;  ///< the head is the embedding
+    value_type embedding_scale = 1;
+  };
+
+  struct activations {
+    typename embedding<value_type, isa>::activations embed;
+    std::vector<typename Block::activations> blocks;
+    std::vector<buffer<value_type>> streams;  ///< the input of each block, and of the final norm
+    typename norm_type::activations norm;
+    buffer<value_type> hidden;
+    buffer<value_type> gradient;
+    index_t batch = -1, len = -1;  ///< of the forward whose backward is due
+  };
+
+  /// What decoding remembers about `batch` sequences of at most `capacity` tokens.
+  class decode_state {
+   public:
+    decode_state() = default;
+    decode_state(const decoder& model, index_t batch, index_t capacity) : batch_(batch), capacity_(capacity) {
+      SEQPRIM_EXPECTS(batch >= 1 && capacity >= 1, "nn::decoder: batch (", batch, ") and capacity (", capacity,
+                      ") of a decode state must be >= 1. See docs/reference/nn/decoder.md");
+      blocks_.reserve(model.blocks.size());
+      for (const Block& b : model.blocks) blocks_.emplace_back(b, batch, capacity);
+    }
+
+    [[nodiscard]] index_t batch() const noexcept { return batch_; }
+    [[nodiscard]] index_t capacity() const noexcept { return capacity_; }
+    /// Tokens read so far.
+    [[nodiscard]] index_t length() const noexcept { return length_; }
+    /// Forgets all tokens, keeps the memory.
+    void clear() noexcept { length_ = 0; }
+
+   private:
+    friend class decoder;
+    index_t batch_ = 0, capacity_ = 0, length_ = 0;
+    std::vector<typename Block::state> blocks_;
+    buffer<value_type> stream_, next_, hidden_;
+    typename norm_type::activations norm_;
+  };
+
+  embedding<value_type, isa> embed;
+  std::vector<Block> blocks;
+  norm_type norm;
+  linear<value_type, isa> head;  ///< without content when the head is tied
+
+  decoder() = default;
+  explicit decoder(const config& options) {
+    SEQPRIM_EXPECTS(options.vocab >= 1 && options.dim >= 1 && options.layers >= 1, "nn::decoder: vocab (",
+                    options.vocab, "), dim (", options.dim, ") and layers (", options.layers,
+                    ") must be >= 1. See docs/reference/nn/decoder.md");
+    embed = embedding<value_type, isa>(options.vocab, options.dim, {.scale = options.embedding_scale});
+    blocks.reserve(static_cast<std::size_t>(options.layers));
+    for (index_t l = 0; l < options.layers; ++l) blocks.emplace_back(options.dim, options.block);
+    norm = norm_type(options.dim, options.block.norm);
+    if (!options.tied_head) head = linear<value_type, isa>(options.dim, options.vocab);
+  }
+
+  [[nodiscard]] index_t vocab() const noexcept { return embed.vocab(); }
+  [[nodiscard]] index_t dim() const noexcept { return embed.dim(); }
+  [[nodiscard]] index_t layers() const noexcept { return static_cast<index_t>(blocks.size()); }
+
+  /// The matrix [vocab, dim] that makes logits: of the head, or of the embedding when tied.
+  [[nodiscard]] parameter<value_type, 2>& head_weight() noexcept {
+    return head.weight.present() ? head.weight : embed.weight;
+  }
+  [[nodiscard]] const parameter<value_type, 2>& head_weight() const noexcept {
+    return head.weight.present() ? head.weight : embed.weight;
+  }
+
+  /// The hidden states [batch, len, dim] after the final norm; they live in `kept` until its next use.
+  template <id_viewable Ids>
+  tensor_view<value_type, 3> forward(const cpu& executor, const Ids& tokens, activations& kept) const {
+    const auto ids = as_view(tokens);
+    const index_t batch = ids.extent(0), len = ids.extent(1);
+    kept.blocks.resize(blocks.size());
+    kept.streams.resize(blocks.size() + 1);
+    auto stream = kept.streams[0].view(batch, len, dim());
+    embed.forward(executor, ids, stream);
+    for (std::size_t l = 0; l < blocks.size(); ++l) {
+      const auto next = kept.streams[l + 1].view(batch, len, dim());
+      blocks[l].forward(executor, stream, next, kept.blocks[l]);
+      stream = next;
+    }
+    const auto hidden = kept.hidden.view(batch, len, dim());
+    norm.forward(executor, stream, hidden, kept.norm);
+    kept.batch = batch;
+    kept.len = len;
+    return hidden;
+  }
+
+  /// logits = hidden W_head^T, for any number of rows.
+  template <row_viewable Hidden, row_viewable Logits>
+  void logits(const cpu& executor, const Hidden& hidden_states, Logits&& result) const {
+    const auto hidden = detail::rows_of("nn::decoder: hidden", hidden_states);
+    const auto out = detail::rows_of("nn::decoder: logits", result);
+    detail::expect_shape(hidden, "nn::decoder: hidden", hidden.extent(0), dim(), "decoder.md");
+    detail::expect_shape(out, "nn::decoder: logits", hidden.extent(0), vocab(), "decoder.md");
+    arch::matmul<isa>(executor, hidden, head_weight().value.view().transposed(0, 1), out);
+  }
+
+  /// Adds to the gradients of everything below the head, from the gradient of the hidden states. The gradient of
+  /// head_weight() comes from the loss. kept is from the forward of the same ids; call once for each forward.
+  template <id_viewable Ids, viewable<3> Dhidden>
+  void backward(const cpu& executor, const Ids& tokens, const Dhidden& hidden_gradient, activations& kept) {
+    const auto ids = as_view(tokens);
+    const index_t batch = ids.extent(0), len = ids.extent(1);
+    SEQPRIM_EXPECTS(kept.batch == batch && kept.len == len && kept.blocks.size() == blocks.size(),
+                    "nn::decoder: backward of ids [", batch, ", ", len,
+                    "] needs the activations of one forward over as many. See docs/reference/nn/decoder.md");
+    kept.batch = -1;
+    const auto stream = [&](std::size_t l) { return kept.streams[l].view(batch, len, dim()); };
+    const auto gradient = kept.gradient.view(batch, len, dim());
+    norm.backward(executor, stream(blocks.size()), hidden_gradient, gradient, kept.norm);
+    for (std::size_t l = blocks.size(); l-- > 0;)
+      blocks[l].backward(executor, stream(l), gradient, gradient, kept.blocks[l]);
+    embed.backward(executor, ids, gradient, kept.embed);
+  }
+
+  /// Reads the next tokens of each sequence and gives the logits [batch, vocab] that follow the last of them. Long inputs
+  /// are read in chunks, which bounds the memory of the state.
+  template <id_viewable Ids, viewable<2> Logits>
+  void prefill(const cpu& executor, const Ids& tokens, decode_state& state, Logits&& result) const {
+    const auto ids = as_view(tokens);
+    const auto out = as_view(result);
+    const index_t batch = ids.extent(0), len = ids.extent(1);
+    constexpr const char* page = ". See docs/reference/nn/decoder.md";
+    SEQPRIM_EXPECTS(state.blocks_.size() == blocks.size() && batch == state.batch_, "nn::decoder: tokens of ", batch,
+                    " sequences need a decode state of this model for as many, it has ", state.batch_, page);
+    SEQPRIM_EXPECTS(len >= 1, "nn::decoder: at least one token must be read", page);
+    SEQPRIM_EXPECTS(state.length_ + len <= state.capacity_, "nn::decoder: ", len, " tokens after ", state.length_,
+                    " exceed the capacity (", state.capacity_, ") of the decode state", page);
+    SEQPRIM_EXPECTS(out.extent(0) == batch && out.extent(1) == vocab(), "nn::decoder: logits [", out.extent(0), ", ",
+                    out.extent(1), "] must be [", batch, ", vocab (", vocab(), ")]", page);
+    embed.check_ids(ids);
+    for (index_t begin = 0; begin < len; begin += prefill_chunk)
+      read(executor, ids.slice(1, {begin, min(begin + prefill_chunk, len)}), state);
+    const auto stream = state.stream_.view(batch, len - (len - 1) / prefill_chunk * prefill_chunk, dim());
+    const auto last = stream.slice(1, {stream.extent(1) - 1, stream.extent(1)});
+    const tensor_view<const value_type, 2> rows(last.data, {batch, dim()}, {last.strides[0], 1});
+    const auto hidden = state.hidden_.view(batch, dim());
+    norm.forward(executor, rows, hidden, state.norm_);
+    logits(executor, hidden, out);
+  }
+
+  /// One token of each sequence: tokens [batch], logits [batch, vocab].
+  template <viewable<1> Tokens, viewable<2> Logits>
+  void step(const cpu& executor, const Tokens& tokens, decode_state& state, Logits&& result) const {
+    const auto ids = as_view(tokens);
+    using id = element_of<Tokens>;
+    prefill(executor, tensor_view<const id, 2>(ids.data, {ids.extent(0), 1}, {ids.strides[0], 1}), state, result);
+  }
+
+  template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }
+  template <class Visit> void visit_parameters(Visit&& visit) const { visit_all(*this, visit); }
+
+ private:
+  static constexpr index_t prefill_chunk = 256;
+
+  /// Runs the tokens through the blocks; leaves the stream in state.stream_ and moves the length.
+  template <class Ids> void read(const cpu& executor, const Ids& ids, decode_state& state) const {
+    const index_t batch = ids.extent(0), len = ids.extent(1);
+    embed.forward(executor, ids, state.stream_.view(batch, len, dim()));
+    for (std::size_t l = 0; l < blocks.size(); ++l) {
+      blocks[l].extend(executor, state.stream_.view(batch, len, dim()), state.next_.view(batch, len, dim()),
+                       state.blocks_[l], state.length_);
+      std::swap(state.stream_, state.next_);
+    }
+    state.length_ += len;
+  }
+
+  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
+    self.embed.visit_parameters(nested("model.embed_tokens", visit));
+    for (std::size_t l = 0; l < self.blocks.size(); ++l)
+      self.blocks[l].visit_parameters(nested("model.layers." + std::to_string(l), visit));
+    self.norm.visit_parameters(nested("model.norm", visit));
+    if (self.head.weight.present()) self.head.visit_parameters(nested("lm_head", visit));
+  }
+};
+
+}  // namespace seqprim::nn

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/nn/detail/rows.hpp>
+#include <seqprim/nn/parameter.hpp>
+
+#include <concepts>
+
+namespace seqprim::nn {
+
+/// Token ids: any integers, [batch, len].
+template <class X> concept id_viewable = viewable<X, 2> && std::integral<element_of<X>>;
+
+/// Embedding: out[b, t, :] = scale * weight[ids[b, t], :].
+///
+/// Shapes   ids [batch, len], out [batch, len, dim]; weight [vocab, dim].
+/// Layout   ids with any strides; out dense.
+/// Errors   precondition_error: an id is not in [0, vocab); shapes disagree.
+/// Repeat   same bits for any number of threads: the gradient of a row of `weight` is summed in the order of its tokens.
+/// Cost     rows * dim loads and stores each way; backward also groups the tokens by id, O(vocab + rows).
+/// Source   spec layers-losses 1.1; golden layers/embedding_*, tied_head_*.  Page docs/reference/nn/embedding.md
+template <real T = float, class Isa = arch::native_isa> class embedding {
+ public:
+  using value_type = T;
+  using isa = Isa;
+
+  struct config {
+    T scale = 1;           ///< sqrt(dim) in Gemma-like models
+    index_t padding = -1;  ///< this row of `weight` gets no gradient; -1: every row does
+  };
+
+  /// Tokens grouped by id.
+  struct activations {
+    buffer<index_t> first;  ///< [vocab + 1] where the group of an id begins
+    buffer<index_t> order;  ///< [rows] row numbers, group after group, ascending inside
+  };
+
+  parameter<T, 2> weight;
+
+  embedding() = default;
+  embedding(index_t vocab, index_t dim, const config& options = {}) : options_(options) {
+    SEQPRIM_EXPECTS(vocab >= 1 && dim >= 1, "nn::embedding: vocab (", vocab, ") and dim (", dim,
+                    ") must be >= 1. See docs/reference/nn/embedding.md");
+    SEQPRIM_EXPECTS(options.padding >= -1 && options.padding < vocab, "nn::embedding: padding (", options.padding,
+                    ") must be -1 or an id below vocab (", vocab, "). See docs/reference/nn/embedding.md");
+    weight = parameter<T, 2>(role::embedding, vocab, dim);
+  }
+
+  [[nodiscard]] index_t vocab() const noexcept { return weight.value.extent(0); }
+  [[nodiscard]] index_t dim() const noexcept { return weight.value.extent(1); }
+
+  template <id_viewable Ids, viewable<3> Y> void forward(const cpu& executor, const Ids& tokens, Y&& output) const {
+    const auto ids = as_view(tokens);
+    const auto y = as_view(output);
+    executor.validate();
+    check(ids, y, "out");
+    using v = arch::simd<Isa, T>;
+    const auto scale = v::set(options_.scale);
+    for_rows(executor, ids.size(), [&](index_t row) {
+      const T* const from = weight.value.data() + id_at(ids, row) * dim();
+      T* const to = y.data + row * dim();
+      detail::for_lanes<v>(dim(),
+                           [&](index_t j, auto part) { part.store(to + j, v::mul(scale, part.load(from + j))); });
+    });
+  }
+
+  /// weight.grad[id] += scale * sum of dy over the tokens with that id.
+  template <id_viewable Ids, viewable<3> Dy>
+  void backward(const cpu& executor, const Ids& tokens, const Dy& output_gradient, activations& kept) {
+    const auto ids = as_view(tokens);
+    const auto dy = as_view(output_gradient);
+    executor.validate();
+    check(ids, dy, "dy");
+    const index_t rows = ids.size();
+    index_t* const first = kept.first.view(vocab() + 1).data;
+    index_t* const order = kept.order.view(rows).data;
+    for (index_t id = 0; id <= vocab(); ++id) first[id] = 0;
+    for (index_t row = 0; row < rows; ++row) ++first[id_at(ids, row) + 1];
+    for (index_t id = 0; id < vocab(); ++id) first[id + 1] += first[id];
+    for (index_t row = 0; row < rows; ++row) order[first[id_at(ids, row)]++] = row;  // first[id] becomes its end
+
+    using v = arch::simd<Isa, T>;
+    const auto scale = v::set(options_.scale);
+    constexpr index_t ids_per_piece = 16;
+    parallel_for(executor, ceil_div(vocab(), ids_per_piece), [&](index_t p, int) {
+      for (index_t id = p * ids_per_piece; id < min((p + 1) * ids_per_piece, vocab()); ++id) {
+        const index_t begin = id > 0 ? first[id - 1] : 0, end = first[id];
+        if (begin == end || id == options_.padding) continue;
+        T* const total = weight.grad.data() + id * dim();
+        detail::for_lanes<v>(dim(), [&](index_t j, auto part) {
+          auto sum = v::zero();
+          for (index_t i = begin; i < end; ++i) sum = v::add(sum, part.load(dy.data + order[i] * dim() + j));
+          part.store(total + j, v::fma(scale, sum, part.load(total + j)));
+        });
+      }
+    });
+  }
+
+  /// Throws precondition_error when an id is not in [0, vocab).
+  template <id_viewable Ids> void check_ids(const Ids& tokens) const {
+    const auto ids = as_view(tokens);
+    for (index_t row = 0; row < ids.size(); ++row) {
+      const index_t id = id_at(ids, row);
+      SEQPRIM_EXPECTS(id >= 0 && id < vocab(), "nn::embedding: id (", id, ") of token ", row, " must be in [0, ",
+                      vocab(), "). See docs/reference/nn/embedding.md");
+    }
+  }
+
+  template <class Visit> void visit_parameters(Visit&& visit) { visit(std::string("weight"), weight); }
+  template <class Visit> void visit_parameters(Visit&& visit) const { visit(std::string("weight"), weight); }
+
+ private:
+  template <class Ids> [[nodiscard]] static index_t id_at(const Ids& ids, index_t row) noexcept {
+    return static_cast<index_t>(ids(row / ids.extent(1), row % ids.extent(1)));
+  }
+
+  template <class Ids, class Y> void check(const Ids& ids, const Y& y, const char* operand) const {
+    SEQPRIM_EXPECTS(y.extent(0) == ids.extent(0) && y.extent(1) == ids.extent(1) && y.extent(2) == dim(),
+                    "nn::embedding: ", operand, " [", y.extent(0), ", ", y.extent(1), ", ", y.extent(2),
+                    "] must be ids [", ids.extent(0), ", ", ids.extent(1), "] x dim (", dim(),
+                    "). See docs/reference/nn/embedding.md");
+    SEQPRIM_EXPECTS(y.contiguous(), "nn::embedding: ", operand, " must be dense. See docs/reference/nn/embedding.md");
+    check_ids(ids);
+  }
+
+  template <class Body> static void for_rows(const cpu& executor, index_t rows, const Body& body) {
+    constexpr index_t piece = 64;
+    parallel_for(executor, ceil_div(rows, piece), [&](index_t p, int) {
+      for (index_t row = p * piece; row < min((p + 1) * piece, rows); ++row) body(row);
+    });
+  }
+
+  config options_;
+};
+
+}  // namespace seqprim::nn

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/nn/activation.hpp>
+#include <seqprim/nn/linear.hpp>
+
+namespace seqprim::nn {
+
+/// Gated multilayer perceptron: y = W_down (act(W_gate x) * (W_up x)).
+///
+/// act chooses the kind: silu SwiGLU, gelu_erf or gelu_tanh GEGLU, sigmoid GLU, relu ReGLU, identity SGLU.
+///
+/// Shapes   x, y [..., dim]; gate_proj, up_proj [hidden, dim]; down_proj [dim, hidden].
+/// Layout   dense.
+/// Errors   precondition_error: shapes disagree, operands overlap.
+/// Repeat   same bits for any number of threads.
+/// Cost     6 rows dim hidden flop forward, twice that backward. Keeps three [rows, hidden] buffers; backward overwrites
+///          them: call it once for each forward.
+/// Source   spec layers-losses 1.5; golden layers/glu_*.  Page docs/reference/nn/gated_mlp.md
+template <activation Activation, real T = float, class Isa = arch::native_isa> class gated_mlp {
+ public:
+  using value_type = T;
+  using isa = Isa;
+  static constexpr const char* name = "mlp";  ///< in the parameter names of a block
+
+  struct config {
+    index_t hidden = 0;  ///< 0: 8/3 dim, rounded up to a multiple of 64
+  };
+
+  struct activations {
+    buffer<T> gate;    ///< W_gate x, then its gradient
+    buffer<T> up;      ///< W_up x, then its gradient
+    buffer<T> hidden;  ///< act(gate) * up
+    typename linear<T, Isa>::activations projections;
+    index_t rows = -1;  ///< of the forward whose backward is due
+  };
+
+  linear<T, Isa> gate_proj;
+  linear<T, Isa> up_proj;
+  linear<T, Isa> down_proj;
+
+  gated_mlp() = default;
+  explicit gated_mlp(index_t dim, const config& options = {}) {
+    const index_t hidden = options.hidden != 0 ? options.hidden : round_up(ceil_div(max<index_t>(8 * dim, 0), 3), 64);
+    SEQPRIM_EXPECTS(dim >= 1 && hidden >= 1, "nn::gated_mlp: dim (", dim, ") and hidden (", hidden,
+                    ") must be >= 1. See docs/reference/nn/gated_mlp.md");
+    gate_proj = linear<T, Isa>(dim, hidden);
+    up_proj = linear<T, Isa>(dim, hidden);
+    down_proj = linear<T, Isa>(hidden, dim, {.role = role::residual_projection});
+  }
+
+  [[nodiscard]] index_t dim() const noexcept { return gate_proj.in(); }
+  [[nodiscard]] index_t hidden() const noexcept { return gate_proj.out(); }
+
+  template <row_viewable X, row_viewable Y>
+  void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
+    const auto x = detail::rows_of("nn::gated_mlp: x", input);
+    const auto y = detail::rows_of("nn::gated_mlp: y", output);
+    detail::expect_shape(x, "nn::gated_mlp: x", x.extent(0), dim(), "gated_mlp.md");
+    detail::expect_shape(y, "nn::gated_mlp: y", x.extent(0), dim(), "gated_mlp.md");
+    const auto gate = kept.gate.view(x.extent(0), hidden());
+    const auto up = kept.up.view(x.extent(0), hidden());
+    const auto product = kept.hidden.view(x.extent(0), hidden());
+    gate_proj.forward(executor, x, gate);
+    up_proj.forward(executor, x, up);
+    detail::for_elements<v>(executor, gate.size(), [&](index_t i, auto part) {
+      const auto a = Activation::template value<v>(part.load(gate.data + i));
+      part.store(product.data + i, v::mul(a, part.load(up.data + i)));
+    });
+    down_proj.forward(executor, product, y);
+    kept.rows = x.extent(0);
+  }
+
+  /// dx = gradient of x (overwritten); the weight gradients are added to. kept is from the forward of the same x.
+  template <row_viewable X, row_viewable Dy, row_viewable Dx>
+  void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient,
+                activations& kept) {
+    const auto x = detail::rows_of("nn::gated_mlp: x", input);
+    const auto dy = detail::rows_of("nn::gated_mlp: dy", output_gradient);
+    const auto dx = detail::rows_of("nn::gated_mlp: dx", input_gradient);
+    detail::expect_shape(x, "nn::gated_mlp: x", x.extent(0), dim(), "gated_mlp.md");
+    detail::expect_shape(dy, "nn::gated_mlp: dy", x.extent(0), dim(), "gated_mlp.md");
+    detail::expect_shape(dx, "nn::gated_mlp: dx", x.extent(0), dim(), "gated_mlp.md");
+    SEQPRIM_EXPECTS(kept.rows == x.extent(0), "nn::gated_mlp: backward of ", x.extent(0),
+                    " rows needs the activations of one forward over as many. See docs/reference/nn/gated_mlp.md");
+    kept.rows = -1;
+    const auto gate = kept.gate.view(x.extent(0), hidden());
+    const auto up = kept.up.view(x.extent(0), hidden());
+    const auto product = kept.hidden.view(x.extent(0), hidden());
+    down_proj.backward_parameters(executor, product, dy, kept.projections);
+    down_proj.backward_input(executor, dy, product);  // product now holds its own gradient
+    detail::for_elements<v>(executor, gate.size(), [&](index_t i, auto part) {
+      const auto g = part.load(gate.data + i), d = part.load(product.data + i);
+      const auto u = part.load(up.data + i);
+      part.store(up.data + i, v::mul(d, Activation::template value<v>(g)));
+      part.store(gate.data + i, v::mul(v::mul(d, u), Activation::template derivative<v>(g)));
+    });
+    gate_proj.backward(executor, x, gate, dx, kept.projections);
+    up_proj.backward(executor, x, up, dx, kept.projections, arch::store::accumulate);
+  }
+
+  template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }
+  template <class Visit> void visit_parameters(Visit&& visit) const { visit_all(*this, visit); }
+
+ private:
+  using v = arch::simd<Isa, T>;
+
+  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
+    self.gate_proj.visit_parameters(nested("gate_proj", visit));
+    self.up_proj.visit_parameters(nested("up_proj", visit));
+    self.down_proj.visit_parameters(nested("down_proj", visit));
+  }
+};
+
+template <real T = float, class Isa = arch::native_isa> using swiglu = gated_mlp<silu, T, Isa>;
+template <real T = float, class Isa = arch::native_isa> using geglu = gated_mlp<gelu_tanh, T, Isa>;
+
+}  // namespace seqprim::nn

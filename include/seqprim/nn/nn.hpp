@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// All layers, optimisers and schedules; checkpoints are in nn/checkpoint.hpp, which needs the JSON parser of io/.
+#include <seqprim/nn/activation.hpp>
+#include <seqprim/nn/adamw.hpp>
+#include <seqprim/nn/attention_mixer.hpp>
+#include <seqprim/nn/block.hpp>
+#include <seqprim/nn/clip.hpp>
+#include <seqprim/nn/decoder.hpp>
+#include <seqprim/nn/embedding.hpp>
+#include <seqprim/nn/gated_mlp.hpp>
+#include <seqprim/nn/initialise.hpp>
+#include <seqprim/nn/linear.hpp>
+#include <seqprim/nn/parameter.hpp>
+#include <seqprim/nn/rms_norm.hpp>
+#include <seqprim/nn/schedule.hpp>

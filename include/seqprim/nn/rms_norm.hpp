@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/matmul.hpp>
+#include <seqprim/nn/detail/rows.hpp>
+#include <seqprim/nn/parameter.hpp>
+
+#include <cmath>
+
+namespace seqprim::nn {
+
+/// Root-mean-square normalisation, with a weight (`rms_norm`) or without (`srms_norm`).
+///
+///     r = 1 / sqrt(mean(x^2) + eps)        y = x r (offset + weight)        srms_norm: y = x r
+///
+/// The weight starts at 1 - offset, so that a new layer multiplies by one. `forward_add` first adds the residual stream:
+/// sum = x + scale * residual, y = norm(sum), in one pass and with the same bits as two.
+///
+/// Shapes   x, residual, sum, y and their gradients [..., dim]; weight [dim]. Leading axes are rows.
+/// Layout   dense (two-axis views: contiguous rows, any distance between them). y may be x; sum may be x or residual.
+/// Edge     a row of zeros gives zeros, and dx = dy (offset + weight) / sqrt(eps); eps = 0 is allowed, such a row is then
+///          NaN. NaN stays in its row.
+/// Errors   precondition_error: dim < 1, eps < 0, shapes disagree.
+/// Repeat   same bits for any number of threads: the weight gradient is summed over fixed blocks of rows, in order.
+/// Cost     memory bound: reads x and writes y; backward reads x and dy and writes dx. No allocation after first use.
+/// Source   spec layers-losses 1.3; golden layers/rmsnorm_*, srmsnorm_*, add_rmsnorm_*.  Page docs/reference/nn/rms_norm.md
+template <bool Weighted, real T = float, class Isa = arch::native_isa> class root_mean_square_norm {
+ public:
+  using value_type = T;
+  using isa = Isa;
+
+  struct config {
+    double eps = 1e-6;
+    T offset = 0;  ///< 1 in Gemma-like models
+  };
+
+  /// Kept from forward to backward: r of each row; and the partial sums of the weight gradient.
+  struct activations {
+    buffer<T> inverse;
+    buffer<T> sums;
+  };
+
+  parameter<T, 1> weight;
+
+  root_mean_square_norm() = default;
+  explicit root_mean_square_norm(index_t dim, const config& options = {}) : options_(options), dim_(dim) {
+    SEQPRIM_EXPECTS(dim >= 1, "nn::rms_norm: dim (", dim, ") must be >= 1. See docs/reference/nn/rms_norm.md");
+    SEQPRIM_EXPECTS(options.eps >= 0 && std::isfinite(options.eps), "nn::rms_norm: eps (", options.eps,
+                    ") must be finite and >= 0. See docs/reference/nn/rms_norm.md");
+    if constexpr (Weighted) {
+      weight = parameter<T, 1>(role::scale, dim);
+      weight.value.fill(T{1} - options.offset);
+    }
+  }
+
+  [[nodiscard]] index_t dim() const noexcept { return dim_; }
+
+  template <row_viewable X, row_viewable Y>
+  void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
+    const auto x = checked("x", input, -1);
+    const auto y = checked("y", output, x.extent(0));
+    executor.validate();
+    T* const inverse = kept.inverse.view(x.extent(0)).data;
+    for_rows(executor, x.extent(0), [&](index_t row) {
+      const T* const from = x.data + row * x.strides[0];
+      inverse[row] = normalise(from, y.data + row * y.strides[0]);
+    });
+  }
+
+  /// sum = x + scale * residual, y = norm(sum).
+  template <row_viewable X, row_viewable Residual, row_viewable Sum, row_viewable Y>
+  void forward_add(const cpu& executor, const X& input, const Residual& stream, Sum&& total, Y&& output,
+                   activations& kept, T scale = 1) const {
+    const auto x = checked("x", input, -1);
+    const auto residual = checked("residual", stream, x.extent(0));
+    const auto sum = checked("sum", total, x.extent(0));
+    const auto y = checked("y", output, x.extent(0));
+    SEQPRIM_EXPECTS(!may_overlap(sum, y), "nn::rms_norm: y overlaps sum. See docs/reference/nn/rms_norm.md");
+    executor.validate();
+    T* const inverse = kept.inverse.view(x.extent(0)).data;
+    const auto factor = v::set(scale);
+    for_rows(executor, x.extent(0), [&](index_t row) {
+      const T* const a = x.data + row * x.strides[0];
+      const T* const b = residual.data + row * residual.strides[0];
+      T* const s = sum.data + row * sum.strides[0];
+      detail::for_lanes<v>(
+          dim_, [&](index_t j, auto part) { part.store(s + j, v::fma(factor, part.load(b + j), part.load(a + j))); });
+      inverse[row] = normalise(s, y.data + row * y.strides[0]);
+    });
+  }
+
+  /// dx = gradient of the input, or dx += it: with `accumulate`, dx holds the gradient that reaches `sum` of forward_add
+  /// on other ways. weight.grad is added to. x is the input (after forward_add: the sum), kept is from that forward.
+  template <row_viewable X, row_viewable Dy, row_viewable Dx>
+  void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient, activations& kept,
+                arch::store mode = arch::store::overwrite) {
+    const auto x = checked("x", input, -1);
+    const auto dy = checked("dy", output_gradient, x.extent(0));
+    const auto dx = checked("dx", input_gradient, x.extent(0));
+    executor.validate();
+    const index_t rows = x.extent(0), blocks = ceil_div(rows, detail::rows_per_sum);
+    const T* const inverse = kept.inverse.view(rows).data;
+    const auto sums = kept.sums.view(blocks, Weighted ? dim_ : 0);
+    parallel_for(executor, blocks, [&](index_t block, int) {
+      const index_t begin = block * detail::rows_per_sum, end = min(begin + detail::rows_per_sum, rows);
+      T* const dw = sums.data + block * sums.strides[0];
+      if constexpr (Weighted)
+        for (index_t j = 0; j < dim_; ++j) dw[j] = 0;
+      for (index_t row = begin; row < end; ++row)
+        backward_row(x.data + row * x.strides[0], dy.data + row * dy.strides[0], dx.data + row * dx.strides[0],
+                     inverse[row], dw, mode);
+    });
+    if constexpr (Weighted) detail::add_partial_sums<Isa>(executor, sums, weight.grad.data());
+  }
+
+  template <class Visit> void visit_parameters(Visit&& visit) {
+    if (weight.present()) visit(std::string("weight"), weight);
+  }
+  template <class Visit> void visit_parameters(Visit&& visit) const {
+    if (weight.present()) visit(std::string("weight"), weight);
+  }
+
+ private:
+  using v = arch::simd<Isa, T>;
+  using reg = typename v::reg;
+
+  /// [..., dim] as rows; any number of rows when rows < 0.
+  template <class X> [[nodiscard]] auto checked(const char* operand, X&& x, index_t rows) const {
+    const auto view = detail::rows_of(operand, x);
+    detail::expect_shape(view, operand, rows < 0 ? view.extent(0) : rows, dim_, "rms_norm.md");
+    return view;
+  }
+
+  template <class Body> static void for_rows(const cpu& executor, index_t rows, const Body& body) {
+    parallel_for(executor, ceil_div(rows, detail::rows_per_sum), [&](index_t block, int) {
+      const index_t begin = block * detail::rows_per_sum;
+      for (index_t row = begin; row < min(begin + detail::rows_per_sum, rows); ++row) body(row);
+    });
+  }
+
+  template <class Part> [[nodiscard, gnu::always_inline]] reg factor(index_t j, Part part) const noexcept {
+    if constexpr (Weighted) {
+      return v::add(v::set(options_.offset), part.load(weight.value.data() + j));
+    } else {
+      return v::set(T{1});
+    }
+  }
+
+  [[nodiscard]] T normalise(const T* x, T* y) const noexcept {
+    const T mean = arch::dot<Isa, T>(x, x, dim_) / static_cast<T>(dim_);
+    const T inverse = T{1} / std::sqrt(mean + static_cast<T>(options_.eps));
+    const reg r = v::set(inverse);
+    detail::for_lanes<v>(
+        dim_, [&](index_t j, auto part) { part.store(y + j, v::mul(v::mul(part.load(x + j), r), factor(j, part))); });
+    return inverse;
+  }
+
+  // With xh = x r and g = dy (offset + weight): dx = r (g - xh mean(g xh)), dw += dy xh.
+  void backward_row(const T* x, const T* dy, T* dx, T inverse, [[maybe_unused]] T* dw,
+                    arch::store mode) const noexcept {
+    const reg r = v::set(inverse);
+    reg sum = v::zero();
+    detail::for_lanes<v>(dim_, [&](index_t j, auto part) {
+      const reg xh = v::mul(part.load(x + j), r), d = part.load(dy + j);
+      sum = v::fma(v::mul(d, factor(j, part)), xh, sum);
+      if constexpr (Weighted) part.store(dw + j, v::fma(d, xh, part.load(dw + j)));
+    });
+    const reg mean = v::set(v::sum(sum) / static_cast<T>(-dim_));
+    detail::for_lanes<v>(dim_, [&](index_t j, auto part) {
+      const reg xh = v::mul(part.load(x + j), r);
+      const reg g = v::mul(v::fma(mean, xh, v::mul(part.load(dy + j), factor(j, part))), r);
+      part.store(dx + j, mode == arch::store::overwrite ? g : v::add(part.load(dx + j), g));
+    });
+  }
+
+  config options_;
+  index_t dim_ = 0;
+};
+
+template <real T = float, class Isa = arch::native_isa> using rms_norm = root_mean_square_norm<true, T, Isa>;
+template <real T = float, class Isa = arch::native_isa> using srms_norm = root_mean_square_norm<false, T, Isa>;
+
+}  // namespace seqprim::nn

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/error.hpp>
+#include <seqprim/core/index.hpp>
+
+#include <cmath>
+
+/// Learning rates over the steps 0, 1, ...: values that are called with a step. All begin with a linear warm-up over
+/// [0, warmup): base * step / warmup, which is 0 at step 0; warmup = 0 means none. `total` counts all steps.
+///
+/// Errors  validate() throws precondition_error: warmup < 0, total <= warmup, a rate that is not finite, a ratio outside
+///         [0, 1]. Calls do not check.
+/// Source  spec layers-losses 10; golden layers/lr_schedules_*.  Page docs/reference/nn/schedule.md
+namespace seqprim::nn {
+
+namespace detail {
+
+[[nodiscard]] constexpr double progress(index_t step, index_t warmup, index_t total) noexcept {
+  return static_cast<double>(step - warmup) / static_cast<double>(total - warmup);
+}
+/// From 1 at 0 to 0 at 1, and up again beyond.
+[[nodiscard]] inline double half_cosine(double part) noexcept { return 0.5 * (1 + std::cos(3.141592653589793 * part)); }
+
+[[nodiscard]] constexpr double ramp(index_t step, index_t warmup) noexcept {
+  return static_cast<double>(step) / static_cast<double>(warmup);
+}
+
+inline void check_schedule(const char* name, double base, index_t warmup, index_t total, double ratio = 0) {
+  constexpr const char* page = ". See docs/reference/nn/schedule.md";
+  SEQPRIM_EXPECTS(std::isfinite(base), "nn::", name, ": base must be finite", page);
+  SEQPRIM_EXPECTS(warmup >= 0, "nn::", name, ": warmup (", warmup, ") must be >= 0", page);
+  SEQPRIM_EXPECTS(total > warmup, "nn::", name, ": total (", total, ") must be more than warmup (", warmup, ")", page);
+  SEQPRIM_EXPECTS(ratio >= 0 && ratio <= 1, "nn::", name, ": min_ratio (", ratio, ") must be in [0, 1]", page);
+}
+
+}  // namespace detail
+
+/// Falls in a line to 0 at `total`, and stays there.
+struct linear_schedule {
+  double base;
+  index_t warmup = 0;
+  index_t total = 0;
+
+  [[nodiscard]] double operator()(index_t step) const noexcept {
+    if (step < warmup) return base * detail::ramp(step, warmup);
+    return step >= total ? 0.0 : base * (1 - detail::progress(step, warmup, total));
+  }
+  void validate() const { detail::check_schedule("linear_schedule", base, warmup, total); }
+};
+
+/// Half a cosine from base to base * min_ratio at `total`. Beyond it the common public form rises again; `clamped` holds
+/// the minimum instead. warmup_from > 0 begins the warm-up there and not at 0.
+struct cosine_schedule {
+  double base;
+  index_t warmup = 0;
+  index_t total = 0;
+  double min_ratio = 0;
+  bool clamped = true;
+  double warmup_from = 0;  ///< rate at step 0
+
+  [[nodiscard]] double operator()(index_t step) const noexcept {
+    if (step < warmup) return warmup_from + (base - warmup_from) * detail::ramp(step, warmup);
+    if (clamped && step >= total) return base * min_ratio;
+    return base * (min_ratio + (1 - min_ratio) * detail::half_cosine(detail::progress(step, warmup, total)));
+  }
+  void validate() const {
+    detail::check_schedule("cosine_schedule", base, warmup, total, min_ratio);
+    SEQPRIM_EXPECTS(std::isfinite(warmup_from),
+                    "nn::cosine_schedule: warmup_from must be finite. See docs/reference/nn/schedule.md");
+  }
+};
+
+/// base * sqrt(warmup / step) after the warm-up; warmup = 0 counts as 1.
+struct inverse_sqrt_schedule {
+  double base;
+  index_t warmup = 0;
+
+  [[nodiscard]] double operator()(index_t step) const noexcept {
+    if (step < warmup) return base * detail::ramp(step, warmup);
+    return base * std::sqrt(static_cast<double>(max<index_t>(warmup, 1)) / static_cast<double>(max<index_t>(step, 1)));
+  }
+  void validate() const { detail::check_schedule("inverse_sqrt_schedule", base, warmup, warmup + 1); }
+};
+
+/// Stays at base until `decay_start`, then falls in a line to base * min_ratio at `total`, and stays there.
+struct warmup_stable_decay_schedule {
+  double base;
+  index_t warmup = 0;
+  index_t total = 0;
+  double min_ratio = 0;
+  index_t decay_start = -1;  ///< -1: 0.8 total
+
+  [[nodiscard]] double operator()(index_t step) const noexcept {
+    if (step < warmup) return base * detail::ramp(step, warmup);
+    const index_t start = decay_start >= 0 ? decay_start : total * 4 / 5;
+    if (step < start) return base;
+    if (step >= total) return base * min_ratio;
+    return base * (1 - (1 - min_ratio) * detail::progress(step, start, total));
+  }
+  void validate() const {
+    detail::check_schedule("warmup_stable_decay_schedule", base, warmup, total, min_ratio);
+    SEQPRIM_EXPECTS(decay_start >= -1 && decay_start <= total, "nn::warmup_stable_decay_schedule: decay_start (",
+                    decay_start, ") must be -1 or in [0, total (", total, ")]. See docs/reference/nn/schedule.md");
+  }
+};
+
+}  // namespace seqprim::nn

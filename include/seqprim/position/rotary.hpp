@@ -89,8 +89,8 @@ template <rotary_layout Layout> struct rotary {
     const auto factor = static_cast<Angle>(attention_factor);
     if (fp32_angles) {
       for (index_t c = 0; c < pairs(); ++c) {
-        const float exponent = static_cast<float>(2 * c) / static_cast<float>(rotary_dim);
-        const float frequency = 1.0f / std::pow(static_cast<float>(theta), exponent);
+        const double exponent = static_cast<double>(2 * c) / static_cast<double>(rotary_dim);
+        const float frequency = 1.0f / static_cast<float>(std::pow(theta, exponent));
         const double angle = static_cast<double>(static_cast<float>(position) * frequency);
         cosines[c] = static_cast<Angle>(std::cos(angle)) * factor;
         sines[c] = static_cast<Angle>(std::sin(angle)) * factor;

@@ -6,6 +6,8 @@
 /// definitions (<seqprim/attention/reference.hpp>).
 #include <seqprim/attention/attention.hpp>
 #include <seqprim/core/core.hpp>
+#include <seqprim/loss/loss.hpp>
 #include <seqprim/mask/mask.hpp>
+#include <seqprim/nn/nn.hpp>
 #include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>

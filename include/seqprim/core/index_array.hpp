@@ -9,6 +9,15 @@
 
 namespace seqprim {
 
+namespace detail {
+// Named before the class: nvcc refuses a requirement that asks for the constructors of the class it constrains.
+template <class C, class Index> concept points_to = requires(C c) {
+  { c.data() } -> std::convertible_to<const Index*>;
+  static_cast<index_t>(c.size());
+};
+template <class C> concept holds_indices = points_to<C, std::int32_t> || points_to<C, std::int64_t>;
+}  // namespace detail
+
 /// A borrowed array of indices, 32 or 64 bits wide: document offsets, lengths, position ids. Trivially copyable, so that
 /// masks and position maps can carry it into a kernel; the owner must outlive it.
 ///
@@ -29,9 +38,8 @@ class index_array {
   }
 
   template <class Container>
-  requires(std::is_lvalue_reference_v<Container>&& requires(Container c) {
-    index_array(c.data(), static_cast<index_t>(c.size()));
-  }) constexpr index_array(Container&& c) noexcept  // NOLINT: a temporary does not bind
+  requires std::is_lvalue_reference_v<Container> && detail::holds_indices<Container>
+  constexpr index_array(Container&& c) noexcept  // NOLINT: a temporary does not bind
       : index_array(c.data(), static_cast<index_t>(c.size())) {}
 
   /// The same array, marked as unreadable for host code.

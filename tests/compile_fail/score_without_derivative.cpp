@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: a score modifier needs 'float derivative(float logit, score::site at) const' for backward
+// expect-error: a score modifier needs 'float derivative(float logit, score::site at) const'
 #include <seqprim/score/rule.hpp>
 
 using namespace seqprim;

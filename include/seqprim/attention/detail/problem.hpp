@@ -32,6 +32,9 @@ void expect_shape(const char* operand, const View& view,
 }
 
 template <entry Entry, class View> void expect_contiguous_dim(const char* operand, const View& view) {
+  static_assert(element<typename View::value_type>,
+                "seqprim: attention reads and writes float, half and bfloat16 (double for gradient checks). See "
+                "docs/reference/attention/forward.md");
   constexpr int last = View::rank - 1;
   SEQPRIM_EXPECTS(view.stride(last) == 1 || view.extent(last) <= 1, entry_name[static_cast<int>(Entry)],
                   ": the last axis of ", operand, " must be contiguous, its stride is ", view.stride(last),

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// expect-error: deduction
+#include <seqprim/position/rotary.hpp>
+
+using namespace seqprim;
+
+#if defined(FIXED)
+inline const auto encoding = position::rotary<position::half_split>{.rotary_dim = 64};
+#else
+inline const auto encoding = position::rotary{.rotary_dim = 64};
+#endif

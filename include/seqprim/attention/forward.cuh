@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/attention/detail/problem.hpp>
+#include <seqprim/attention/softmax.hpp>
+#include <seqprim/core/cuda.cuh>
+
+#include <cuda_runtime.h>
+
+namespace seqprim::attention {
+
+namespace detail {
+
+inline constexpr int warp_lanes = 32;
+inline constexpr int rows_per_block = 8;  // one warp each
+inline constexpr index_t largest_cuda_dim = 512;
+
+/// Sum and maximum over the lanes of a warp, known to every lane.
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int step = warp_lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+  for (int step = warp_lanes / 2; step > 0; step /= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, x, step);
+    x = other > x || other != other ? other : x;  // a NaN wins
+  }
+  return x;
+}
+
+/// One warp owns one query row and walks over the keys, 32 at a time: each lane computes the logit of one key; then each lane
+/// owns the value channels lane, lane + 32, ... `Chunks` of them. Tiles that the mask calls empty for the rows of the block
+/// are skipped by all its warps.
+template <int Chunks, class Mask, class Score, class Q, class K, class V, class Out>
+__global__ void __launch_bounds__(warp_lanes* rows_per_block)
+    forward_kernel(const Mask op_mask, const Score op_score, const float scale, const index_t group,
+                   const tensor_view<const Q, 4> q, const tensor_view<const K, 4> k, const tensor_view<const V, 4> v,
+                   const tensor_view<Out, 4> out, const tensor_view<float, 3> lse) {
+  extern __shared__ float query_rows[];  // [rows_per_block, head_dim]
+  const int warp = static_cast<int>(threadIdx.x) / warp_lanes, lane = static_cast<int>(threadIdx.x) % warp_lanes;
+  const index_t heads = q.extent(1), q_len = q.extent(2), head_dim = q.extent(3), k_len = k.extent(2),
+                value_dim = v.extent(3);
+  const index_t row_blocks = (q_len + rows_per_block - 1) / rows_per_block;
+  const index_t block = blockIdx.x;
+  const index_t b = block / row_blocks / heads, h = block / row_blocks % heads, g = h / group;
+  const index_t first_row = block % row_blocks * rows_per_block;
+  const range rows{first_row, min<index_t>(first_row + rows_per_block, q_len)};
+  const index_t i = first_row + warp;
+  if (i >= rows.end) return;  // whole warps leave; the rest of the kernel synchronises within warps only
+
+  const auto mask = mask::bind(op_mask, b, h);
+  const auto score = score::bind(op_score, b, h);
+  float* const query = query_rows + warp * head_dim;
+  for (index_t d = lane; d < head_dim; d += warp_lanes) query[d] = static_cast<float>(q(b, h, i, d));
+  __syncwarp();
+
+  constexpr float infinity = __builtin_huge_valf();
+  float top = -infinity, sum = 0;
+  float acc[Chunks] = {};
+  const range hull = mask::key_hull(mask, rows, k_len);
+  for (index_t j0 = hull.begin / warp_lanes * warp_lanes; j0 < hull.end; j0 += warp_lanes) {
+    const range keys{j0, min<index_t>(j0 + warp_lanes, k_len)};
+    const mask::tile_kind kind = mask.classify(rows, keys);
+    if (kind == mask::tile_kind::empty) continue;
+    const index_t j = j0 + lane;
+    const bool visible = j < keys.end && (kind == mask::tile_kind::full || mask(i, j));
+    float logit = -infinity;
+    if (visible) {
+      const K* const key = &k(b, g, j, 0);
+      float dot = 0;
+      for (index_t d = 0; d < head_dim; ++d) dot = fmaf(query[d], static_cast<float>(key[d]), dot);
+      logit = static_cast<float>(score(scale * dot, score::site{i, j}));
+    }
+    const float new_top = warp_max(logit > top || logit != logit ? logit : top);
+    const float safe = new_top == -infinity ? 0.0f : new_top;
+    const float weight = visible ? expf(logit - safe) : 0.0f;
+    const float rescale = expf(top - safe);
+    sum = sum * rescale + warp_sum(weight);
+    top = new_top;
+#pragma unroll
+    for (int n = 0; n < Chunks; ++n) acc[n] *= rescale;
+    const unsigned seen = __ballot_sync(0xffffffffu, visible);
+    for (index_t key = 0; key < keys.end - keys.begin; ++key) {
+      const float p = __shfl_sync(0xffffffffu, weight, static_cast<int>(key));
+      if (!(seen >> key & 1u)) continue;  // a hidden value is never read
+#pragma unroll
+      for (int n = 0; n < Chunks; ++n) {
+        const index_t d = lane + n * warp_lanes;
+        if (d < value_dim) acc[n] = fmaf(p, static_cast<float>(v(b, g, j0 + key, d)), acc[n]);
+      }
+    }
+  }
+  const float inverse = sum == 0 ? 0.0f : 1.0f / sum;
+#pragma unroll
+  for (int n = 0; n < Chunks; ++n) {
+    const index_t d = lane + n * warp_lanes;
+    if (d < value_dim) out(b, h, i, d) = static_cast<Out>(acc[n] * inverse);
+  }
+  if (lse.data != nullptr && lane == 0) lse(b, h, i) = sum == 0 ? -infinity : top + logf(sum);
+}
+
+template <int Chunks, class Op, class Q, class K, class V, class Out>
+void launch_forward(const cuda& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
+                    const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v, const tensor_view<Out, 4>& out,
+                    const tensor_view<float, 3>& lse) {
+  const index_t blocks = p.batch * p.heads * ceil_div(p.q_len, rows_per_block);
+  if (blocks == 0) return;
+  SEQPRIM_EXPECTS(blocks <= 0x7fffffff, "attention::forward: ", blocks,
+                  " blocks exceed the CUDA limit of 2^31 - 1. See docs/reference/attention/forward.md");
+  const auto shared = static_cast<std::size_t>(rows_per_block * p.head_dim) * sizeof(float);
+  forward_kernel<Chunks><<<static_cast<unsigned>(blocks), warp_lanes * rows_per_block, shared, executor.stream>>>(
+      op.mask, op.score, static_cast<float>(op.scale_for(p.head_dim)), p.group(), q, k, v, out, lse);
+  check_cuda(cudaGetLastError(), "attention::forward");
+}
+
+}  // namespace detail
+
+/// Attention forward on CUDA: the same operator value, shapes, edge values and errors as on the CPU; the definition is the
+/// same. Views point to device memory, and so do arrays inside the mask and the score (index_array::on_device()).
+///
+/// A first, simple kernel: right for every mask, score, type and length, and far from the limit of the device. Tensor-core
+/// kernels replace it behind the same call.
+///
+/// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before.
+/// Layout   as on the CPU.
+/// Errors   precondition_error before the launch; cuda_error when the launch is refused. Errors inside the kernel surface at
+///          the caller's next synchronisation.
+/// Repeat   same bits in every run and any batch.
+/// Cost     no allocation, no synchronisation; can be captured into a graph.
+/// Page     docs/reference/attention/forward.md
+template <class Op, viewable<4> Q, viewable<4> K, viewable<4> V, viewable<4> Out, viewable<3> Lse>
+void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
+             Lse&& log_sum_exp) {
+  static_assert(require_op<Op>());
+  static_assert(std::is_same_v<decltype(Op::position), position::none>,
+                "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
+  const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
+  const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
+  const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
+  const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
+  const auto lse = tensor_view<float, 3>(as_view(log_sum_exp));
+  constexpr auto self = detail::entry::forward;
+  const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, k, v);
+  detail::expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
+  detail::expect_contiguous_dim<self>("out", out);
+  detail::expect_apart<self>("out", out, "q", q);
+  detail::expect_apart<self>("out", out, "k", k);
+  detail::expect_apart<self>("out", out, "v", v);
+  if (lse.data != nullptr) {
+    detail::expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
+    detail::expect_apart<self>("lse", lse, "out", out);
+  }
+  SEQPRIM_EXPECTS(p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim,
+                  "attention::forward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
+                  ") must be <= 512 on CUDA. See docs/reference/attention/forward.md");
+  if (p.value_dim <= 64) {
+    detail::launch_forward<2>(executor, op, p, q, k, v, out, lse);
+  } else if (p.value_dim <= 128) {
+    detail::launch_forward<4>(executor, op, p, q, k, v, out, lse);
+  } else {
+    detail::launch_forward<16>(executor, op, p, q, k, v, out, lse);
+  }
+}
+
+/// The same without lse.
+template <class Op, viewable<4> Q, viewable<4> K, viewable<4> V, viewable<4> Out>
+void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
+  forward(executor, op, queries, keys, values, result, tensor_view<float, 3>{});
+}
+
+}  // namespace seqprim::attention

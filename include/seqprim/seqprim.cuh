@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// Everything of seqprim.hpp, and CUDA.
+#include <seqprim/attention/forward.cuh>
+#include <seqprim/core/cuda.cuh>
+#include <seqprim/seqprim.hpp>

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Masks, scores, Philox and number conversions on the device: the same checks, from the same source, as on the host.
+#include <seqprim/core/bfloat16.hpp>
+#include <seqprim/core/cuda.cuh>
+#include <seqprim/core/half.hpp>
+#include <seqprim/core/philox.hpp>
+#include <seqprim/position/rotary.hpp>
+
+#include <cuda/expect.cuh>
+
+#include <cmath>
+#include <mask/functor_checks.hpp>
+#include <score/functor_checks.hpp>
+#include <support/device.cuh>
+#include <vector>
+
+namespace seqprim::test {
+
+namespace {
+
+__global__ void count_faults(int* faults) {
+  const index_t q_tile = 1 + threadIdx.x, k_tile = 1 + blockIdx.x;
+  atomicAdd(faults, all_mask_faults(q_tile, k_tile) + all_score_faults());
+}
+
+__global__ void rotate_rows(const position::rotary<position::half_split> rope, float* rows) {  // [gridDim.x, 16]
+  float cosines[8], sines[8];
+  float* const row = rows + blockIdx.x * 16;
+  rope.angles(index_t{blockIdx.x} * 100003, cosines, sines);
+  rope.rotate(row, row, cosines, sines, 16);
+}
+
+__global__ void random_words(std::uint32_t* words, index_t count) {  // [count]
+  const index_t i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
+  if (i >= count) return;
+  const random_stream stream{.seed = 0x0123456789abcdefull, .request = 7, .step = 11};
+  words[i] = stream.word(purpose::token_noise, static_cast<std::uint32_t>(i));
+}
+
+template <class T>
+__global__ void round_trip(std::uint16_t* bits) {  // [65536]: narrow(widen(bits) nudged by the block index)
+  const index_t i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
+  const float x = T::from_bits(bits[i]);
+  bits[i] = T(bit_cast<float>(bit_cast<std::uint32_t>(x) + 0x0fffu)).bits;
+}
+
+template <class T> void check_round_trip() {
+  std::vector<std::uint16_t> bits(65536), expected(65536);
+  for (std::uint32_t i = 0; i < 65536; ++i) {
+    bits[i] = static_cast<std::uint16_t>(i);
+    const float x = T::from_bits(bits[i]);
+    expected[i] = T(bit_cast<float>(bit_cast<std::uint32_t>(x) + 0x0fffu)).bits;
+  }
+  const device_buffer<std::uint16_t> device(bits.data(), 65536);
+  round_trip<T><<<256, 256>>>(device.data());
+  device.read(bits.data());
+  SEQPRIM_EXPECT(bits == expected);
+}
+
+}  // namespace
+
+void test_functors() {
+  int faults = 0;
+  const device_buffer<int> device_faults(&faults, 1);
+  count_faults<<<24, 20>>>(device_faults.data());
+  device_faults.read(&faults);
+  SEQPRIM_EXPECT(faults == 0);
+
+  constexpr int positions = 20;
+  const position::rotary<position::half_split> rope{.rotary_dim = 16};
+  std::vector<float> rows(positions * 16), rotated(positions * 16);
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = rotated[i] = static_cast<float>(i % 7) - 3.0f;
+  const device_buffer<float> device_rows(rows.data(), positions * 16);
+  rotate_rows<<<positions, 1>>>(rope, device_rows.data());
+  device_rows.read(rows.data());
+  for (int n = 0; n < positions; ++n) {
+    float cosines[8], sines[8];
+    rope.angles(index_t{n} * 100003, cosines, sines);
+    rope.rotate(&rotated[static_cast<std::size_t>(n) * 16], &rotated[static_cast<std::size_t>(n) * 16], cosines, sines,
+                16);
+  }
+  // Cosines of device and host may differ in the last bit; vectors are not longer than 5.
+  for (std::size_t i = 0; i < rows.size(); ++i) SEQPRIM_EXPECT(std::abs(rows[i] - rotated[i]) <= 4e-6f);
+
+  constexpr index_t count = 1000;
+  std::vector<std::uint32_t> words(count);
+  const device_buffer<std::uint32_t> device_words(words.data(), count);
+  random_words<<<4, 256>>>(device_words.data(), count);
+  device_words.read(words.data());
+  const random_stream stream{.seed = 0x0123456789abcdefull, .request = 7, .step = 11};
+  bool same = true;
+  for (index_t i = 0; i < count; ++i)
+    same =
+        same && words[static_cast<std::size_t>(i)] == stream.word(purpose::token_noise, static_cast<std::uint32_t>(i));
+  SEQPRIM_EXPECT(same);
+
+  check_round_trip<half>();
+  check_round_trip<bfloat16>();
+}
+
+}  // namespace seqprim::test

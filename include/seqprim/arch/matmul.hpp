@@ -53,19 +53,39 @@ void pack_panel(const tensor_view<X, 2>& b, range depth, range columns, T* out, 
   }
 }
 
+/// Where the kernel reads rows of a: in place, `row` numbers apart and contiguous in depth; or packed strips (row = 0).
+template <class T> struct left_block {
+  const T* data;
+  index_t row;
+};
+
 template <class Isa, class T>
-void multiply_packed(store mode, index_t rows, index_t columns, index_t depth, const T* a, const T* b, index_t b_depth,
-                     T* c, index_t c_row) noexcept {
+void multiply_panel(store mode, index_t rows, index_t columns, index_t depth, const left_block<T>& a, const T* b,
+                    index_t b_depth, T* c, index_t c_row) noexcept {
   constexpr int block = block_rows<Isa>;
   for (index_t i = 0; i < rows; i += block) {
     const index_t live = min<index_t>(block, rows - i);
-    const T* strip = a + i * depth;
+    const bool packed = a.row == 0;
+    const T* const strip = a.data + i * (packed ? depth : a.row);
+    const index_t row_step = packed ? 1 : a.row, depth_step = packed ? live : 1;
     if (mode == store::overwrite) {
-      multiply<Isa, T, start::zero>(live, columns, depth, strip, 1, live, b, b_depth, c + i * c_row, c_row);
+      multiply<Isa, T, start::zero>(live, columns, depth, strip, row_step, depth_step, b, b_depth, c + i * c_row,
+                                    c_row);
     } else {
-      multiply<Isa, T, start::keep>(live, columns, depth, strip, 1, live, b, b_depth, c + i * c_row, c_row);
+      multiply<Isa, T, start::keep>(live, columns, depth, strip, row_step, depth_step, b, b_depth, c + i * c_row,
+                                    c_row);
     }
   }
+}
+
+/// The rows and depths of a that a block of c needs: as they lie, or packed where they do not lie well for the kernel.
+template <class Isa, class T, class A>
+[[nodiscard]] left_block<T> left_operand(const tensor_view<A, 2>& a, range rows, range depth, T* scratch) noexcept {
+  if constexpr (std::is_same_v<std::remove_const_t<A>, T>) {
+    if (a.strides[1] == 1 && a.strides[0] > 0) return {a.data + rows.begin * a.strides[0] + depth.begin, a.strides[0]};
+  }
+  pack_rows<Isa>(a, rows, depth, scratch);
+  return {scratch, 0};
 }
 
 /// One block of c: c[rows, columns] (+)= a[rows, :] b[:, columns].
@@ -81,22 +101,22 @@ void multiply_piece(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, cons
   for (index_t k = 0; k < max<index_t>(depth, 1); k += blocks::depth) {
     const range ks{k, min(k + blocks::depth, depth)};
     const store block_mode = k == 0 ? mode : store::accumulate;
-    pack_rows<Isa>(a, rows, ks, packed_a);
+    const left_block<T> left = left_operand<Isa>(a, rows, ks, packed_a);
     for (index_t j = columns.begin; j < columns.end; j += blocks::panel) {
       const range js{j, min(j + blocks::panel, columns.end)};
       pack_panel<Isa>(b, ks, js, packed_b, blocks::panel);
       T* const out = c.data + rows.begin * c.strides[0] + j;
       const index_t whole = js.size() / lanes * lanes;
       if (whole > 0) {
-        multiply_packed<Isa>(block_mode, rows.size(), whole, ks.size(), packed_a, packed_b, blocks::panel, out,
-                             c.strides[0]);
+        multiply_panel<Isa>(block_mode, rows.size(), whole, ks.size(), left, packed_b, blocks::panel, out,
+                            c.strides[0]);
       }
       const index_t rest = js.size() - whole;
       if (rest > 0) {  // the last lanes of c do not exist: compute beside, copy what does
         if (block_mode == store::accumulate)
           copy_into<Isa, T>(out + whole, c.strides[0], rows.size(), rest, edge, lanes, lanes);
-        multiply_packed<Isa>(block_mode, rows.size(), lanes, ks.size(), packed_a, packed_b + whole, blocks::panel, edge,
-                             lanes);
+        multiply_panel<Isa>(block_mode, rows.size(), lanes, ks.size(), left, packed_b + whole, blocks::panel, edge,
+                            lanes);
         for (index_t i = 0; i < rows.size(); ++i)
           for (index_t n = 0; n < rest; ++n) out[i * c.strides[0] + whole + n] = edge[i * lanes + n];
       }
@@ -162,13 +182,20 @@ void matmul(const cpu& executor, const A& left, const B& right, C&& result, stor
   }
 
   using blocks = detail::matmul_blocks<Isa, T>;
-  const index_t row_blocks = ceil_div(m, blocks::rows), column_blocks = ceil_div(n, blocks::columns);
-  const index_t pieces = row_blocks * column_blocks;
-  const scratch<T> slabs(static_cast<int>(min<index_t>(pieces, thread_count(executor))), blocks::scratch);
+  // Blocks of rows as large as the packed panels of b deserve, but a few pieces for each thread. Where c is cut does not
+  // show in its bits.
+  const int threads = thread_count(executor);
+  constexpr index_t pieces_per_thread = 6, least_rows = 8 * block_rows<Isa>;
+  const index_t column_blocks = ceil_div(n, blocks::columns);
+  const index_t wanted = threads > 1 ? ceil_div(pieces_per_thread * threads, column_blocks) : 1;
+  const index_t row_blocks = max(ceil_div(m, blocks::rows), min(wanted, ceil_div(m, least_rows)));
+  const index_t rows = round_up(ceil_div(m, row_blocks), block_rows<Isa>);
+  const index_t pieces = ceil_div(m, rows) * column_blocks;
+  const scratch<T> slabs(static_cast<int>(min<index_t>(pieces, threads)), blocks::scratch);
   parallel_for(executor, pieces, [&](index_t piece, int thread) {
-    const index_t i = piece / column_blocks * blocks::rows;
+    const index_t i = piece / column_blocks * rows;
     const index_t j = piece % column_blocks * blocks::columns;
-    detail::multiply_piece<Isa, T>(a, b, c, {i, min(i + blocks::rows, m)}, {j, min(j + blocks::columns, n)}, mode,
+    detail::multiply_piece<Isa, T>(a, b, c, {i, min(i + rows, m)}, {j, min(j + blocks::columns, n)}, mode,
                                    slabs.slab(thread));
   });
 }

@@ -10,4 +10,5 @@
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/nn/nn.hpp>
 #include <seqprim/position/position.hpp>
+#include <seqprim/sampling/sampling.hpp>
 #include <seqprim/score/score.hpp>

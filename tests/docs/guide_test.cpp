@@ -39,6 +39,12 @@ struct every_nth {
 static_assert(score::modifier<every_nth>);
 // example-end score
 
+// example-begin model
+using mixer = nn::attention_mixer<mask::causal, score::identity, position::rotary<position::half_split>>;
+using block = nn::block<mixer, nn::gated_mlp<nn::silu>, nn::rms_norm<>>;
+using model = nn::decoder<block>;
+// example-end model
+
 }  // namespace
 
 TEST_CASE("guide: one operator value serves forward, backward and the definition", "[docs]") {
@@ -94,4 +100,71 @@ TEST_CASE("guide: decoding token by token gives what forward gives", "[docs]") {
     // example-end decode
   }
   REQUIRE(largest_difference(stepwise, out) < 1e-5f);
+}
+
+TEST_CASE("guide: a model is assembled, trained and asked to write", "[docs]") {
+  // The text: 0 1 2 ... 9 0 1 2 ...
+  const index_t rows = 4, len = 20;
+  tensor<std::int32_t, 2> ids(rows, len), next(rows, len);
+  for (index_t r = 0; r < rows; ++r)
+    for (index_t i = 0; i < len; ++i) {
+      ids(r, i) = static_cast<std::int32_t>((3 * r + i) % 10);
+      next(r, i) = static_cast<std::int32_t>((3 * r + i + 1) % 10);
+    }
+  const cpu executor{};
+
+  // example-begin assemble
+  model net(
+      {.vocab = 10, .dim = 32, .layers = 2, .block = {.mixer = {.heads = 4, .kv_heads = 2}, .mlp = {.hidden = 64}}});
+  nn::initialise(executor, net, {.seed = 1});
+  nn::adamw<> optimiser(net, {.beta2 = 0.95, .weight_decay = 0.1});
+  const nn::cosine_schedule rate{.base = 1e-2, .warmup = 5, .total = 60};
+  // example-end assemble
+
+  const index_t tokens = rows * len;
+  const tensor_view<const std::int32_t, 1> labels(next.data(), tokens);
+  tensor<float, 3> dhidden(rows, len, net.dim());
+  double loss = 0, first_loss = 0;
+  const tensor_view<const float, 1> no_bias;
+  model::activations kept;
+  loss::linear_cross_entropy_workspace<float> workspace;
+  for (index_t step = 1; step <= 60; ++step) {
+    // example-begin train
+    const auto hidden = net.forward(executor, ids, kept);
+    const tensor_view<const float, 2> states(hidden.data, tokens, net.dim());  // [batch, len, dim] as rows
+    const tensor_view<float, 2> dstates(dhidden.data(), tokens, net.dim());
+    nn::zero_gradients(executor, net);
+    auto& head = net.head_weight();
+    loss = loss::linear_cross_entropy(executor, {}, states, head.value, no_bias, labels,
+                                      {.dx = dstates, .dweight = head.grad.view()}, workspace)
+               .loss;
+    net.backward(executor, ids, dhidden, kept);
+    const nn::gradient_norm gradient = nn::measure_gradients(executor, net, 1.0);
+    if (gradient.finite) optimiser.step(executor, net, rate(step), gradient.factor);
+    // example-end train
+    if (step == 1) first_loss = loss;
+  }
+  CAPTURE(first_loss, loss);
+  REQUIRE(first_loss == Approx(std::log(10.0)).epsilon(0.05));  // nothing learned: ten equally likely digits
+  REQUIRE(loss < 0.1 * first_loss);
+
+  // example-begin generate
+  model::decode_state state(net, 1, 32);
+  tensor<float, 2> logits(1, net.vocab());
+  tensor<std::int32_t, 2> prompt(1, 3);
+  prompt(0, 0) = 4, prompt(0, 1) = 5, prompt(0, 2) = 6;
+  net.prefill(executor, prompt, state, logits);
+
+  const auto sampler = sampling::temperature{0.5f} | sampling::top_p{0.9f} | sampling::draw{};
+  std::string text;
+  while (state.length() < 20) {
+    const random_stream stream{.seed = 7, .step = static_cast<std::uint32_t>(state.length())};
+    const auto choice = sampling::sample(executor, sampler, logits.view()[0], stream);
+    text += static_cast<char>('0' + choice.token);
+    tensor<std::int32_t, 1> token(1);
+    token(0) = static_cast<std::int32_t>(choice.token);
+    net.step(executor, token, state, logits);
+  }
+  // example-end generate
+  REQUIRE(text == "78901234567890123");
 }

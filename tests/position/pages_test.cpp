@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The examples of docs/reference/position, compiled and run.
+#include <seqprim/core/core.hpp>
+#include <seqprim/position/position.hpp>
+
+#include <cstdint>
+#include <support/catch.hpp>
+#include <vector>
+
+using namespace seqprim;
+
+TEST_CASE("pages: positions", "[position]") {
+  const index_t cached = 100;
+  tensor<bfloat16, 4> q(2, 8, 5, 64), k(2, 2, 5, 64), dq(2, 8, 5, 64);
+  {
+    // example-begin encode
+    // q [batch, heads, len, head_dim], k [batch, kv_heads, len, head_dim]: new tokens behind `cached` others
+    const position::rotary<position::half_split> rotary{.rotary_dim = 64, .theta = 500000};
+    position::encode(cpu{}, rotary, position::sequential{.start = cached}, q, q);  // in place
+    position::encode(cpu{}, rotary, position::sequential{.start = cached}, k, k);
+    position::encode_backward(cpu{}, rotary, position::sequential{.start = cached}, dq, dq);
+    // example-end encode
+  }
+  {
+    // example-begin rotary
+    const position::rotary<position::half_split> whole{.rotary_dim = 64};
+    const position::rotary<position::interleaved> first_half{.rotary_dim = 32};
+    const position::rotary<position::interleaved> last_half{.rotary_dim = 32, .begin = 32};
+
+    float cosines[32], sines[32], x[64] = {1.0f}, y[64];
+    whole.angles(1000, cosines, sines);           // one token; for all of its heads
+    whole.rotate(x, y, cosines, sines, 64);       // one vector
+    whole.rotate_back(y, x, cosines, sines, 64);  // the transpose: back again
+    // example-end rotary
+    position::validate(first_half, 64);
+    position::validate(last_half, 64);
+    REQUIRE(x[0] > 0.99999f);
+  }
+  {
+    // example-begin rotary_table
+    const position::rotary<position::half_split> rotary{.rotary_dim = 64};
+    const position::rotary_table table(cpu{}, rotary, 4096);                             // once
+    position::encode(cpu{}, table.view(), position::sequential{.start = cached}, q, q);  // each layer, each step
+    // example-end rotary_table
+    REQUIRE(table.positions() == 4096);
+  }
+  {
+    // example-begin token_ids
+    const std::vector<std::int32_t> restarting = {0, 1, 2, 0, 1};  // two packed documents
+    const position::token_ids packed{.ids = restarting};
+
+    tensor<index_t, 2> ids(2, 5);  // [batch, len]
+    const position::token_ids_per_batch padded{.ids = ids.view()};
+    // example-end token_ids
+    REQUIRE(packed(4) == 1);
+    REQUIRE(position::bind(padded, 1)(4) == 0);
+  }
+  {
+    // example-begin sequential
+    const position::sequential map{.start = cached};
+    const index_t position_of_row_3 = map(3);  // 103
+    // example-end sequential
+    REQUIRE(position_of_row_3 == 103);
+  }
+  {
+    // example-begin none
+    const bool works = position::encodes<position::none>;  // false: nothing to do
+    // example-end none
+    REQUIRE_FALSE(works);
+  }
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/isa.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/tensor.hpp>
@@ -47,7 +48,7 @@ template <rotary_layout Layout> struct tabled_rotary {
 /// Errors  precondition_error: the encoding's own rules are broken, positions < 0.
 /// Repeat  bit for bit the angles that `rotary` computes itself, for any number of threads.
 /// Cost    memory: 4 * rotary_dim bytes a position.
-template <rotary_layout Layout> class rotary_table {
+template <rotary_layout Layout, class Isa = arch::native_isa> class rotary_table {
  public:
   rotary_table(const cpu& executor, const rotary<Layout>& encoding, index_t positions) : encoding_(encoding) {
     executor.validate();

@@ -6,7 +6,8 @@
 #   ```
 #
 # receives the lines between "// example-begin minimal" and "// example-end minimal" ("#" in CMake files and scripts) of
-# that file, without their common indentation.
+# that file, without their common indentation. docs/reference/index.md, the list of all pages with the first sentence of
+# each, is written too.
 #
 #   scripts/update_snippets.sh            updates the documents
 #   scripts/update_snippets.sh --check    exits 1 and shows the difference when a document is out of date
@@ -49,12 +50,40 @@ requote() {
   ' "$1"
 }
 
+# The list of reference pages, folders from left to right as they depend on each other.
+reference_index() {
+  local folder page
+  printf '# Reference\n\nA page for each primitive, by folder. Written by scripts/update_snippets.sh.\n'
+  for folder in mask score position attention sampling nn loss io core arch; do
+    compgen -G "docs/reference/$folder/*.md" >/dev/null || continue
+    printf '\n## %s\n\n| page | |\n|---|---|\n' "$folder"
+    for page in "docs/reference/$folder"/*.md; do
+      awk -v name="$(basename "$page" .md)" -v folder="$folder" '
+        NR == 1 { next }
+        /^$/ && text != "" { exit }
+        /^$/ || /^[|<#]/ || /^```/ || /^    / { next }
+        { text = text (text == "" ? "" : " ") $0 }
+        END {
+          if (match(text, /[.;] /)) text = substr(text, 1, RSTART)
+          if (text !~ /[.:;]$/) sub(/,[^,]*$/, "", text)  # a formula follows
+          sub(/[.:;]$/, "", text)
+          gsub(/\|/, "\\|", text)
+          printf "| [%s](%s/%s.md) | %s |\n", name, folder, name, text
+        }' "$page"
+    done
+  done
+}
+
 pages=(README.md)
 while IFS= read -r page; do pages+=("$page"); done < <(find docs -name '*.md' | sort)
 stale=0
 quotations=0
 for page in "${pages[@]}"; do
-  requote "$page" >"$fresh" || exit 1
+  if [ "$page" = docs/reference/index.md ]; then
+    reference_index >"$fresh"
+  else
+    requote "$page" >"$fresh" || exit 1
+  fi
   quotations=$((quotations + $(grep -c '^<!-- example: ' "$page" || true)))
   if cmp -s "$fresh" "$page"; then continue; fi
   stale=$((stale + 1))

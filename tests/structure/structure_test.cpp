@@ -269,14 +269,3 @@ TEST_CASE("structure: pages that comments and messages point to exist", "[struct
       if (!fs::exists(root / page)) wrong.push_back(header + " points to " + page);
   require_none(wrong);
 }
-
-TEST_CASE("structure: docs/reference/index.md lists every page", "[structure]") {
-  const std::string index = read(root / "docs/reference/index.md");
-  violations wrong;
-  for (const std::string& file : files(root, "docs/reference", {".md"})) {
-    const std::string page = file.substr(std::string("docs/reference/").size());
-    if (page != "index.md" && index.find("](" + page + ")") == std::string::npos)
-      wrong.push_back(page + " is not listed");
-  }
-  require_none(wrong);
-}

@@ -76,6 +76,9 @@ struct prefix {
 /// The logit that excludes a token.
 inline constexpr float excluding_logit = -std::numeric_limits<float>::infinity();
 
+/// Where logits that scale past the floats stop.
+inline constexpr float largest_logit = std::numeric_limits<float>::max();
+
 template <class S> concept elementwise = requires(const S& s, float logit, index_t token) {
   { s(logit, token) } -> std::same_as<float>;
 };

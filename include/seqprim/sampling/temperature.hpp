@@ -19,10 +19,9 @@ struct temperature {
   float value;
 
   SEQPRIM_HD constexpr float operator()(float logit, index_t) const noexcept {
-    constexpr float largest = std::numeric_limits<float>::max();
     if (infinite(inverse())) return logit;
     const float scaled = detail::multiply(logit, inverse());
-    return scaled > largest ? largest : scaled < -largest ? -largest : scaled;
+    return scaled > largest_logit ? largest_logit : scaled < -largest_logit ? -largest_logit : scaled;
   }
 
   SEQPRIM_HD constexpr prefix limit(const row_summary& row) const noexcept {

@@ -139,6 +139,8 @@ class attention_mixer {
     const auto dy = checked("dy", output_gradient, x);
     const auto dx = checked("dx", input_gradient, x);
     const index_t batch = x.extent(0), len = x.extent(1);
+    SEQPRIM_EXPECTS(!may_overlap(dx, x) && !may_overlap(dx, dy),
+                    "nn::attention_mixer: dx overlaps x or dy. See docs/reference/nn/attention_mixer.md");
     SEQPRIM_EXPECTS(kept.batch == batch && kept.len == len, "nn::attention_mixer: backward of [", batch, ", ", len,
                     "] needs the activations of one forward over as many tokens. See "
                     "docs/reference/nn/attention_mixer.md");
@@ -217,6 +219,8 @@ class attention_mixer {
                     "nn::attention_mixer: ", operand, " [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2),
                     "] must be [", like.extent(0), ", ", like.extent(1), ", dim (", dim(),
                     ")]. See docs/reference/nn/attention_mixer.md");
+    SEQPRIM_EXPECTS(view.contiguous(), "nn::attention_mixer: ", operand,
+                    " must be dense. See docs/reference/nn/attention_mixer.md");
     return view;
   }
 

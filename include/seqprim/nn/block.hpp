@@ -82,6 +82,11 @@ template <class Mixer, class Mlp, class Norm> class block {
     const auto x = as_view(input);
     const auto dy = as_view(output_gradient);
     const auto dx = as_view(input_gradient);
+    expect_like("x", x, x);
+    expect_like("dy", dy, x);
+    expect_like("dx", dx, x);
+    SEQPRIM_EXPECTS(!may_overlap(dx, x) && (dx.data == dy.data || !may_overlap(dx, dy)),
+                    "nn::block: dx overlaps x, or dy in part. See docs/reference/nn/block.md");
     const auto shaped = [&](auto& memory) { return memory.view(x.extent(0), x.extent(1), dim()); };
     const auto gradient = shaped(kept.gradient);
     mlp.backward(executor, shaped(kept.normed_sum), through_branch(executor, dy, kept), gradient, kept.mlp);
@@ -104,13 +109,19 @@ template <class Mixer, class Mlp, class Norm> class block {
  private:
   using v = arch::simd<isa, value_type>;
 
+  template <class View, class Like> void expect_like(const char* operand, const View& view, const Like& like) const {
+    SEQPRIM_EXPECTS(view.extent(0) == like.extent(0) && view.extent(1) == like.extent(1) && view.extent(2) == dim() &&
+                        view.contiguous(),
+                    "nn::block: ", operand, " [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2),
+                    "] must be dense [", like.extent(0), ", ", like.extent(1), ", dim (", dim(),
+                    ")]. See docs/reference/nn/block.md");
+  }
+
   template <class X, class Y, class Mix>
   void run(const cpu& executor, const X& x, const Y& y, activations& kept, const Mix& mix) const {
-    SEQPRIM_EXPECTS(x.extent(2) == dim() && y.extent(0) == x.extent(0) && y.extent(1) == x.extent(1) &&
-                        y.extent(2) == dim() && x.contiguous() && y.contiguous() && !may_overlap(x, y),
-                    "nn::block: x [", x.extent(0), ", ", x.extent(1), ", ", x.extent(2), "] and y [", y.extent(0), ", ",
-                    y.extent(1), ", ", y.extent(2), "] must be dense, apart and [batch, len, dim (", dim(),
-                    ")]. See docs/reference/nn/block.md");
+    expect_like("x", x, x);
+    expect_like("y", y, x);
+    SEQPRIM_EXPECTS(!may_overlap(x, y), "nn::block: y overlaps x. See docs/reference/nn/block.md");
     const auto shaped = [&](auto& memory) { return memory.view(x.extent(0), x.extent(1), dim()); };
     const auto normed = shaped(kept.normed), mixed = shaped(kept.mixed), sum = shaped(kept.sum);
     const auto normed_sum = shaped(kept.normed_sum);

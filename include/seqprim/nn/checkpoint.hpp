@@ -21,7 +21,8 @@
 ///     file.save("model.safetensors");
 ///
 /// Tensors whose name begins with "optimizer." are the optimiser's: "optimizer.<parameter>.exp_avg", ".exp_avg_sq", and
-/// the metadata "optimizer.steps". load_parameters passes over them. Other tensors must be exactly the parameters.
+/// the metadata "optimizer.steps". load_parameters passes over them. Names that begin with "extra." are the caller's own and
+/// are passed over too. Other tensors must be exactly the parameters.
 ///
 /// Types    float models store F32, double models F64; nothing is converted.
 /// Errors   io_error naming the file, one tensor and the numbers: a tensor is missing, not expected, or has another shape or
@@ -32,6 +33,7 @@ namespace seqprim::nn {
 namespace detail {
 
 inline constexpr std::string_view optimiser_prefix = "optimizer.";
+inline constexpr std::string_view caller_prefix = "extra.";
 inline constexpr const char* steps_key = "optimizer.steps";
 
 template <class... Parts> [[noreturn]] void refuse(const io::safetensors_view& file, const Parts&... parts) {
@@ -68,7 +70,7 @@ template <class Layer> void check_parameters(const io::safetensors_view& file, c
     names.insert(name);
   });
   for (const std::string& name : file.names())
-    if (!name.starts_with(optimiser_prefix) && !names.contains(name))
+    if (!name.starts_with(optimiser_prefix) && !name.starts_with(caller_prefix) && !names.contains(name))
       refuse(file, "tensor '", name, "' ", shape_text(file.shape(name), static_cast<int>(file.shape(name).size())),
              " is not a parameter of the model, which has ", names.size(), " tensors");
 }

@@ -81,6 +81,8 @@ template <activation Activation, real T = float, class Isa = arch::native_isa> c
     detail::expect_shape(x, "nn::gated_mlp: x", x.extent(0), dim(), "gated_mlp.md");
     detail::expect_shape(dy, "nn::gated_mlp: dy", x.extent(0), dim(), "gated_mlp.md");
     detail::expect_shape(dx, "nn::gated_mlp: dx", x.extent(0), dim(), "gated_mlp.md");
+    SEQPRIM_EXPECTS(!may_overlap(dx, x) && !may_overlap(dx, dy),
+                    "nn::gated_mlp: dx overlaps x or dy. See docs/reference/nn/gated_mlp.md");
     SEQPRIM_EXPECTS(kept.rows == x.extent(0), "nn::gated_mlp: backward of ", x.extent(0),
                     " rows needs the activations of one forward over as many. See docs/reference/nn/gated_mlp.md");
     kept.rows = -1;

@@ -73,6 +73,8 @@ template <real T = float, class Isa = arch::native_isa> class linear {
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
   void backward(const cpu& executor, const X& input, const Dy& dy, Dx&& dx, activations& kept,
                 arch::store mode = arch::store::overwrite) {
+    const auto rows = detail::rows_of("nn::linear: dx", dx);
+    detail::expect_shape(rows, "nn::linear: dx", detail::rows_of("nn::linear: dy", dy).extent(0), in(), "linear.md");
     backward_parameters(executor, input, dy, kept);
     backward_input(executor, dy, dx, mode);
   }

@@ -38,6 +38,7 @@ template <bool Weighted, real T = float, class Isa = arch::native_isa> class roo
   struct activations {
     buffer<T> inverse;
     buffer<T> sums;
+    index_t rows = -1;  ///< of that forward
   };
 
   parameter<T, 1> weight;
@@ -57,10 +58,11 @@ template <bool Weighted, real T = float, class Isa = arch::native_isa> class roo
 
   template <row_viewable X, row_viewable Y>
   void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
-    const auto x = checked("x", input, -1);
-    const auto y = checked("y", output, x.extent(0));
+    const auto x = checked("nn::rms_norm: x", input, -1);
+    const auto y = checked("nn::rms_norm: y", output, x.extent(0));
     executor.validate();
     T* const inverse = kept.inverse.view(x.extent(0)).data;
+    kept.rows = x.extent(0);
     for_rows(executor, x.extent(0), [&](index_t row) {
       const T* const from = x.data + row * x.strides[0];
       inverse[row] = normalise(from, y.data + row * y.strides[0]);
@@ -71,13 +73,14 @@ template <bool Weighted, real T = float, class Isa = arch::native_isa> class roo
   template <row_viewable X, row_viewable Residual, row_viewable Sum, row_viewable Y>
   void forward_add(const cpu& executor, const X& input, const Residual& stream, Sum&& total, Y&& output,
                    activations& kept, T scale = 1) const {
-    const auto x = checked("x", input, -1);
-    const auto residual = checked("residual", stream, x.extent(0));
-    const auto sum = checked("sum", total, x.extent(0));
-    const auto y = checked("y", output, x.extent(0));
+    const auto x = checked("nn::rms_norm: x", input, -1);
+    const auto residual = checked("nn::rms_norm: residual", stream, x.extent(0));
+    const auto sum = checked("nn::rms_norm: sum", total, x.extent(0));
+    const auto y = checked("nn::rms_norm: y", output, x.extent(0));
     SEQPRIM_EXPECTS(!may_overlap(sum, y), "nn::rms_norm: y overlaps sum. See docs/reference/nn/rms_norm.md");
     executor.validate();
     T* const inverse = kept.inverse.view(x.extent(0)).data;
+    kept.rows = x.extent(0);
     const auto factor = v::set(scale);
     for_rows(executor, x.extent(0), [&](index_t row) {
       const T* const a = x.data + row * x.strides[0];
@@ -94,10 +97,12 @@ template <bool Weighted, real T = float, class Isa = arch::native_isa> class roo
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
   void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient, activations& kept,
                 arch::store mode = arch::store::overwrite) {
-    const auto x = checked("x", input, -1);
-    const auto dy = checked("dy", output_gradient, x.extent(0));
-    const auto dx = checked("dx", input_gradient, x.extent(0));
+    const auto x = checked("nn::rms_norm: x", input, -1);
+    const auto dy = checked("nn::rms_norm: dy", output_gradient, x.extent(0));
+    const auto dx = checked("nn::rms_norm: dx", input_gradient, x.extent(0));
     executor.validate();
+    SEQPRIM_EXPECTS(kept.rows == x.extent(0), "nn::rms_norm: backward of ", x.extent(0),
+                    " rows needs the activations of a forward over as many. See docs/reference/nn/rms_norm.md");
     const index_t rows = x.extent(0), blocks = ceil_div(rows, detail::rows_per_sum);
     const T* const inverse = kept.inverse.view(rows).data;
     const auto sums = kept.sums.view(blocks, Weighted ? dim_ : 0);

@@ -57,6 +57,7 @@ template <class Score> struct shifted_score {
     return shifted_score<decltype(bound)>{bound, start};
   }
   constexpr void validate() const { score::validate(score); }
+  constexpr void validate(index_t batch, index_t heads) const { score::validate(score, batch, heads); }
 };
 
 /// The identity stays the identity, so that kernels still drop it.

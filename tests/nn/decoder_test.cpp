@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers.hpp"
+#include <seqprim/loss/linear_cross_entropy.hpp>
+#include <seqprim/nn/adamw.hpp>
+#include <seqprim/nn/attention_mixer.hpp>
+#include <seqprim/nn/block.hpp>
+#include <seqprim/nn/clip.hpp>
+#include <seqprim/nn/decoder.hpp>
+#include <seqprim/nn/gated_mlp.hpp>
+#include <seqprim/nn/initialise.hpp>
+
+using namespace seqprim;
+
+namespace {
+
+template <class T>
+using model =
+    nn::decoder<nn::block<nn::attention_mixer<mask::causal, score::identity, position::rotary<position::half_split>, T>,
+                          nn::swiglu<T>, nn::rms_norm<T>>>;
+
+template <class T> typename model<T>::config tiny(bool tied) {
+  return {.vocab = 11,
+          .dim = 8,
+          .layers = 2,
+          .block = {.mixer = {.heads = 2, .kv_heads = 1}, .mlp = {.hidden = 6}},
+          .tied_head = tied,
+          .embedding_scale = static_cast<T>(1.5)};
+}
+
+template <class T> struct problem {
+  tensor<index_t, 2> ids, labels;
+  problem(test::random_numbers& random, index_t batch, index_t len, index_t vocab)
+      : ids(batch, len), labels(batch, len) {
+    for (index_t& id : ids) id = random.integer(0, vocab - 1);
+    for (index_t& label : labels) label = random.integer(0, 9) == 0 ? -100 : random.integer(0, vocab - 1);
+  }
+};
+
+/// Loss and all gradients.
+template <class T>
+double loss_and_gradients(const cpu& executor, model<T>& m, const problem<T>& p, typename model<T>::activations& kept,
+                          loss::linear_cross_entropy_workspace<T>& workspace, tensor<T, 3>& dhidden) {
+  const auto hidden = m.forward(executor, p.ids, kept);
+  const index_t rows = p.ids.size();
+  const auto flat = [&](auto* data) { return tensor_view<T, 2>(data, rows, m.dim()); };
+  const auto result = loss::linear_cross_entropy(
+      executor, {}, flat(hidden.data), m.head_weight().value, tensor_view<const index_t, 1>(p.labels.data(), rows),
+      {.dx = flat(dhidden.data()), .dweight = m.head_weight().grad.view()}, workspace);
+  m.backward(executor, p.ids, dhidden, kept);
+  return result.loss;
+}
+
+}  // namespace
+
+TEST_CASE("decoder: all gradients of the whole model agree with finite differences", "[nn][property]") {
+  test::random_numbers random(91);
+  const bool tied = GENERATE(false, true);
+  model<double> m(tiny<double>(tied));
+  test::randomise(m, random);
+  const problem<double> p(random, 2, 5, 11);
+  model<double>::activations kept;
+  loss::linear_cross_entropy_workspace<double> workspace;
+  tensor<double, 3> dhidden(2, 5, 8);
+  loss_and_gradients(cpu{}, m, p, kept, workspace, dhidden);
+  test::require_parameter_gradients(m, [&] {
+    const auto hidden = m.forward(cpu{}, p.ids, kept);
+    return loss::linear_cross_entropy(cpu{}, {}, tensor_view<double, 2>(hidden.data, 10, 8), m.head_weight().value,
+                                      tensor_view<const index_t, 1>(p.labels.data(), 10), {}, workspace)
+        .loss;
+  });
+}
+
+TEST_CASE("decoder: whole training steps have the same bits for any number of threads", "[nn][property]") {
+  const auto train = [](int threads) {
+    const cpu executor{.threads = threads};
+    model<float> m(
+        {.vocab = 97,
+         .dim = 48,
+         .layers = 2,
+         .block = {.mixer = {.heads = 4, .kv_heads = 2, .qkv_bias = true, .qk_norm = true}, .mlp = {.hidden = 80}},
+         .tied_head = true});
+    nn::initialise(executor, m, {.seed = 5});
+    nn::adamw<> optimiser(m);
+    test::random_numbers random(92);
+    const problem<float> p(random, 3, 70, 97);
+    typename model<float>::activations kept;
+    loss::linear_cross_entropy_workspace<float> workspace;
+    tensor<float, 3> dhidden(3, 70, 48);
+    std::vector<float> numbers;
+    for (int step = 0; step < 3; ++step) {
+      nn::zero_gradients(executor, m);
+      numbers.push_back(static_cast<float>(loss_and_gradients(executor, m, p, kept, workspace, dhidden)));
+      const auto norm = nn::measure_gradients(executor, m, 0.5);
+      optimiser.step(executor, m, 1e-2, norm.factor);
+    }
+    m.visit_parameters([&](const std::string&, const auto& q) {
+      numbers.insert(numbers.end(), q.value.begin(), q.value.end());
+      numbers.insert(numbers.end(), q.grad.begin(), q.grad.end());
+    });
+    return numbers;
+  };
+  const auto one = train(1);
+  REQUIRE(one[2] < one[0]);  // it learns
+  for (const int threads : {2, 3, 7}) REQUIRE(train(threads) == one);
+}
+
+TEMPLATE_TEST_CASE("decoder: decoding step by step gives the logits of one forward pass", "[nn][property]", float,
+                   double) {
+  test::random_numbers random(93);
+  model<TestType> m(tiny<TestType>(GENERATE(false, true)));
+  test::randomise(m, random);
+  const index_t batch = 3, len = 17;
+  const problem<TestType> p(random, batch, len, 11);
+  typename model<TestType>::activations kept;
+  tensor<TestType, 3> whole(batch, len, m.vocab());
+  m.logits(cpu{}, m.forward(cpu{}, p.ids, kept), whole);
+  typename model<TestType>::decode_state state(m, batch, len);
+  tensor<TestType, 2> logits(batch, m.vocab());
+  const double budget = sizeof(TestType) == 8 ? 1e-13 : 1e-5;  // two blocks of sums in another order
+  const auto require_row = [&](index_t t) {
+    tensor<TestType, 2> expected(batch, m.vocab());
+    for (index_t b = 0; b < batch; ++b)
+      for (index_t v = 0; v < m.vocab(); ++v) expected(b, v) = whole(b, t, v);
+    CAPTURE(t);
+    REQUIRE(test::worst_error(logits, expected) < budget);
+  };
+  SECTION("one token at a time") {
+    tensor<index_t, 1> tokens(batch);
+    for (index_t t = 0; t < len; ++t) {
+      for (index_t b = 0; b < batch; ++b) tokens(b) = p.ids(b, t);
+      m.step(cpu{}, tokens, state, logits);
+      REQUIRE(state.length() == t + 1);
+      require_row(t);
+    }
+  }
+  SECTION("a prompt, then tokens, then the same state again") {
+    for (int round = 0; round < 2; ++round) {
+      state.clear();
+      m.prefill(cpu{}, p.ids.view().slice(1, {0, 12}), state, logits);
+      require_row(11);
+      m.prefill(cpu{}, p.ids.view().slice(1, {12, 13}), state, logits);
+      require_row(12);
+      m.prefill(cpu{}, p.ids.view().slice(1, {13, len}), state, logits);
+      require_row(len - 1);
+    }
+  }
+}
+
+TEST_CASE("decoder: a prompt of several chunks is read like a short one", "[nn][property]") {
+  test::random_numbers random(94);
+  model<float> m(tiny<float>(true));
+  test::randomise(m, random);
+  const index_t len = 600;
+  const problem<float> p(random, 1, len, 11);
+  model<float>::activations kept;
+  tensor<float, 3> whole(1, len, m.vocab());
+  m.logits(cpu{}, m.forward(cpu{}, p.ids, kept), whole);
+  model<float>::decode_state state(m, 1, len);
+  tensor<float, 2> logits(1, m.vocab());
+  m.prefill(cpu{}, p.ids, state, logits);
+  REQUIRE(state.length() == len);
+  for (index_t v = 0; v < m.vocab(); ++v) REQUIRE(logits(0, v) == Approx(whole(0, len - 1, v)).margin(1e-5));
+}
+
+TEST_CASE("decoder: later tokens do not change earlier logits", "[nn][property]") {
+  test::random_numbers random(95);
+  model<float> m(tiny<float>(false));
+  test::randomise(m, random);
+  problem<float> p(random, 1, 9, 11);
+  model<float>::activations kept;
+  const auto hidden = m.forward(cpu{}, p.ids, kept);
+  tensor<float, 3> before(1, 9, 8);
+  std::copy(hidden.data, hidden.data + hidden.size(), before.begin());
+  p.ids(0, 6) = (p.ids(0, 6) + 1) % 11;
+  m.forward(cpu{}, p.ids, kept);
+  for (index_t t = 0; t < 9; ++t) {
+    bool same = true;
+    for (index_t d = 0; d < 8; ++d) same = same && before(0, t, d) == hidden(0, t, d);
+    REQUIRE(same == (t < 6));
+  }
+}
+
+TEST_CASE("decoder: wrong parameters, tokens and states are errors that change nothing", "[nn][errors]") {
+  REQUIRE_THROWS_AS(model<float>({.vocab = 0, .dim = 8, .layers = 1, .block = {.mixer = {.heads = 2}}}),
+                    precondition_error);
+  REQUIRE_THROWS_AS(model<float>({.vocab = 9, .dim = 8, .layers = 0, .block = {.mixer = {.heads = 2}}}),
+                    precondition_error);
+  REQUIRE_THROWS_AS(model<float>({.vocab = 9, .dim = -8, .layers = 1, .block = {.mixer = {.heads = 2}}}),
+                    precondition_error);
+  model<float> m(tiny<float>(false));
+  REQUIRE_THROWS_AS(model<float>::decode_state(m, 0, 4), precondition_error);
+  REQUIRE_THROWS_AS(model<float>::decode_state(m, 2, 0), precondition_error);
+
+  model<float>::activations kept;
+  tensor<index_t, 2> ids(2, 3);
+  tensor<float, 3> dhidden(2, 3, 8);
+  REQUIRE_THROWS_WITH(m.backward(cpu{}, ids, dhidden, kept), ContainsSubstring("needs the activations of one forward"));
+  m.forward(cpu{}, ids, kept);
+  m.backward(cpu{}, ids, dhidden, kept);
+  REQUIRE_THROWS_AS(m.backward(cpu{}, ids, dhidden, kept), precondition_error);  // the activations are spent
+
+  model<float>::decode_state state(m, 2, 4), none;
+  tensor<float, 2> logits(2, 11), wrong(2, 10);
+  logits.fill(9.0f);
+  m.prefill(cpu{}, ids, state, logits);
+  logits.fill(9.0f);
+  REQUIRE_THROWS_WITH(m.prefill(cpu{}, ids, state, logits),
+                      ContainsSubstring("3 tokens after 3 exceed the capacity (4)"));
+  REQUIRE_THROWS_AS(m.prefill(cpu{}, ids.view().slice(1, {0, 0}), state, logits), precondition_error);
+  REQUIRE_THROWS_AS(m.prefill(cpu{}, ids.view().slice(0, {0, 1}), state, logits), precondition_error);
+  REQUIRE_THROWS_AS(m.prefill(cpu{}, ids, none, logits), precondition_error);
+  tensor<index_t, 1> tokens(2);
+  REQUIRE_THROWS_AS(m.step(cpu{}, tokens, state, wrong), precondition_error);
+  tokens(1) = 11;
+  REQUIRE_THROWS_WITH(m.step(cpu{}, tokens, state, logits), ContainsSubstring("id (11) of token 1 must be in [0, 11)"));
+  REQUIRE(state.length() == 3);
+  REQUIRE(std::all_of(logits.begin(), logits.end(), [](float v) { return v == 9.0f; }));
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers.hpp"
+#include <seqprim/nn/gated_mlp.hpp>
+
+using namespace seqprim;
+
+TEMPLATE_TEST_CASE("gated_mlp: gradients agree with finite differences", "[nn][property]", nn::silu, nn::gelu_tanh,
+                   nn::gelu_erf, nn::sigmoid, nn::identity) {
+  test::random_numbers random(61);
+  using layer_type = nn::gated_mlp<TestType, double>;
+  layer_type layer(5, {.hidden = 7});
+  test::randomise(layer, random);
+  tensor<double, 3> x(2, 4, 5), y(2, 4, 5), dy(2, 4, 5), dx(2, 4, 5);
+  random.fill(x);
+  random.fill(dy);
+  typename layer_type::activations kept;
+  const auto objective = [&] {
+    layer.forward(cpu{}, x, y, kept);
+    return test::weighted_sum(y, dy);
+  };
+  objective();
+  layer.backward(cpu{}, x, dy, dx, kept);
+  REQUIRE(test::gradient_error(x.data(), dx.data(), x.size(), objective) < test::gradient_budget);
+  test::require_parameter_gradients(layer, objective);
+}
+
+TEST_CASE("gated_mlp: with the identity gate and up are interchangeable", "[nn][property]") {
+  test::random_numbers random(62);
+  nn::gated_mlp<nn::identity> layer(4, {.hidden = 6});
+  test::randomise(layer, random);
+  tensor<float, 2> x(5, 4), y(5, 4), exchanged(5, 4);
+  random.fill(x);
+  nn::gated_mlp<nn::identity>::activations kept;
+  layer.forward(cpu{}, x, y, kept);
+  std::swap(layer.gate_proj.weight, layer.up_proj.weight);
+  layer.forward(cpu{}, x, exchanged, kept);
+  REQUIRE(test::same_bits(y, exchanged));
+}
+
+TEST_CASE("gated_mlp: float stays within twice the error of the scalar engine", "[nn][property]") {
+  test::random_numbers random(63);
+  for (const index_t hidden : {15, 64, 100}) {
+    nn::swiglu<> fast(24, {.hidden = hidden});
+    nn::swiglu<float, arch::scalar> plain(24, {.hidden = hidden});
+    nn::swiglu<double> exact(24, {.hidden = hidden});
+    test::randomise(fast, random);
+    test::copy_parameters(plain, fast);
+    test::copy_parameters(exact, fast);
+    tensor<float, 2> x(50, 24), dy(50, 24), y(50, 24), dx(50, 24), plain_y(50, 24), plain_dx(50, 24);
+    tensor<double, 2> exact_y(50, 24), exact_dx(50, 24);
+    random.fill(x);
+    random.fill(dy);
+    nn::swiglu<>::activations kept;
+    nn::swiglu<float, arch::scalar>::activations plain_kept;
+    nn::swiglu<double>::activations exact_kept;
+    fast.forward(cpu{}, x, y, kept);
+    fast.backward(cpu{}, x, dy, dx, kept);
+    plain.forward(cpu{}, x, plain_y, plain_kept);
+    plain.backward(cpu{}, x, dy, plain_dx, plain_kept);
+    exact.forward(cpu{}, test::widened(x), exact_y, exact_kept);
+    exact.backward(cpu{}, test::widened(x), test::widened(dy), exact_dx, exact_kept);
+    CAPTURE(hidden);
+    REQUIRE(test::worst_error(y, exact_y) <= test::error_budget(test::worst_error(plain_y, exact_y)));
+    REQUIRE(test::worst_error(dx, exact_dx) <= test::error_budget(test::worst_error(plain_dx, exact_dx)));
+  }
+}
+
+TEST_CASE("gated_mlp: the default width is 8/3 dim rounded up to 64", "[nn]") {
+  REQUIRE(nn::swiglu<>(256).hidden() == 704);
+  REQUIRE(nn::swiglu<>(24).hidden() == 64);
+  REQUIRE(nn::swiglu<>(24, {.hidden = 5}).hidden() == 5);
+}
+
+TEST_CASE("gated_mlp: wrong shapes and a backward without its forward are errors", "[nn][errors]") {
+  REQUIRE_THROWS_AS(nn::swiglu<>(0), precondition_error);
+  REQUIRE_THROWS_AS(nn::swiglu<>(-1), precondition_error);
+  REQUIRE_THROWS_AS(nn::swiglu<>(4, {.hidden = -1}), precondition_error);
+  nn::swiglu<> layer(4, {.hidden = 3});
+  nn::swiglu<>::activations kept;
+  tensor<float, 2> x(2, 4), y(2, 4), wrong(2, 3), few(1, 4);
+  REQUIRE_THROWS_AS(layer.forward(cpu{}, wrong, y, kept), precondition_error);
+  REQUIRE_THROWS_AS(layer.forward(cpu{}, x, wrong, kept), precondition_error);
+  REQUIRE_THROWS_AS(layer.forward(cpu{}, x, few, kept), precondition_error);
+  REQUIRE_THROWS_WITH(layer.backward(cpu{}, x, y, y, kept), ContainsSubstring("needs the activations of one forward"));
+  tensor<float, 2> out(2, 4), dx(2, 4);
+  layer.forward(cpu{}, x, out, kept);
+  REQUIRE_THROWS_AS(layer.backward(cpu{}, few, few, few.view(), kept), precondition_error);
+  REQUIRE_THROWS_AS(layer.backward(cpu{}, x, wrong, dx, kept), precondition_error);
+  layer.backward(cpu{}, x, y, dx, kept);
+  REQUIRE_THROWS_AS(layer.backward(cpu{}, x, y, dx, kept), precondition_error);  // the activations are spent
+}

@@ -63,6 +63,15 @@ TEST_CASE("pages: positions", "[position]") {
     REQUIRE(position_of_row_3 == 103);
   }
   {
+    const std::vector<std::int32_t> q_ids = {3, 4}, k_ids = {0, 1, 2, 3, 4};
+    // example-begin placed
+    const position::rotary<position::half_split> rotary{.rotary_dim = 64};
+    const position::placed at{rotary, position::token_ids{.ids = q_ids}, position::token_ids{.ids = k_ids}};
+    // attention::softmax{mask::causal{}, score::identity{}, at}
+    // example-end placed
+    REQUIRE(at.queries(1) == at.keys(4));
+  }
+  {
     // example-begin none
     const bool works = position::encodes<position::none>;  // false: nothing to do
     // example-end none

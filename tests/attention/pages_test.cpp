@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// The code of docs/reference/attention: what stands between example-begin and example-end is quoted there.
+#include <seqprim/attention/attention.hpp>
+#include <seqprim/attention/reference.hpp>
+#include <seqprim/mask/mask.hpp>
+#include <seqprim/position/position.hpp>
+#include <seqprim/score/score.hpp>
+
+#include <support/catch.hpp>
+#include <support/random.hpp>
+
+using namespace seqprim;
+
+namespace {
+// example-begin policy
+struct long_cache_policy {
+  template <class Isa>
+  static constexpr attention::tile_policy choose() noexcept {
+    return {.split_keys = 2048};
+  }
+};
+// example-end policy
+}  // namespace
+
+TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
+  test::random_numbers random(1);
+  const index_t len = 40;
+  tensor<float, 4> q(2, 4, len, 16), k(2, 2, len, 16), v(2, 2, len, 16), out(2, 4, len, 16);
+  tensor<float, 3> lse(2, 4, len);
+  random.fill(q);
+  random.fill(k);
+  random.fill(v);
+  const cpu executor{};
+  {
+    // example-begin softmax
+    const attention::softmax plain{};                // everybody sees everybody
+    const attention::softmax causal{mask::causal{}};
+    const attention::softmax capped{mask::causal_window(4096), score::soft_cap{.cap = 50}};
+    const attention::softmax rotary{mask::causal{}, score::identity{},
+                                    position::rotary<position::half_split>{.rotary_dim = 16}};
+    const auto t5 = attention::softmax{}.scaled(1.0f);  // another softmax scale than 1 / sqrt(head_dim)
+    // example-end softmax
+    attention::forward(executor, plain, q, k, v, out);
+    attention::forward(executor, causal, q, k, v, out);
+    attention::forward(executor, capped, q, k, v, out);
+    attention::forward(executor, rotary, q, k, v, out);
+    attention::forward(executor, t5, q, k, v, out);
+  }
+  {
+    // example-begin forward
+    const attention::softmax op{mask::causal{}};
+    attention::forward(executor, op, q, k, v, out, lse);  // lse may be left out
+    // example-end forward
+    tensor<float, 4> dout(2, 4, len, 16);
+    random.fill(dout);
+    // example-begin backward
+    tensor<float, 4> dq(2, 4, len, 16), dk(2, 2, len, 16), dv(2, 2, len, 16);
+    attention::backward(executor, op, q, k, v, out, lse, dout, dq, dk, dv);
+    // example-end backward
+    // example-begin reference
+    tensor<double, 4> exact(2, 4, len, 16);
+    tensor<double, 3> exact_lse(2, 4, len);
+    attention::reference::forward(op, q, k, v, exact, exact_lse);
+    // example-end reference
+    REQUIRE(out(1, 3, 20, 5) == Approx(exact(1, 3, 20, 5)).margin(1e-6));
+  }
+  {
+    tensor<float, 4> q_new(2, 4, 1, 16), k_new(2, 2, 1, 16), v_new(2, 2, 1, 16), out_new(2, 4, 1, 16);
+    tensor<bfloat16, 4> k_cache(2, 2, 64, 16), v_cache(2, 2, 64, 16);
+    index_t n_past = 0;
+    // example-begin decode
+    const attention::softmax op{mask::causal{.offset = n_past}, score::identity{},
+                                position::rotary<position::half_split>{.rotary_dim = 16}};
+    attention::append(executor, op, k_new, v_new, n_past, k_cache, v_cache);
+    const range filled{0, n_past + 1};
+    attention::decode(executor, op, q_new, k_cache.view().slice(2, filled), v_cache.view().slice(2, filled), out_new);
+    // example-end decode
+    attention::decode<arch::native_isa, long_cache_policy>(executor, op, q_new, k_cache.view().slice(2, filled),
+                                                           v_cache.view().slice(2, filled), out_new);
+  }
+  {
+    tensor<float, 4> part(2, 4, len, 16);
+    tensor<float, 3> part_lse(2, 4, len);
+    // example-begin merge
+    attention::forward(executor, attention::softmax{mask::key_range{0, 25}}, q, k, v, out, lse);
+    attention::forward(executor, attention::softmax{mask::key_range{25, len}}, q, k, v, part, part_lse);
+    attention::merge(executor, out, lse, part, part_lse);  // (out, lse) now covers all keys
+    // example-end merge
+    tensor<double, 4> exact(2, 4, len, 16);
+    tensor<double, 3> exact_lse(2, 4, len);
+    attention::reference::forward(attention::softmax{}, q, k, v, exact, exact_lse);
+    REQUIRE(out(1, 3, 20, 5) == Approx(exact(1, 3, 20, 5)).margin(1e-6));
+  }
+}

@@ -10,14 +10,16 @@
 
 namespace seqprim::test {
 
-/// Largest |a - b| / max(1, |b|) over two tensors of one shape; infinite when one is NaN where the other is not, or when the
+/// Largest |a - b| / max(1, |b|) over two dense tensors or views of one shape; infinite when one is NaN where the other is not, or when the
 /// sizes differ.
-template <class A, class B> double worst_error(const A& actual, const B& expected) {
+template <class A, class B> double worst_error(const A& first, const B& second) {
+  const auto actual = as_view(first);
+  const auto expected = as_view(second);
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  if (actual.size() != expected.size()) return infinity;
+  if (actual.size() != expected.size() || !actual.contiguous() || !expected.contiguous()) return infinity;
   double worst = 0;
   for (index_t i = 0; i < actual.size(); ++i) {
-    const auto a = static_cast<double>(actual.data()[i]), b = static_cast<double>(expected.data()[i]);
+    const auto a = static_cast<double>(actual.data[i]), b = static_cast<double>(expected.data[i]);
     if (std::isnan(a) && std::isnan(b)) continue;
     const double error = std::abs(a - b) / std::max(1.0, std::abs(b));
     worst = std::isnan(error) ? infinity : std::max(worst, error);

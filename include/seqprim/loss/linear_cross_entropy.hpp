@@ -91,7 +91,8 @@ void add_columns(const cpu& executor, const tensor_view<T, 2>& x, const tensor_v
 /// Edge     as cross_entropy. dx of an ignored row is 0.
 /// Errors   precondition_error before anything is written, as cross_entropy. reduction::none is refused: the gradient needs
 ///          one number to flow from; weights of rows are the way to differ between them.
-/// Repeat   same bits for any number of threads, and for any chunk of more than 4 rows.
+/// Repeat   same bits for any number of threads, and for any chunks as long as none (the last included) has fewer than five
+///          rows that count; arch::matmul sums products of so few rows in another order.
 /// Cost     2 n dim vocab flop, and 4 n dim vocab for the gradients, n the rows that count; memory chunk_numbers logits.
 /// Source   spec layers-losses 9.2; golden layers/linear_cross_entropy_*.  Page docs/reference/loss/linear_cross_entropy.md
 template <class Isa = arch::native_isa, class Selector = default_linear_cross_entropy_policy, viewable<2> X,

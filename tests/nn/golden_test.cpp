@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers.hpp"
+#include <seqprim/loss/cross_entropy.hpp>
+#include <seqprim/mask/full.hpp>
+#include <seqprim/nn/nn.hpp>
+#include <seqprim/score/soft_cap.hpp>
+
+#include <support/golden.hpp>
+
+using namespace seqprim;
+
+namespace {
+
+constexpr double value_budget = 2e-5, gradient_golden_budget = 1e-4;  // README of the family
+
+template <class P> void set(P& parameter, const golden& g, const std::string& name) {
+  g.file.copy_to(name, parameter.value.view());
+}
+template <class P> void require_gradient(const P& parameter, const golden& g, const std::string& name) {
+  CAPTURE(name);
+  REQUIRE(test::worst_error(parameter.grad, g.load<float, P::rank>(name)) < gradient_golden_budget);
+}
+
+/// [..., n] tensors of the files as rows.
+tensor<float, 2> rows(const golden& g, const std::string& name) {
+  const auto& shape = g.file.shape(name);
+  index_t count = 1;
+  for (std::size_t axis = 0; axis + 1 < shape.size(); ++axis) count *= shape[axis];
+  tensor<float, 2> result(count, shape.back());
+  const auto bytes = g.file.bytes(name);
+  std::copy(bytes.begin(), bytes.end(), reinterpret_cast<std::byte*>(result.data()));
+  return result;
+}
+tensor<float, 2> like(const tensor<float, 2>& x) { return tensor<float, 2>(x.extent(0), x.extent(1)); }
+
+}  // namespace
+
+TEST_CASE("embedding: golden values", "[nn][golden]") {
+  for (const golden& g : {golden("layers", "embedding_0"), golden("layers", "embedding_2")}) {
+    CAPTURE(g.file.source());
+    const auto ids = g.load<std::int64_t, 2>("ids");
+    const auto& shape = g.file.shape("weight");
+    nn::embedding<> layer(shape[0], shape[1], {.scale = g.params.at("scale")});
+    set(layer.weight, g, "weight");
+    tensor<float, 3> out(ids.extent(0), ids.extent(1), shape[1]);
+    nn::embedding<>::activations kept;
+    layer.forward(cpu{}, ids, out);
+    layer.backward(cpu{}, ids, g.load<float, 3>("dout"), kept);
+    REQUIRE(test::worst_error(out, g.load<float, 3>("out")) < value_budget);
+    require_gradient(layer.weight, g, "dweight");
+  }
+}
+
+TEST_CASE("linear: golden values", "[nn][golden]") {
+  for (const golden& g : {golden("layers", "linear_0"), golden("layers", "linear_1")}) {
+    CAPTURE(g.file.source());
+    const auto x = g.load<float, 3>("x"), dout = g.load<float, 3>("dout");
+    const bool bias = g.params.at("bias");
+    nn::linear<> layer(x.extent(2), dout.extent(2), {.bias = bias});
+    set(layer.weight, g, "weight");
+    if (bias) set(layer.bias, g, "bias");
+    tensor<float, 3> out(dout.extent(0), dout.extent(1), dout.extent(2)), dx(x.extent(0), x.extent(1), x.extent(2));
+    nn::linear<>::activations kept;
+    layer.forward(cpu{}, x, out);
+    layer.backward(cpu{}, x, dout, dx, kept);
+    REQUIRE(test::worst_error(out, g.load<float, 3>("out")) < value_budget);
+    REQUIRE(test::worst_error(dx, g.load<float, 3>("dx")) < gradient_golden_budget);
+    require_gradient(layer.weight, g, "dweight");
+    if (bias) require_gradient(layer.bias, g, "dbias");
+  }
+}
+
+TEST_CASE("decoder parts: golden values of a tied head", "[nn][golden]") {
+  for (const golden& g : {golden("layers", "tied_head_0"), golden("layers", "tied_head_2")}) {
+    CAPTURE(g.file.source());
+    const auto ids = g.load<std::int64_t, 2>("ids"), labels = g.load<std::int64_t, 2>("labels");
+    const index_t batch = ids.extent(0), len = ids.extent(1);
+    const auto& shape = g.file.shape("weight");
+    const index_t vocab = shape[0], dim = shape[1];
+    nn::embedding<> embed(vocab, dim, {.scale = g.params.at("scale")});
+    set(embed.weight, g, "weight");
+    nn::srms_norm<> norm(dim, {.eps = g.params.at("eps")});
+    tensor<float, 3> x(batch, len, dim), hidden(batch, len, dim), dx(batch, len, dim);
+    tensor<float, 2> logits(batch * len, vocab), dlogits(batch * len, vocab);
+    nn::embedding<>::activations embed_kept;
+    nn::srms_norm<>::activations norm_kept;
+    const tensor_view<float, 2> flat(hidden.data(), batch * len, dim), flat_dx(dx.data(), batch * len, dim);
+    embed.forward(cpu{}, ids, x);
+    norm.forward(cpu{}, x, hidden, norm_kept);
+    arch::matmul(cpu{}, flat, embed.weight.value.view().transposed(0, 1), logits);
+    const auto result =
+        loss::cross_entropy(cpu{}, {}, logits, tensor_view<const std::int64_t, 1>(labels.data(), batch * len), dlogits);
+    arch::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, embed.weight.grad, arch::store::accumulate);
+    arch::matmul(cpu{}, dlogits, embed.weight.value, flat_dx);
+    norm.backward(cpu{}, x, dx, dx.view(), norm_kept);
+    embed.backward(cpu{}, ids, dx, embed_kept);
+    REQUIRE(result.loss == Approx(g.load<float, 1>("loss")(0)).epsilon(value_budget));
+    REQUIRE(test::worst_error(logits, rows(g, "logits")) < value_budget);
+    require_gradient(embed.weight, g, "dweight");
+  }
+}
+
+TEST_CASE("rms_norm: golden values", "[nn][golden]") {
+  for (const golden& g :
+       {golden("layers", "rmsnorm_0"), golden("layers", "rmsnorm_1"), golden("layers", "rmsnorm_3")}) {
+    CAPTURE(g.file.source());
+    const auto x = rows(g, "x"), dout = rows(g, "dout");
+    nn::rms_norm<> layer(x.extent(1), {.eps = g.params.at("eps"), .offset = g.params.at("weight_offset")});
+    set(layer.weight, g, "weight");
+    auto out = like(x), dx = like(x);
+    nn::rms_norm<>::activations kept;
+    layer.forward(cpu{}, x, out, kept);
+    layer.backward(cpu{}, x, dout, dx, kept);
+    REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
+    REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
+    require_gradient(layer.weight, g, "dweight");
+  }
+}
+
+TEST_CASE("srms_norm: golden values", "[nn][golden]") {
+  for (const golden& g :
+       {golden("layers", "srmsnorm_0"), golden("layers", "srmsnorm_1"), golden("layers", "srmsnorm_3")}) {
+    CAPTURE(g.file.source());
+    const auto x = rows(g, "x");
+    nn::srms_norm<> layer(x.extent(1), {.eps = g.params.at("eps")});
+    auto out = like(x), dx = like(x);
+    nn::srms_norm<>::activations kept;
+    layer.forward(cpu{}, x, out, kept);
+    layer.backward(cpu{}, x, rows(g, "dout"), dx, kept);
+    REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
+    REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
+  }
+}
+
+TEST_CASE("rms_norm: golden values of the fused addition", "[nn][golden]") {
+  for (const golden& g : {golden("layers", "add_rmsnorm_0"), golden("layers", "add_rmsnorm_2")}) {
+    CAPTURE(g.file.source());
+    const auto x = rows(g, "x");
+    nn::rms_norm<> layer(x.extent(1), {.eps = g.params.at("eps")});
+    set(layer.weight, g, "weight");
+    auto sum = like(x), out = like(x), dx = rows(g, "dsum");
+    nn::rms_norm<>::activations kept;
+    layer.forward_add(cpu{}, x, rows(g, "residual"), sum, out, kept);
+    layer.backward(cpu{}, sum, rows(g, "dout"), dx, kept, arch::store::accumulate);
+    REQUIRE(test::worst_error(sum, rows(g, "sum")) < value_budget);
+    REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
+    REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
+    REQUIRE(test::worst_error(dx, rows(g, "dresidual")) < gradient_golden_budget);
+    require_gradient(layer.weight, g, "dweight");
+  }
+}
+
+TEST_CASE("activation: golden values", "[nn][golden]") {
+  const golden g("layers", "activations_0");
+  const auto x = rows(g, "x");
+  auto y = like(x), dy = like(x), ones = like(x);
+  ones.fill(1.0f);
+  std::size_t checked = 0;
+  const auto check = [&]<class Activation>(Activation, const std::string& name) {
+    CAPTURE(name);
+    nn::activate<Activation>(cpu{}, x, y);
+    nn::activate_backward<Activation>(cpu{}, x, ones, dy);
+    REQUIRE(test::worst_error(y, rows(g, "y_" + name)) < value_budget);
+    REQUIRE(test::worst_error(dy, rows(g, "dy_" + name)) < gradient_golden_budget);
+    ++checked;
+  };
+  check(nn::identity{}, "identity");
+  check(nn::relu{}, "relu");
+  check(nn::relu2{}, "relu2");
+  check(nn::gelu_erf{}, "gelu_erf");
+  check(nn::gelu_tanh{}, "gelu_tanh");
+  check(nn::gelu_quick{}, "gelu_quick");
+  check(nn::silu{}, "silu");
+  check(nn::sigmoid{}, "sigmoid");
+  check(nn::tanh{}, "tanh");
+  check(nn::softplus{}, "softplus");
+  REQUIRE(g.params.at("names").size() == checked);
+}
+
+TEST_CASE("gated_mlp: golden values", "[nn][golden]") {
+  const golden g("layers", "glu_silu_0");
+  const auto x = rows(g, "x");
+  nn::swiglu<> layer(x.extent(1), {.hidden = g.file.shape("w_gate")[0]});
+  set(layer.gate_proj.weight, g, "w_gate");
+  set(layer.up_proj.weight, g, "w_up");
+  set(layer.down_proj.weight, g, "w_down");
+  auto out = like(x), dx = like(x);
+  nn::swiglu<>::activations kept;
+  layer.forward(cpu{}, x, out, kept);
+  layer.backward(cpu{}, x, rows(g, "dout"), dx, kept);
+  REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
+  REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
+  require_gradient(layer.gate_proj.weight, g, "dw_gate");
+  require_gradient(layer.up_proj.weight, g, "dw_up");
+  require_gradient(layer.down_proj.weight, g, "dw_down");
+}
+
+namespace {
+
+template <class Mixer> void require_attention_block(const golden& g, typename Mixer::config options) {
+  CAPTURE(g.file.source());
+  options.heads = g.params.at("heads");
+  options.kv_heads = g.params.at("kv_heads");
+  options.head_dim = g.params.at("head_dim");
+  options.qkv_bias = g.file.contains("b_q");
+  options.qk_norm = g.file.contains("q_norm");
+  options.qk_norm_eps = g.params.at("qk_norm_eps");
+  const auto x = g.load<float, 3>("x");
+  Mixer mixer(x.extent(2), options);
+  const auto each = [&](const auto& act) {
+    act(mixer.q_proj.weight, "w_q");
+    act(mixer.k_proj.weight, "w_k");
+    act(mixer.v_proj.weight, "w_v");
+    act(mixer.o_proj.weight, "w_o");
+    if (options.qkv_bias) {
+      act(mixer.q_proj.bias, "b_q");
+      act(mixer.k_proj.bias, "b_k");
+      act(mixer.v_proj.bias, "b_v");
+    }
+    if (options.qk_norm) {
+      act(mixer.q_norm.weight, "q_norm");
+      act(mixer.k_norm.weight, "k_norm");
+    }
+  };
+  each([&](auto& p, const std::string& name) { set(p, g, name); });
+  tensor<float, 3> out(x.extent(0), x.extent(1), x.extent(2)), dx(x.extent(0), x.extent(1), x.extent(2));
+  typename Mixer::activations kept;
+  mixer.forward(cpu{}, x, out, kept);
+  mixer.backward(cpu{}, x, g.load<float, 3>("dout"), dx, kept);
+  REQUIRE(test::worst_error(out, g.load<float, 3>("out")) < value_budget);
+  REQUIRE(test::worst_error(dx, g.load<float, 3>("dx")) < gradient_golden_budget);
+  each([&](auto& p, const std::string& name) { require_gradient(p, g, "d" + name); });
+}
+
+}  // namespace
+
+TEST_CASE("attention_mixer: golden values", "[nn][golden]") {
+  const auto rotary = [](double theta) {
+    nn::attention_mixer<>::config options;
+    options.encoding = {.rotary_dim = 0, .theta = theta};
+    return options;
+  };
+  require_attention_block<nn::attention_mixer<>>(golden("layers", "attention_block_0"), rotary(1e4));
+  require_attention_block<nn::attention_mixer<>>(golden("layers", "attention_block_1"), rotary(1e6));
+  require_attention_block<nn::attention_mixer<>>(golden("layers", "attention_block_5"), rotary(5e5));
+  const golden capped("layers", "attention_block_2");
+  require_attention_block<nn::attention_mixer<mask::full, score::soft_cap, position::none>>(
+      capped, {.score = {.cap = capped.params.at("softcap")}});
+}
+
+TEST_CASE("decoder: golden values of a whole small Llama, with every gradient", "[nn][golden]") {
+  const golden g("layers", "tiny_llama_0");
+  using model = nn::decoder<nn::block<nn::attention_mixer<>, nn::swiglu<>, nn::rms_norm<>>>;
+  model::config options{.vocab = g.params.at("vocab_size"),
+                        .dim = g.params.at("hidden_size"),
+                        .layers = g.params.at("num_hidden_layers"),
+                        .tied_head = g.params.at("tie_word_embeddings")};
+  options.block.mixer.heads = g.params.at("num_attention_heads");
+  options.block.mixer.kv_heads = g.params.at("num_key_value_heads");
+  options.block.mixer.head_dim = g.params.at("head_dim");
+  options.block.mixer.encoding.theta = g.params.at("rope_theta");
+  options.block.mlp.hidden = g.params.at("intermediate_size");
+  options.block.norm.eps = g.params.at("rms_norm_eps");
+  model m(options);
+  m.visit_parameters([&](const std::string& name, auto& p) { set(p, g, name); });
+
+  const auto ids = g.load<std::int64_t, 2>("input_ids");
+  const index_t batch = ids.extent(0), len = ids.extent(1), vocab = m.vocab();
+  model::activations kept;
+  const auto hidden = m.forward(cpu{}, ids, kept);
+  tensor<float, 2> logits(batch * len, vocab), dlogits(batch * len, vocab);
+  m.logits(cpu{}, hidden, logits);
+  REQUIRE(test::worst_error(logits, rows(g, "logits")) < value_budget);
+  for (index_t l = 0; l < m.layers(); ++l)
+    REQUIRE(test::worst_error(kept.streams[static_cast<std::size_t>(l + 1)].view(batch * len, m.dim()),
+                              rows(g, "hidden." + std::to_string(l))) < value_budget);
+
+  tensor<index_t, 1> labels(batch * len);
+  for (index_t b = 0; b < batch; ++b)
+    for (index_t t = 0; t < len; ++t) labels(b * len + t) = t + 1 < len ? ids(b, t + 1) : -100;
+  const auto result = loss::cross_entropy(cpu{}, {}, logits, labels, dlogits);
+  REQUIRE(result.loss == Approx(g.load<float, 1>("loss")(0)).epsilon(value_budget));
+  tensor<float, 3> dhidden(batch, len, m.dim());
+  const tensor_view<float, 2> flat(hidden.data, batch * len, m.dim()), dflat(dhidden.data(), batch * len, m.dim());
+  nn::linear<>::activations head_kept;
+  m.head.backward(cpu{}, flat, dlogits, dflat, head_kept);
+  m.backward(cpu{}, ids, dhidden, kept);
+  m.visit_parameters([&](const std::string& name, const auto& p) { require_gradient(p, g, "grad." + name); });
+}
+
+TEST_CASE("adamw: golden trajectories", "[nn][golden]") {
+  for (const golden& g : {golden("layers", "adamw_0"), golden("layers", "adamw_2"), golden("layers", "adamw_4"),
+                          golden("layers", "adam_l2_1")}) {
+    CAPTURE(g.file.source());
+    const auto start = g.load<float, 1>("param0");
+    const auto grads = g.load<float, 2>("grads"), params = g.load<float, 2>("params");
+    const index_t n = start.size();
+    nn::linear<> layer(n, 1);
+    std::copy(start.begin(), start.end(), layer.weight.value.begin());
+    const bool inside = g.file.metadata("case").starts_with("adam_l2");
+    nn::adamw<> optimiser(layer, {.beta1 = g.params.at("beta1"),
+                                  .beta2 = g.params.at("beta2"),
+                                  .eps = g.params.at("eps"),
+                                  .weight_decay = g.params.at("weight_decay"),
+                                  .decay = inside ? nn::decay::l2 : nn::decay::decoupled});
+    for (index_t step = 0; step < grads.extent(0); ++step) {
+      std::copy(&grads(step, 0), &grads(step, 0) + n, layer.weight.grad.begin());
+      double factor = 1;
+      if (!g.params.at("clip_norm").is_null()) {
+        const auto norm = nn::measure_gradients(cpu{}, layer, g.params.at("clip_norm"));
+        REQUIRE(norm.norm == Approx(g.load<float, 1>("grad_norms")(step)).epsilon(1e-5));
+        factor = norm.factor;
+      }
+      optimiser.step(cpu{}, layer, g.params.at("lr"), factor);
+      for (index_t i = 0; i < n; ++i)
+        REQUIRE(layer.weight.value(0, i) == Approx(params(step, i)).margin(1e-6).epsilon(value_budget));
+    }
+    optimiser.visit_state([&](const std::string& name, const auto& view) {
+      const auto expected = g.load<float, 1>(name == "weight.exp_avg" ? "exp_avg" : "exp_avg_sq");
+      for (index_t i = 0; i < n; ++i) REQUIRE(view(i) == Approx(expected(i)).epsilon(value_budget).margin(1e-9));
+    });
+  }
+}
+
+namespace {
+
+/// The gradients g0, g1, ... of a file as parameters.
+struct gradient_list {
+  using value_type = float;
+  std::vector<nn::parameter<float, 2>> all;
+  explicit gradient_list(const golden& g) {
+    for (int i = 0; g.file.contains("g" + std::to_string(i)); ++i) {
+      const auto values = rows(g, "g" + std::to_string(i));
+      all.emplace_back(nn::role::projection, values.extent(0), values.extent(1));
+      all.back().grad = values;
+    }
+  }
+  template <class Visit> void visit_parameters(Visit&& visit) {
+    for (auto& p : all) visit(std::string("g"), p);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("clip: golden values", "[nn][golden]") {
+  for (const golden& g : {golden("layers", "clip_grad_norm_0"), golden("layers", "clip_grad_norm_1")}) {
+    CAPTURE(g.file.source());
+    gradient_list list(g);
+    REQUIRE(list.all.size() >= 2);
+    const auto result = nn::clip_gradients(cpu{}, list, g.params.at("max_norm"));
+    REQUIRE(result.norm == Approx(g.load<float, 1>("total_norm")(0)).epsilon(1e-6));
+    for (std::size_t i = 0; i < list.all.size(); ++i)
+      REQUIRE(test::worst_error(list.all[i].grad, rows(g, "out" + std::to_string(i))) < value_budget);
+  }
+}
+
+TEST_CASE("schedule: golden values", "[nn][golden]") {
+  for (const golden& g : {golden("layers", "lr_schedules_0"), golden("layers", "lr_schedules_2")}) {
+    CAPTURE(g.file.source());
+    const double base = g.params.at("base_lr"), low = g.params.at("min_ratio"), from = g.params.at("warmup_init");
+    const index_t warmup = g.params.at("warmup"), total = g.params.at("total");
+    const auto check = [&](const char* name, const auto& schedule) {
+      CAPTURE(name);
+      schedule.validate();
+      const auto expected = g.load<float, 1>(name);
+      for (index_t step = 0; step < expected.size(); ++step)
+        REQUIRE(schedule(step) == Approx(expected(step)).epsilon(1e-6).margin(1e-9 * base));
+    };
+    const nn::cosine_schedule open{.base = base, .warmup = warmup, .total = total, .clamped = false};
+    auto open_min = open, clamped = open, warm = open;
+    open_min.min_ratio = clamped.min_ratio = warm.min_ratio = low;
+    clamped.clamped = warm.clamped = true;
+    warm.warmup_from = from;
+    check("linear", nn::linear_schedule{.base = base, .warmup = warmup, .total = total});
+    check("cosine", open);
+    check("cosine_min", open_min);
+    check("cosine_min_clamped", clamped);
+    check("cosine_warmup_init", warm);
+    check("inverse_sqrt", nn::inverse_sqrt_schedule{.base = base, .warmup = warmup});
+    check("warmup_stable_decay", nn::warmup_stable_decay_schedule{.base = base,
+                                                                  .warmup = warmup,
+                                                                  .total = total,
+                                                                  .min_ratio = low,
+                                                                  .decay_start = g.params.at("wsd_decay_start")});
+  }
+}

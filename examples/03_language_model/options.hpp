@@ -22,7 +22,7 @@ struct options {
   bool resume = false;
 
   index_t dim = 192, layers = 4, heads = 6, kv_heads = 0, context = 256;
-  index_t batch = 16, steps = 500, warmup = 25, evaluate_every = 100, stop_after = 0;
+  index_t batch = 16, steps = 500, warmup = 25, evaluate_every = 50, stop_after = 0;
   double learning_rate = 3e-3, weight_decay = 0.1, clip = 1.0;
   index_t seed = 1, threads = 0;
 
@@ -61,7 +61,7 @@ Training
   --warmup N            steps of linear warm-up (25)
   --weight-decay X      of AdamW, on matrices (0.1)
   --clip X              largest global norm of the gradient (1.0)
-  --evaluate-every N    steps between tests on held-out text and saves (100)
+  --evaluate-every N    steps between tests on held-out text and saves (50)
   --stop-after N        save and stop after step N as if Ctrl-C were pressed; the schedule still ends at --steps
   --threads N           threads (all cores); never changes a result
   --seed N              of the initial weights, the batches and the writing (1)

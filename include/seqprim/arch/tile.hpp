@@ -103,7 +103,7 @@ void multiply(index_t rows, index_t columns, index_t depth, const T* a, index_t 
   }
   for (; j < columns; j += lanes) {
     detail::multiply_columns<Isa, T, Start, 1>(rows, depth, a, a_row, a_depth, b + j, b_depth, c + j, c_row,
-                                               factor + j);
+                                               Start == start::rescale ? factor + j : nullptr);
   }
 }
 

@@ -152,6 +152,9 @@ TEST_CASE("sample: working memory of the caller gives the same tokens, and is en
   REQUIRE_THROWS_WITH(sample(executor, chain, b.logits, tokens, b.status, 42, b.requests, b.steps,
                              larger.view().slice(0, {8, larger.size()})),
                       ContainsSubstring("aligned to 64 bytes"));
+  const tensor_view<std::byte, 1> logits_as_memory(reinterpret_cast<std::byte*>(b.logits.data()), workspace.size());
+  REQUIRE_THROWS_WITH(sample(executor, chain, b.logits, tokens, b.status, 42, b.requests, b.steps, logits_as_memory),
+                      ContainsSubstring("workspace may overlap neither an input nor an output"));
 }
 
 TEST_CASE("sample: refuses shapes that disagree, an empty vocabulary, overlap and bad parameters, and writes nothing",

@@ -12,6 +12,7 @@ namespace seqprim {
 ///
 /// From float: round to nearest, ties to even; magnitudes >= 65520 become infinity, those <= 2^-25 zero;
 /// subnormals are exact; a NaN stays a NaN (made quiet, upper payload bits kept). To float: exact.
+/// Page: docs/reference/core/numbers.md
 struct half {
   std::uint16_t bits = 0;
 

@@ -156,6 +156,9 @@ void sample(const cpu& executor, const Chain& chain, const Logits& logits, Token
   const index_t bytes = detail::row_bytes<Chain>(vocab);
   const index_t slots = min<index_t>(thread_count(executor), max<index_t>(rows, 1));
   detail::expect_workspace("sampling::sample", workspace, slots * bytes);
+  SEQPRIM_EXPECTS(!may_overlap(workspace, x) && !may_overlap(workspace, out) && !may_overlap(workspace, out_status) &&
+                      !may_overlap(workspace, request) && !may_overlap(workspace, step),
+                  "sampling::sample: workspace may overlap neither an input nor an output");
 
   parallel_for(executor, rows, [&](index_t i, int thread) {
     const auto stages = sampling::bind(chain, i);

@@ -81,8 +81,9 @@ TEST_CASE("gated_mlp: wrong shapes and a backward without its forward are errors
   REQUIRE_THROWS_AS(layer.forward(cpu{}, wrong, y, kept), precondition_error);
   REQUIRE_THROWS_AS(layer.forward(cpu{}, x, wrong, kept), precondition_error);
   REQUIRE_THROWS_AS(layer.forward(cpu{}, x, few, kept), precondition_error);
-  REQUIRE_THROWS_WITH(layer.backward(cpu{}, x, y, y, kept), ContainsSubstring("needs the activations of one forward"));
   tensor<float, 2> out(2, 4), dx(2, 4);
+  REQUIRE_THROWS_WITH(layer.backward(cpu{}, x, y, dx, kept), ContainsSubstring("needs the activations of one forward"));
+  REQUIRE_THROWS_WITH(layer.backward(cpu{}, x, y, y.view(), kept), ContainsSubstring("dx overlaps x or dy"));
   layer.forward(cpu{}, x, out, kept);
   REQUIRE_THROWS_AS(layer.backward(cpu{}, few, few, few.view(), kept), precondition_error);
   REQUIRE_THROWS_AS(layer.backward(cpu{}, x, wrong, dx, kept), precondition_error);

@@ -53,7 +53,7 @@ template <class Score> struct shifted_score {
   }
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept
       requires(score::depends_on_batch_or_head<Score>) {
-    const auto bound = score.bind(batch, head);
+    auto bound = score.bind(batch, head);
     return shifted_score<decltype(bound)>{bound, start};
   }
   constexpr void validate() const { score::validate(score); }

@@ -32,7 +32,7 @@ __device__ __forceinline__ float warp_max(float x) {
 /// owns the value channels lane, lane + 32, ... `Chunks` of them. Tiles that the mask calls empty for the rows of the block
 /// are skipped by all its warps.
 template <int Chunks, class Mask, class Score, class Q, class K, class V, class Out>
-__global__ void __launch_bounds__(warp_lanes* rows_per_block)
+__global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
     forward_kernel(const Mask op_mask, const Score op_score, const float scale, const index_t group,
                    const tensor_view<const Q, 4> q, const tensor_view<const K, 4> k, const tensor_view<const V, 4> v,
                    const tensor_view<Out, 4> out, const tensor_view<float, 3> lse) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/matmul.hpp>
 #include <seqprim/nn/detail/rows.hpp>
 #include <seqprim/nn/parameter.hpp>
 

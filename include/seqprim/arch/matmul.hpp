@@ -30,8 +30,15 @@ void pack_rows(const tensor_view<X, 2>& a, range rows, range depth, T* out) noex
   constexpr int block = block_rows<Isa>;
   for (index_t i = rows.begin; i < rows.end; i += block) {
     const index_t live = min<index_t>(block, rows.end - i);
-    for (index_t k = depth.begin; k < depth.end; ++k) {
-      const X* from = a.data + i * a.strides[0] + k * a.strides[1];
+    const X* from = a.data + i * a.strides[0] + depth.begin * a.strides[1];
+    if constexpr (std::is_same_v<std::remove_const_t<X>, T>) {
+      if (live == block && a.strides[0] == 1) {  // columns of a lie well: whole strips, copied at once
+        for (index_t k = depth.begin; k < depth.end; ++k, out += block, from += a.strides[1])
+          __builtin_memcpy(out, from, block * sizeof(T));
+        continue;
+      }
+    }
+    for (index_t k = depth.begin; k < depth.end; ++k, from += a.strides[1]) {
       for (index_t r = 0; r < live; ++r) out[r] = static_cast<T>(from[r * a.strides[0]]);
       out += live;
     }

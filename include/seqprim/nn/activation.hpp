@@ -168,9 +168,19 @@ template <class A> concept activation = requires(float x) {
   { A::template derivative<arch::simd<arch::scalar, float>>(x) } -> std::same_as<float>;
 };
 
+/// Named requirement of what takes an activation.
+template <class A> consteval bool require_activation() {
+  static_assert(
+      activation<A>,
+      "seqprim: an activation needs static 'value<V>(x)' and 'derivative<V>(x)' on registers of an arch::simd "
+      "bundle V. See docs/reference/nn/activation.md");
+  return true;
+}
+
 /// y = activation(x), element by element. y may be x.
-template <activation Activation, class Isa = arch::native_isa, row_viewable X, row_viewable Y>
+template <class Activation, class Isa = arch::native_isa, row_viewable X, row_viewable Y>
 void activate(const cpu& executor, const X& input, Y&& output) {
+  static_assert(require_activation<Activation>());
   using v = arch::simd<Isa, element_of<X>>;
   const auto x = detail::rows_of("nn::activate: x", input);
   const auto y = detail::rows_of("nn::activate: y", output);
@@ -186,8 +196,9 @@ void activate(const cpu& executor, const X& input, Y&& output) {
 }
 
 /// dx = dy * activation'(x), element by element. dx may be dy.
-template <activation Activation, class Isa = arch::native_isa, row_viewable X, row_viewable Dy, row_viewable Dx>
+template <class Activation, class Isa = arch::native_isa, row_viewable X, row_viewable Dy, row_viewable Dx>
 void activate_backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient) {
+  static_assert(require_activation<Activation>());
   using v = arch::simd<Isa, element_of<X>>;
   const auto x = detail::rows_of("nn::activate: x", input);
   const auto dy = detail::rows_of("nn::activate: dy", output_gradient);

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -47,7 +48,7 @@ struct matrices_decay {
 /// Repeat  same bits for any number of threads.
 /// Cost    reads w, g, m, v and writes w, m, v once. No allocation after the first step.
 /// Source  spec layers-losses 10; golden layers/adamw_*, adam_l2_1.  Page docs/reference/nn/adamw.md
-template <real T = float, class Isa = arch::native_isa> class adamw {
+template <class T = float, class Isa = arch::native_isa> class adamw {
  public:
   /// The state that belongs to one parameter.
   struct moments {
@@ -58,6 +59,8 @@ template <real T = float, class Isa = arch::native_isa> class adamw {
 
   template <class Layer, class Decays = matrices_decay>
   explicit adamw(const Layer& layer, const adamw_options& options = {}, const Decays& decays = {}) : options_(options) {
+    static_assert(std::is_same_v<typename Layer::value_type, T>,
+                  "seqprim: adamw<T> trains layers that compute in T. See docs/reference/nn/adamw.md");
     constexpr const char* page = ". See docs/reference/nn/adamw.md";
     SEQPRIM_EXPECTS(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1,
                     "nn::adamw: beta1 (", options.beta1, ") and beta2 (", options.beta2, ") must be in [0, 1)", page);
@@ -84,6 +87,8 @@ template <real T = float, class Isa = arch::native_isa> class adamw {
 
   /// One step with this learning rate; gradients count gradient_factor times.
   template <class Layer> void step(const cpu& executor, Layer& layer, double rate, double gradient_factor = 1) {
+    static_assert(std::is_same_v<typename Layer::value_type, T>,
+                  "seqprim: adamw<T> trains layers that compute in T. See docs/reference/nn/adamw.md");
     constexpr const char* page = ". See docs/reference/nn/adamw.md";
     executor.validate();
     SEQPRIM_EXPECTS(std::isfinite(rate), "nn::adamw: rate must be finite", page);

@@ -35,7 +35,7 @@ namespace seqprim::nn {
 ///          Backward overwrites what forward kept: call it once for each forward.
 /// Source   spec layers-losses 1.6; golden layers/attention_block_*.  Page docs/reference/nn/attention_mixer.md
 template <class Mask = mask::causal, class Score = score::identity,
-          class Encoding = position::rotary<position::half_split>, real T = float, class Isa = arch::native_isa>
+          class Encoding = position::rotary<position::half_split>, class T = float, class Isa = arch::native_isa>
 class attention_mixer {
  public:
   using value_type = T;

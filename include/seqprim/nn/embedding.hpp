@@ -19,7 +19,7 @@ template <class X> concept id_viewable = viewable<X, 2> && std::integral<element
 /// Repeat   same bits for any number of threads: the gradient of a row of `weight` is summed in the order of its tokens.
 /// Cost     rows * dim loads and stores each way; backward also groups the tokens by id, O(vocab + rows).
 /// Source   spec layers-losses 1.1; golden layers/embedding_*, tied_head_*.  Page docs/reference/nn/embedding.md
-template <real T = float, class Isa = arch::native_isa> class embedding {
+template <class T = float, class Isa = arch::native_isa> class embedding {
  public:
   using value_type = T;
   using isa = Isa;

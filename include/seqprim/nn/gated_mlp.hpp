@@ -17,7 +17,9 @@ namespace seqprim::nn {
 /// Cost     6 rows dim hidden flop forward, twice that backward. Keeps three [rows, hidden] buffers; backward overwrites
 ///          them: call it once for each forward.
 /// Source   spec layers-losses 1.5; golden layers/glu_*.  Page docs/reference/nn/gated_mlp.md
-template <activation Activation, real T = float, class Isa = arch::native_isa> class gated_mlp {
+template <class Activation, class T = float, class Isa = arch::native_isa> class gated_mlp {
+  static_assert(require_activation<Activation>());
+
  public:
   using value_type = T;
   using isa = Isa;
@@ -114,7 +116,7 @@ template <activation Activation, real T = float, class Isa = arch::native_isa> c
   }
 };
 
-template <real T = float, class Isa = arch::native_isa> using swiglu = gated_mlp<silu, T, Isa>;
-template <real T = float, class Isa = arch::native_isa> using geglu = gated_mlp<gelu_tanh, T, Isa>;
+template <class T = float, class Isa = arch::native_isa> using swiglu = gated_mlp<silu, T, Isa>;
+template <class T = float, class Isa = arch::native_isa> using geglu = gated_mlp<gelu_tanh, T, Isa>;
 
 }  // namespace seqprim::nn

@@ -15,7 +15,7 @@ namespace seqprim::nn {
 /// Repeat   same bits for any number of threads.
 /// Cost     2 rows in out flop forward, twice that backward. Allocates packing scratch (arch::matmul).
 /// Source   spec layers-losses 1.2; golden layers/linear_*.  Page docs/reference/nn/linear.md
-template <real T = float, class Isa = arch::native_isa> class linear {
+template <class T = float, class Isa = arch::native_isa> class linear {
  public:
   using value_type = T;
   using isa = Isa;

@@ -14,6 +14,14 @@ namespace seqprim::nn {
 /// The number types that layers compute in: float, and double for gradient checks.
 template <class T> concept real = std::same_as<T, float> || std::same_as<T, double>;
 
+/// Named requirement of the layers: one sentence for another number type.
+template <class T> consteval bool require_real() {
+  static_assert(real<T>,
+                "seqprim: layers are trained in 'float', or in 'double' for gradient checks. See "
+                "docs/reference/nn/parameter.md");
+  return true;
+}
+
 /// What a parameter is for. Initialisation and the choice of what decays read it.
 enum class role {
   projection,           ///< matrix of a linear layer
@@ -26,7 +34,8 @@ enum class role {
 /// A trained tensor: its value, and the gradient that backward passes add to. Both have the same shape.
 ///
 /// A default-constructed parameter is absent: a bias that a layer does not have. visit_parameters passes over it.
-template <real T, int Rank> struct parameter {
+template <class T, int Rank> struct parameter {
+  static_assert(require_real<T>());
   using value_type = T;
   static constexpr int rank = Rank;
 
@@ -59,7 +68,7 @@ template <class Layer> [[nodiscard]] index_t parameter_count(const Layer& layer)
 
 /// All parameters of a layer as one list of flat arrays, in visiting order, cut into pieces of a fixed size: loops over
 /// it are balanced over threads and give the same bits for any number of them. Rebuild it when the layer was moved.
-template <real T> struct flat_parameters {
+template <class T> struct flat_parameters {
   static constexpr index_t piece_size = 1 << 14;
 
   struct piece {

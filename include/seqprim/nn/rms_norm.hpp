@@ -24,7 +24,7 @@ namespace seqprim::nn {
 /// Repeat   same bits for any number of threads: the weight gradient is summed over fixed blocks of rows, in order.
 /// Cost     memory bound: reads x and writes y; backward reads x and dy and writes dx. No allocation after first use.
 /// Source   spec layers-losses 1.3; golden layers/rmsnorm_*, srmsnorm_*, add_rmsnorm_*.  Page docs/reference/nn/rms_norm.md
-template <bool Weighted, real T = float, class Isa = arch::native_isa> class root_mean_square_norm {
+template <bool Weighted, class T = float, class Isa = arch::native_isa> class root_mean_square_norm {
  public:
   using value_type = T;
   using isa = Isa;
@@ -182,7 +182,7 @@ template <bool Weighted, real T = float, class Isa = arch::native_isa> class roo
   index_t dim_ = 0;
 };
 
-template <real T = float, class Isa = arch::native_isa> using rms_norm = root_mean_square_norm<true, T, Isa>;
-template <real T = float, class Isa = arch::native_isa> using srms_norm = root_mean_square_norm<false, T, Isa>;
+template <class T = float, class Isa = arch::native_isa> using rms_norm = root_mean_square_norm<true, T, Isa>;
+template <class T = float, class Isa = arch::native_isa> using srms_norm = root_mean_square_norm<false, T, Isa>;
 
 }  // namespace seqprim::nn

@@ -168,7 +168,8 @@ class attention_mixer {
   }
 
   /// Decode: x holds the next tokens of each sequence, at positions start, start + 1, ...; the cache holds the `start`
-  /// tokens before them and receives these. y is what forward over the whole sequence gives for these tokens.
+  /// tokens before them and receives these. y is what forward over the whole sequence gives for these tokens, for masks
+  /// that hide later tokens.
   template <viewable<3> X, viewable<3> Y>
   void extend(const cpu& executor, const X& input, Y&& output, state& cache, index_t start) const {
     const auto x = checked("x", input, as_view(input));

@@ -52,6 +52,31 @@ TEST_CASE("cross_entropy: golden values", "[loss][golden]") {
   }
 }
 
+TEST_CASE("cross_entropy: golden values with a weight for each row", "[loss][golden]") {
+  const golden g("layers", "cross_entropy_weighted_0");
+  const auto logits = g.load<float, 2>("logits");
+  const auto labels = g.load<std::int64_t, 1>("labels");
+  const auto weights = g.load<float, 1>("weight"), row_loss = g.load<float, 1>("rows");
+  const auto row_entropy = g.load<float, 1>("entropy");
+  const auto is_correct = g.load<bool, 1>("correct");
+  const index_t rows = logits.extent(0), ignored = g.params.at("ignore_index");
+  tensor<float, 2> dlogits(rows, logits.extent(1));
+  tensor<float, 1> losses(rows), entropy(rows);
+  tensor<bool, 1> correct(rows);
+  const auto result = loss::cross_entropy(
+      cpu{}, {.ignore_index = ignored}, logits, labels, dlogits,
+      {.weights = weights.view(), .loss = losses.view(), .entropy = entropy.view(), .correct = correct.view()});
+  REQUIRE(result.loss == Approx(g.load<float, 1>("loss")(0)).epsilon(2e-5));
+  REQUIRE(test::worst_error(dlogits, g.load<float, 2>("dlogits")) < 1e-4);
+  for (index_t i = 0; i < rows; ++i) {
+    CAPTURE(i);
+    if (labels(i) == ignored) continue;
+    REQUIRE(losses(i) == Approx(row_loss(i)).epsilon(2e-5));
+    REQUIRE(entropy(i) == Approx(row_entropy(i)).epsilon(2e-5));
+    REQUIRE(correct(i) == is_correct(i));
+  }
+}
+
 TEST_CASE("linear_cross_entropy: golden values", "[loss][golden]") {
   for (const golden& g : {golden("layers", "linear_cross_entropy_0"), golden("layers", "linear_cross_entropy_1"),
                           golden("layers", "linear_cross_entropy_3")}) {

@@ -177,15 +177,17 @@ TEST_CASE("activation: golden values", "[nn][golden]") {
   REQUIRE(g.params.at("names").size() == checked);
 }
 
-TEST_CASE("gated_mlp: golden values", "[nn][golden]") {
-  const golden g("layers", "glu_silu_0");
+namespace {
+
+template <class Activation> void require_gated_mlp(const golden& g) {
+  CAPTURE(g.file.source());
   const auto x = rows(g, "x");
-  nn::swiglu<> layer(x.extent(1), {.hidden = g.file.shape("w_gate")[0]});
+  nn::gated_mlp<Activation> layer(x.extent(1), {.hidden = g.file.shape("w_gate")[0]});
   set(layer.gate_proj.weight, g, "w_gate");
   set(layer.up_proj.weight, g, "w_up");
   set(layer.down_proj.weight, g, "w_down");
   auto out = like(x), dx = like(x);
-  nn::swiglu<>::activations kept;
+  typename nn::gated_mlp<Activation>::activations kept;
   layer.forward(cpu{}, x, out, kept);
   layer.backward(cpu{}, x, rows(g, "dout"), dx, kept);
   REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
@@ -193,6 +195,18 @@ TEST_CASE("gated_mlp: golden values", "[nn][golden]") {
   require_gradient(layer.gate_proj.weight, g, "dw_gate");
   require_gradient(layer.up_proj.weight, g, "dw_up");
   require_gradient(layer.down_proj.weight, g, "dw_down");
+}
+
+}  // namespace
+
+TEST_CASE("gated_mlp: golden values of every kind", "[nn][golden]") {
+  require_gated_mlp<nn::silu>(golden("layers", "glu_silu_0"));
+  require_gated_mlp<nn::gelu_erf>(golden("layers", "glu_gelu_erf_1"));
+  require_gated_mlp<nn::gelu_tanh>(golden("layers", "glu_gelu_tanh_2"));
+  require_gated_mlp<nn::identity>(golden("layers", "glu_identity_3"));
+  require_gated_mlp<nn::sigmoid>(golden("layers", "glu_sigmoid_4"));
+  require_gated_mlp<nn::relu>(golden("layers", "glu_relu_5"));
+  require_gated_mlp<nn::relu2>(golden("layers", "glu_relu2_6"));
 }
 
 namespace {
@@ -248,8 +262,10 @@ TEST_CASE("attention_mixer: golden values", "[nn][golden]") {
       capped, {.score = {.cap = capped.params.at("softcap")}});
 }
 
-TEST_CASE("decoder: golden values of a whole small Llama, with every gradient", "[nn][golden]") {
-  const golden g("layers", "tiny_llama_0");
+namespace {
+
+void require_model(const golden& g) {
+  CAPTURE(g.file.source());
   using model = nn::decoder<nn::block<nn::attention_mixer<>, nn::swiglu<>, nn::rms_norm<>>>;
   model::config options{.vocab = g.params.at("vocab_size"),
                         .dim = g.params.at("hidden_size"),
@@ -259,6 +275,9 @@ TEST_CASE("decoder: golden values of a whole small Llama, with every gradient", 
   options.block.mixer.kv_heads = g.params.at("num_key_value_heads");
   options.block.mixer.head_dim = g.params.at("head_dim");
   options.block.mixer.encoding.theta = g.params.at("rope_theta");
+  options.block.mixer.qkv_bias = g.file.contains("model.layers.0.self_attn.q_proj.bias");
+  options.block.mixer.qk_norm = g.file.contains("model.layers.0.self_attn.q_norm.weight");
+  options.block.mixer.qk_norm_eps = g.params.at("rms_norm_eps");
   options.block.mlp.hidden = g.params.at("intermediate_size");
   options.block.norm.eps = g.params.at("rms_norm_eps");
   model m(options);
@@ -282,10 +301,25 @@ TEST_CASE("decoder: golden values of a whole small Llama, with every gradient", 
   REQUIRE(result.loss == Approx(g.load<float, 1>("loss")(0)).epsilon(value_budget));
   tensor<float, 3> dhidden(batch, len, m.dim());
   const tensor_view<float, 2> flat(hidden.data, batch * len, m.dim()), dflat(dhidden.data(), batch * len, m.dim());
-  nn::linear<>::activations head_kept;
-  m.head.backward(cpu{}, flat, dlogits, dflat, head_kept);
+  arch::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, m.head_weight().grad, arch::store::accumulate);
+  arch::matmul(cpu{}, dlogits, m.head_weight().value, dflat);
   m.backward(cpu{}, ids, dhidden, kept);
-  m.visit_parameters([&](const std::string& name, const auto& p) { require_gradient(p, g, "grad." + name); });
+  index_t gradients = 0;
+  m.visit_parameters([&](const std::string& name, const auto& p) {
+    require_gradient(p, g, "grad." + name);
+    ++gradients;
+  });
+  const auto names = g.file.names();
+  REQUIRE(gradients ==
+          std::count_if(names.begin(), names.end(), [](const std::string& name) { return name.starts_with("grad."); }));
+}
+
+}  // namespace
+
+TEST_CASE("decoder: golden values of whole small Llama and Qwen models, with every gradient", "[nn][golden]") {
+  require_model(golden("layers", "tiny_llama_0"));
+  require_model(golden("layers", "tiny_qwen2_1"));
+  require_model(golden("layers", "tiny_qwen3_2"));
 }
 
 TEST_CASE("adamw: golden trajectories", "[nn][golden]") {

@@ -22,7 +22,8 @@ namespace seqprim::nn {
 /// Repeat   same bits for any number of threads. Decoding gives the logits of one forward pass up to rounding.
 /// Cost     its parts. `activations` and `decode_state` grow on first use; later passes of that size allocate only packing
 ///          scratch inside the kernels.
-/// Source   spec layers-losses 1.1, 1.8, 2.2; golden layers/tiny_llama_0, tiny_qwen2_1, tiny_qwen3_2.  Page docs/reference/nn/decoder.md
+/// Source   spec layers-losses 1.1, 1.8, 2.2; golden layers/tiny_llama_0, tiny_qwen2_1,
+///          tiny_qwen3_2.  Page docs/reference/nn/decoder.md
 template <class Block> class decoder {
  public:
   using value_type = typename Block::value_type;

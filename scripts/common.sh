@@ -47,7 +47,9 @@ choose_tools() {
 
 jobs() { echo "${SEQPRIM_JOBS:-$(cpus)}"; }
 
-configure() { (cd "$root" && cmake --preset "$@"); }  # configure PRESET [cmake arguments ...]
-build() {                                             # build PRESET [cmake --build arguments ...]
-  (cd "$root" && cmake --build --preset "$@" --parallel "$(jobs)")
+configure() { (cd "$root" && cmake --preset "$@"); }  # configure PRESET [arguments of cmake ...]
+build() {                                             # build PRESET [arguments of cmake --build ...]
+  local preset=$1
+  shift
+  (cd "$root" && cmake --build --preset "$preset" --parallel "$(jobs)" "$@")
 }

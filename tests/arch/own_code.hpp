@@ -11,7 +11,7 @@
 /// What one translation unit reports about the code that runs when it calls the library.
 struct own_code {
   const char* isa;
-  float ordered_sum;             ///< a sum whose value tells in which order, so with how many lanes, it was added
+  float ordered_sum;              ///< a sum whose value tells in which order, so with how many lanes, it was added
   seqprim::tensor<float, 4> out;  ///< attention of the same numbers
 };
 

@@ -12,7 +12,8 @@ own_code run_in_b() {
   x[0] = 1e8f;
   x[4] = 1.0f;
   x[8] = -1e8f;
-  own_code report{arch::native_isa::name, arch::dot<arch::native_isa, float>(x, ones, 128), tensor<float, 4>(1, 2, 100, 32)};
+  own_code report{arch::native_isa::name, arch::dot<arch::native_isa, float>(x, ones, 128),
+                  tensor<float, 4>(1, 2, 100, 32)};
   attention::forward(cpu{}, attention::softmax{mask::causal{}}, numbers(1), numbers(2), numbers(3), report.out);
   return report;
 }

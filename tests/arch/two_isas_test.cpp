@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two translation units with different instruction-set flags in one program: each runs its own code.
 #include <arch/own_code.hpp>
-#include <support/catch.hpp>
-
 #include <cmath>
 #include <cstring>
+#include <support/catch.hpp>
 
 using namespace seqprim;
 

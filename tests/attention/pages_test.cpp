@@ -14,10 +14,7 @@ using namespace seqprim;
 namespace {
 // example-begin policy
 struct long_cache_policy {
-  template <class Isa>
-  static constexpr attention::tile_policy choose() noexcept {
-    return {.split_keys = 2048};
-  }
+  template <class Isa> static constexpr attention::tile_policy choose() noexcept { return {.split_keys = 2048}; }
 };
 // example-end policy
 }  // namespace
@@ -33,7 +30,7 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
   const cpu executor{};
   {
     // example-begin softmax
-    const attention::softmax plain{};                // everybody sees everybody
+    const attention::softmax plain{};  // everybody sees everybody
     const attention::softmax causal{mask::causal{}};
     const attention::softmax capped{mask::causal_window(4096), score::soft_cap{.cap = 50}};
     const attention::softmax rotary{mask::causal{}, score::identity{},

@@ -5,6 +5,7 @@
 #include <seqprim/nn/nn.hpp>
 
 #include <cstdio>
+#include <filesystem>
 #include <support/catch.hpp>
 #include <unistd.h>
 
@@ -101,7 +102,9 @@ TEST_CASE("pages: layers", "[nn]") {
 
 TEST_CASE("pages: models", "[nn]") {
   const cpu executor{};
-  const std::string path = "/tmp/seqprim_nn_pages_" + std::to_string(::getpid()) + ".safetensors";
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("seqprim_nn_pages_" + std::to_string(::getpid()) + ".safetensors"))
+          .string();
   const index_t batch = 2, len = 10;
   tensor<index_t, 2> ids(batch, len);
   tensor<index_t, 1> labels(batch * len), tokens(batch);

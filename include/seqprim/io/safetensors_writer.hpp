@@ -168,8 +168,10 @@ class safetensors_writer {
       if (text.size() > 1) text += ',';
       text +=
           message(json_text(tensor->first, "tensor name"), ":{\"dtype\":\"", name_of(values.dtype), "\",\"shape\":[");
-      for (std::size_t axis = 0; axis < values.shape.size(); ++axis)
-        text += (axis == 0 ? "" : ",") + std::to_string(values.shape[axis]);
+      for (std::size_t axis = 0; axis < values.shape.size(); ++axis) {
+        if (axis > 0) text += ',';
+        text += std::to_string(values.shape[axis]);
+      }
       text += message("],\"data_offsets\":[", offset, ',', offset + values.size, "]}");
       offset += values.size;
     }

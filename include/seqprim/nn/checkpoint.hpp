@@ -42,8 +42,10 @@ template <class... Parts> [[noreturn]] void refuse(const io::safetensors_view& f
 
 template <class Shape> [[nodiscard]] std::string shape_text(const Shape& shape, int rank) {
   std::string text = "[";
-  for (int axis = 0; axis < rank; ++axis)
-    text += (axis > 0 ? ", " : "") + std::to_string(shape[static_cast<std::size_t>(axis)]);
+  for (int axis = 0; axis < rank; ++axis) {
+    if (axis > 0) text += ", ";
+    text += std::to_string(shape[static_cast<std::size_t>(axis)]);
+  }
   return text + "]";
 }
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Sourced by the other scripts: where the project is, how to speak, which tools to use.
 set -euo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Formats every C++ and CUDA source with clang-format 14, or with --check names the files that are not formatted.
 #
 #   scripts/format.sh [--check] [FILE ...]

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What including seqprim costs: processor seconds of `g++ -std=c++20 -O2 -c` on a file with one #include, median of five.
 # Exits 1 when core/core.hpp costs more than 0.25 s or seqprim.hpp more than 1.0 s.
 #

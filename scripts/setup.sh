@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Installs what is missing on Debian and Ubuntu, as root or with sudo; elsewhere names what is missing and exits 1.
 #
 #   scripts/setup.sh [demo | test | bench | all]      default: all
@@ -14,7 +15,7 @@ for argument in "$@"; do
   case "$argument" in
     --check) check_only=yes ;;
     demo | test | bench | all) what=$argument ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '3,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) fail "unknown argument '$argument'; see scripts/setup.sh --help" ;;
   esac
 done

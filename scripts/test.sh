@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Installs what is missing, builds all tests and runs them. The exit status is 0 when every test passed.
 #
 #   scripts/test.sh [--preset test|asan|cuda|fuzz] [arguments of ctest ...]
@@ -16,7 +17,7 @@ case "${1:-}" in
     shift 2
     ;;
   -h | --help)
-    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '3,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
     ;;
 esac

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Copies code into README.md and docs/ from the sources that are compiled and run. In a document,
 #
 #   <!-- example: tests/consume/user/CMakeLists.txt minimal -->

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Conveniences of this project's own build; a project that uses seqprim never sees them.
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)

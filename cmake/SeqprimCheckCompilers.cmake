@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The compilers whose messages and warnings the tests look at: the one that builds the tests, and g++, clang++ and nvcc
 # where they are found. For each id in SEQPRIM_CHECK_COMPILERS, SEQPRIM_CHECK_<id> is the program and
 # SEQPRIM_CHECK_<id>_FLAGS runs its front end only, as C++20 without OpenMP. nvcc (for .cu files) is not in the list.

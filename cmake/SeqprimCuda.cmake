@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Finds nvcc. Without it the .cu files are left out and the configure output says so, unless SEQPRIM_CUDA is REQUIRED.
 include(CheckLanguage)
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Packages that tests and benchmarks need: what the system has first, a pinned download second.
 include_guard()
 

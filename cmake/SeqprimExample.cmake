@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # seqprim_add_example(NAME stem SOURCES a.cpp ... [LIBRARIES ...] [ARGUMENTS of the test run ...])
 #
 # One program built for this machine; as a test it runs with ARGUMENTS, must end with status 0 and checks its own result.

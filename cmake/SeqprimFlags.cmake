@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Flags of the targets this project builds: warnings, sanitizers, instruction sets. Nothing of this is global.
 add_library(seqprim_build_flags INTERFACE)
 target_compile_options(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Install rules: headers, CMake package, pkg-config file. What is installed is the same text wherever it was packed, can be
 # moved, and is independent of the architecture.
 include(GNUInstallDirs)

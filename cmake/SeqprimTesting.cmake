@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Which engines this processor can run; tests of the others are built but not run, and CTest names them as disabled.
 foreach(isa avx2 avx512)
   if(NOT DEFINED SEQPRIM_RUNS_${isa})

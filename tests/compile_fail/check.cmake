@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # cmake -DCOMPILER=... -DFLAGS=... -DSOURCE=... -DINCLUDE=... -DEXPECT=pass|fail -P check.cmake
 # With EXPECT=fail the file is one of self_check/, and the check must reject it for the reason in its
 # "// self-check: <text>" line.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # cmake -DSOURCE=... -DBINARY=... -DPROGRAM=... -DGENERATOR=... -DFAILS_WITH=text -P consume.cmake -- <cmake arguments>
 # Configures, builds and runs the user's project; with FAILS_WITH the configuration must stop and say that text.
 cmake_minimum_required(VERSION 3.25)

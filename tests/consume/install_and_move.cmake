@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # cmake -DBUILD=... -DFIRST=... -DMOVED=... -P install_and_move.cmake
 # Installs into one folder and renames it: a package that remembers where it was installed does not survive this.
 cmake_minimum_required(VERSION 3.25)

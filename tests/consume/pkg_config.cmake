@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # cmake -DPKG_CONFIG=... -DPREFIX=... -DVERSION=... -DCOMPILER=... -DSOURCE=... -DOUTPUT=... -P pkg_config.cmake
 # Builds the user's program the way a Makefile would.
 cmake_minimum_required(VERSION 3.25)

@@ -150,6 +150,26 @@ TEST_CASE("backward: rows that see nothing have no gradient and give none, even 
     for (index_t d = 0; d < 16; ++d) REQUIRE(dirty.dq(0, 0, i, d) == 0.0f);
 }
 
+TEST_CASE("backward: a NaN in a query or its gradient stays with the keys that query sees", "[attention][edge]") {
+  random_numbers random(207);
+  attention_problem<float> p(1, 1, 1, 130, 130, 16, 16);
+  p.fill(random);
+  trained<float> t(p);
+  random.fill(t.dout);
+  const index_t row = GENERATE(as<index_t>{}, 0, 42, 100);
+  (GENERATE(false, true) ? p.q(0, 0, row, 3) : t.dout(0, 0, row, 3)) = std::nanf("");
+  t.run(cpu{}, attention::softmax{mask::causal{}}, p);
+  for (index_t j = 0; j < 130; ++j) {
+    const bool seen = j <= row;
+    bool any = false;
+    for (index_t d = 0; d < 16; ++d) any = any || std::isnan(t.dk(0, 0, j, d)) || std::isnan(t.dv(0, 0, j, d));
+    CAPTURE(row, j);
+    REQUIRE(any == seen);
+    if (j != row)
+      for (index_t d = 0; d < 16; ++d) REQUIRE_FALSE(std::isnan(t.dq(0, 0, j, d)));
+  }
+}
+
 TEST_CASE("backward: padding may hold anything", "[attention][edge]") {
   random_numbers random(204);
   attention_problem<float> p(1, 2, 2, 40, 120, 16, 24);

@@ -124,10 +124,14 @@ TEST_CASE("append: rows that do not fit are refused and nothing is written", "[a
   k.fill(1.0f);
   v.fill(1.0f);
   const attention::softmax op{};
-  REQUIRE_THROWS_WITH(
-      attention::append(cpu{}, op, k, v, 8, k_cache, v_cache),
-      "attention::append: rows 8 .. 11 do not fit a cache of 10. See docs/reference/attention/decode.md");
+  REQUIRE_THROWS_WITH(attention::append(cpu{}, op, k, v, 8, k_cache, v_cache),
+                      "attention::append: 3 rows from row 8 on do not fit a cache of 10. See "
+                      "docs/reference/attention/decode.md");
   REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, -1, k_cache, v_cache), precondition_error);
+  REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, std::numeric_limits<index_t>::max(), k_cache, v_cache),
+                    precondition_error);
+  REQUIRE_THROWS_WITH(attention::append(cpu{}, op, k, v, 0, k_cache, k_cache.view()),
+                      ContainsSubstring("k_cache overlaps v_cache"));
   REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, 0, other, v_cache), precondition_error);
   for (const float x : k_cache) REQUIRE(x == 0.0f);
 }

@@ -240,5 +240,26 @@ TEST_CASE("forward: every broken precondition is named and nothing is written", 
                  attention::forward(cpu{}, attention::softmax{mask::sliding_window{.left = -1}}, p.q, p.k, p.v, out);
                }),
                ContainsSubstring("sliding_window"));
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, p.v, out, tensor<float, 3>()); }),
+               ContainsSubstring("axis 0 of lse is 0, expected 2"));
+  const tensor_view<float, 4> folded(out.data(), {2, 6, 5, 4}, {0, 20, 4, 1});
+  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, p.v, folded); }),
+               ContainsSubstring("elements of out share memory: axis 0 steps by 0"));
   for (const float x : out) REQUIRE(x == 9.0f);
+}
+
+TEST_CASE("forward: a mask whose empty rows stand anywhere", "[attention][edge]") {
+  // Rows past the third see nothing, and say so with a run far beyond all keys.
+  struct first_rows {
+    bool operator()(index_t q, index_t k) const noexcept { return q < 3 && k <= q; }
+    range visible_keys(index_t q) const noexcept {
+      constexpr index_t beyond = std::numeric_limits<index_t>::max();
+      return q < 3 ? range{0, q + 1} : range{beyond, beyond};
+    }
+    mask::tile_kind classify(range, range) const noexcept { return mask::tile_kind::partial; }
+  };
+  random_numbers random(12);
+  attention_problem<float> p(1, 1, 1, 40, 40, 8, 8);
+  p.fill(random);
+  require_close(attention::softmax{first_rows{}}, p);
 }

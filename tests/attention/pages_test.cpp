@@ -72,8 +72,10 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
     const range filled{0, n_past + 1};
     attention::decode(executor, op, q_new, k_cache.view().slice(2, filled), v_cache.view().slice(2, filled), out_new);
     // example-end decode
+    // example-begin use_policy
     attention::decode<arch::native_isa, long_cache_policy>(executor, op, q_new, k_cache.view().slice(2, filled),
                                                            v_cache.view().slice(2, filled), out_new);
+    // example-end use_policy
   }
   {
     tensor<float, 4> part(2, 4, len, 16);

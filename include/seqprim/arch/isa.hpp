@@ -3,6 +3,8 @@
 
 #include <seqprim/core/config.hpp>
 
+#include <type_traits>
+
 namespace seqprim::arch {
 
 /// Instruction sets as types. Whatever depends on instructions carries one of these in its own type, so code compiled for
@@ -27,6 +29,15 @@ using native_isa = avx512;
 using native_isa = avx2;
 #else
 using native_isa = scalar;
+#endif
+
+/// True when the flags of this translation unit allow the instructions of Isa.
+template <class Isa> inline constexpr bool compiled_for = std::is_same_v<Isa, scalar>;
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+template <> inline constexpr bool compiled_for<avx2> = true;
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+template <> inline constexpr bool compiled_for<avx512> = true;
 #endif
 
 /// True when the processor that runs this program offers everything that Isa needs.

@@ -21,7 +21,11 @@ template <class Isa, class T> struct matmul_blocks {
   static constexpr index_t rows = 64 * block_rows<Isa>;
   static constexpr index_t panel = block_columns<Isa, T>;
   static constexpr index_t columns = 4 * panel;
-  static constexpr index_t scratch = rows * depth + depth * panel + rows * panel;
+
+  /// Numbers of scratch for a block of so many rows: the packed block of a, a panel of b, an edge of c.
+  [[nodiscard]] static constexpr index_t scratch(index_t block_rows) noexcept {
+    return block_rows * depth + depth * panel + block_rows * simd<Isa, T>::lanes;
+  }
 };
 
 /// Packs a[rows, depth] as strips of block_rows rows: strip after strip, and inside a strip depth after depth.
@@ -102,7 +106,7 @@ void multiply_piece(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, cons
   using blocks = matmul_blocks<Isa, T>;
   constexpr index_t lanes = simd<Isa, T>::lanes;
   T* const packed_a = scratch;
-  T* const packed_b = packed_a + blocks::rows * blocks::depth;
+  T* const packed_b = packed_a + rows.size() * blocks::depth;
   T* const edge = packed_b + blocks::depth * blocks::panel;
   const index_t depth = a.extent(1);
   for (index_t k = 0; k < max<index_t>(depth, 1); k += blocks::depth) {
@@ -154,7 +158,8 @@ template <class Isa, class T, class A, class B> [[nodiscard]] T dot(const A* a, 
 /// Types   a, b: float, half, bfloat16 with c float; or all double. Sums in the type of c.
 /// Layout  a and b with any strides: a transposed operand is x.transposed(0, 1). The last axis of c is contiguous.
 /// Errors  precondition_error: shapes disagree, c is not contiguous in its last axis, c overlaps a or b.
-/// Repeat  same bits for any number of threads: every sum runs over k in one fixed order.
+/// Repeat  same bits for any number of threads, and a row of c depends on no other row: every sum runs over k in one
+///         order, ascending.
 /// Cost    2 m n k flop; allocates packing scratch for each thread, a few hundred KiB.
 template <class Isa = native_isa, viewable<2> A, viewable<2> B, viewable<2> C>
 void matmul(const cpu& executor, const A& left, const B& right, C&& result, store mode = store::overwrite) {
@@ -173,21 +178,6 @@ void matmul(const cpu& executor, const A& left, const B& right, C&& result, stor
   SEQPRIM_EXPECTS(!may_overlap(c, a) && !may_overlap(c, b), "matmul: c overlaps an operand");
   if (m == 0 || n == 0) return;
 
-  constexpr index_t few_rows = 4;
-  if (m <= few_rows && b.strides[0] == 1 && a.strides[1] == 1) {
-    // Too few rows to pay for packing b: columns of b are contiguous, so take dot products.
-    constexpr index_t piece = 64;
-    parallel_for(executor, ceil_div(n, piece), [&](index_t p, int) {
-      for (index_t j = p * piece; j < min(n, (p + 1) * piece); ++j)
-        for (index_t i = 0; i < m; ++i) {
-          T& out = c.data[i * c.strides[0] + j];
-          const T value = dot<Isa, T>(a.data + i * a.strides[0], b.data + j * b.strides[1], k);
-          out = mode == store::overwrite ? value : out + value;
-        }
-    });
-    return;
-  }
-
   using blocks = detail::matmul_blocks<Isa, T>;
   // Blocks of rows as large as the packed panels of b deserve, but a few pieces for each thread. Where c is cut does not
   // show in its bits.
@@ -198,7 +188,7 @@ void matmul(const cpu& executor, const A& left, const B& right, C&& result, stor
   const index_t row_blocks = max(ceil_div(m, blocks::rows), min(wanted, ceil_div(m, least_rows)));
   const index_t rows = round_up(ceil_div(m, row_blocks), block_rows<Isa>);
   const index_t pieces = ceil_div(m, rows) * column_blocks;
-  const scratch<T> slabs(static_cast<int>(min<index_t>(pieces, threads)), blocks::scratch);
+  const scratch<T> slabs(static_cast<int>(min<index_t>(pieces, threads)), blocks::scratch(min(rows, m)));
   parallel_for(executor, pieces, [&](index_t piece, int thread) {
     const index_t i = piece / column_blocks * rows;
     const index_t j = piece % column_blocks * blocks::columns;

@@ -25,6 +25,9 @@ inline constexpr float exp2_polynomial[6] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x
 /// max(a, b) returns b when either is NaN. exp2: relative error < 2e-7; exp2(0) = 1 exactly; results below 2^-126 may
 /// become 0; exp2(-inf) = 0, exp2(NaN) = NaN.
 template <class Isa, class T> struct simd {
+  static_assert(compiled_for<Isa>,
+                "seqprim: this translation unit names an instruction set that its compiler flags do not allow; add the "
+                "flags. See docs/reference/arch/index.md");
   static constexpr int lanes = 1;
   using reg = T;
 

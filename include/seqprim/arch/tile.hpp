@@ -113,7 +113,8 @@ namespace detail {
 /// rest counts as zero) and `out_rows` x `out_columns` in `out`.
 template <class Isa, class T, class X, class Y>
 [[gnu::always_inline]] inline void transpose_block(const X* in, index_t in_row, int rows, int columns, Y* out,
-                                                   index_t out_row, int out_rows, int out_columns) noexcept {
+                                                   index_t out_row, int out_rows, int out_columns,
+                                                   const T* factor) noexcept {
   using v = simd<Isa, T>;
   typename v::reg block[v::lanes];
   for (int i = 0; i < v::lanes; ++i) {
@@ -127,6 +128,7 @@ template <class Isa, class T, class X, class Y>
   }
   if constexpr (v::lanes > 1) v::transpose(block);
   for (int j = 0; j < out_rows; ++j) {
+    if (factor != nullptr) block[j] = v::mul(block[j], v::set(factor[j]));
     if (out_columns >= v::lanes) {
       v::store(out + j * out_row, block[j]);
     } else {
@@ -138,16 +140,17 @@ template <class Isa, class T, class X, class Y>
 }  // namespace detail
 
 /// out[j, i] = in[i, j]: rows of `in` ([rows, columns], contiguous columns) become columns of `out` ([columns, out_columns]);
-/// columns of `out` from `rows` on are zero. Either side may be half or bfloat16; T is the type in registers.
+/// columns of `out` from `rows` on are zero; row j of `out` is multiplied by factor[j], if there are factors. Either side may be half or bfloat16; T is the type in registers.
 template <class Isa, class T, class X, class Y>
 void transpose_into(const X* in, index_t in_row, index_t rows, index_t columns, Y* out, index_t out_row,
-                    index_t out_columns) noexcept {
+                    index_t out_columns, const T* factor = nullptr) noexcept {
   constexpr int lanes = simd<Isa, T>::lanes;
   const auto part = [](index_t left) { return static_cast<int>(max<index_t>(0, min<index_t>(lanes, left))); };
   for (index_t i = 0; i < out_columns; i += lanes) {
     for (index_t j = 0; j < columns; j += lanes) {
       detail::transpose_block<Isa, T>(in + i * in_row + j, in_row, part(rows - i), part(columns - j),
-                                      out + j * out_row + i, out_row, part(columns - j), part(out_columns - i));
+                                      out + j * out_row + i, out_row, part(columns - j), part(out_columns - i),
+                                      factor == nullptr ? nullptr : factor + j);
     }
   }
 }

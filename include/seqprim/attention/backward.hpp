@@ -47,8 +47,11 @@ void weights_and_gradients(const Mask& mask, const Score& score, range rows, ran
             score.derivative(raw[i * row_step + j - columns.begin], site_of<Columns>(rows.begin + i, j)));
     }
   }
-  // dp of a hidden pair may be NaN (padding), and 0 * NaN is not 0.
-  if (partial) hide<Isa, T, Columns>(mask, rows, columns, gradients, row_step, T{0});
+  if (partial) {
+    // Where lse or dp is NaN (a query that sees a NaN, padding), 2^(-inf - lse) and 0 * dp are NaN too.
+    hide<Isa, T, Columns>(mask, rows, columns, logits, row_step, T{0});
+    hide<Isa, T, Columns>(mask, rows, columns, gradients, row_step, T{0});
+  }
 }
 
 /// Scratch of one piece of backward: two operands turned so that the owned tile runs along the lanes, three tiles of
@@ -226,8 +229,8 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
                     const tensor_view<Dv, 4>& dv) {
   using T = accumulator<Q>;
   constexpr tile_policy policy = Policy::template choose<Isa>();
-  static_assert(policy.q_tile > 0 && policy.q_tile % 64 == 0,
-                "seqprim: q_tile of an attention policy must be a multiple of 64");
+  static_assert(policy.q_tile > 0 && policy.q_tile % 64 == 0 && policy.k_tile > 0,
+                "seqprim: q_tile of an attention policy must be a multiple of 64, and k_tile positive");
   const double scale = op.scale_for(p.head_dim);
   const index_t rows = p.batch * p.heads * p.q_len;
   const scratch<T> statistics(2, rows);
@@ -292,16 +295,19 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
 /// Edge     a row without visible key (lse = -inf) has dq = 0 and adds nothing to dk and dv; neither does dout there, even NaN.
 /// Errors   precondition_error before anything is written, as forward.
 /// Repeat   same bits for any number of threads, for one build and policy.
-/// Cost     8 head_dim + 6 value_dim multiply-adds a visible pair and head (forward: head_dim + value_dim); allocates 8 bytes a
+/// Cost     4 head_dim + 3 value_dim multiply-adds a visible pair and head (forward: head_dim + value_dim); allocates 8 bytes a
 ///          query row, tile scratch for each thread, and encoded copies of q and k if op.position encodes.
 /// Source   Dao et al., "FlashAttention"; spec layers-losses 1.6.  Page docs/reference/attention/backward.md
-template <class Isa = arch::native_isa, class Policy = default_policy, class Op, viewable<4> Q, viewable<4> K,
-          viewable<4> V, viewable<4> Out, viewable<3> Lse, viewable<4> Dout, viewable<4> Dq, viewable<4> Dk,
-          viewable<4> Dv>
+template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
+          class Lse, class Dout, class Dq, class Dk, class Dv>
 void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
               const Lse& log_sum_exp, const Dout& result_gradient, Dq&& query_gradient, Dk&& key_gradient,
               Dv&& value_gradient) {
-  static_assert(require_op<Op>());
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
+                detail::require_operand<V, 4>() && detail::require_operand<Out, 4>() &&
+                detail::require_operand<Lse, 3>() && detail::require_operand<Dout, 4>() &&
+                detail::require_result<Dq, 4>() && detail::require_result<Dk, 4>() && detail::require_result<Dv, 4>());
+  static_assert(detail::require_one_precision<Q, K, V, Out, Dout, Dq, Dk, Dv>());
   const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
   const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
   const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
@@ -311,6 +317,8 @@ void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys
   const auto dq = tensor_view<element_of<Dq>, 4>(as_view(query_gradient));
   const auto dk = tensor_view<element_of<Dk>, 4>(as_view(key_gradient));
   const auto dv = tensor_view<element_of<Dv>, 4>(as_view(value_gradient));
+  static_assert(std::is_same_v<element_of<Lse>, accumulator<element_of<Q>>>,
+                "seqprim: lse is float (double when the queries are double)");
   constexpr auto self = detail::entry::backward;
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
   detail::expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
@@ -323,6 +331,7 @@ void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys
   detail::expect_contiguous_dim<self>("dout", dout);
   const auto expect_fresh = [&](const char* name, const auto& gradient) {
     detail::expect_contiguous_dim<self>(name, gradient);
+    detail::expect_distinct<self>(name, gradient);
     detail::expect_apart<self>(name, gradient, "q", q);
     detail::expect_apart<self>(name, gradient, "k", k);
     detail::expect_apart<self>(name, gradient, "v", v);

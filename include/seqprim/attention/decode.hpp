@@ -33,7 +33,7 @@ void decode_row(const Mask& mask, const Score& score, double scale, index_t row,
     }
     logit = arch::dot<Isa, T>(query, k.data + j * k.stride(0), head_dim) * static_cast<T>(scale);
     logit = static_cast<T>(score(logit, score::site{row, j})) * static_cast<T>(log2_e);
-    if (!(logit <= top)) top = logit;  // a NaN becomes the maximum and reaches every weight
+    if (!(logit <= top)) top = logit;  // a NaN reaches the sum of weights through its own weight
   }
   const index_t count = keys.size();
   const T safe = top == -infinity ? T{0} : top;
@@ -99,11 +99,14 @@ void decode_row(const Mask& mask, const Score& score, double scale, index_t row,
 /// Cost     reads the visible cache once for each query head; allocates the partial results, 4 (value_dim + 1) bytes for each
 ///          query row and run of keys.
 /// Source   spec masks-text 3, 5.5.  Page docs/reference/attention/decode.md
-template <class Isa = arch::native_isa, class Policy = default_policy, class Op, viewable<4> Q, viewable<4> K,
-          viewable<4> V, viewable<4> Out, viewable<3> Lse>
+template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
+          class Lse>
 void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
             Lse&& log_sum_exp) {
-  static_assert(require_op<Op>());
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
+                detail::require_operand<V, 4>() && detail::require_result<Out, 4>() &&
+                detail::require_result<Lse, 3>());
+  static_assert(detail::require_one_precision<Q, K, V, Out>());
   using T = accumulator<element_of<Q>>;
   static_assert(std::is_same_v<T, float> && std::is_same_v<element_of<Lse>, float>,
                 "seqprim: attention::decode works on float, half and bfloat16 with float lse");
@@ -114,15 +117,7 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
   const auto lse = tensor_view<T, 3>(as_view(log_sum_exp));
   constexpr auto self = detail::entry::decode;
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
-  detail::expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
-  detail::expect_contiguous_dim<self>("out", out);
-  detail::expect_apart<self>("out", out, "q", q);
-  detail::expect_apart<self>("out", out, "k", k);
-  detail::expect_apart<self>("out", out, "v", v);
-  if (lse.data != nullptr) {
-    detail::expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
-    detail::expect_apart<self>("lse", lse, "out", out);
-  }
+  detail::expect_results<self>(p, q, k, v, out, lse);
   const index_t rows = p.batch * p.heads * p.q_len;
   if (rows == 0) return;
 
@@ -180,10 +175,10 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
 }
 
 /// The same without lse.
-template <class Isa = arch::native_isa, class Policy = default_policy, class Op, viewable<4> Q, viewable<4> K,
-          viewable<4> V, viewable<4> Out>
+template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out>
 void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
-  decode<Isa, Policy>(executor, op, queries, keys, values, result, tensor_view<accumulator<element_of<Q>>, 3>{});
+  static_assert(detail::require_operand<Q, 4>());
+  decode<Isa, Policy>(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
 }
 
 /// Writes new keys and values into a cache, keys with their positions encoded: the cache is then ready for decode.
@@ -193,11 +188,11 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
 /// Types    float, half, bfloat16 on either side; encoded in float, rounded once to the type of the cache.
 /// Errors   precondition_error before anything is written: shapes disagree, start < 0, start + new_len > capacity.
 /// Source   spec positions 1.5.  Page docs/reference/attention/decode.md
-template <class Isa = arch::native_isa, class Op, viewable<4> NewK, viewable<4> NewV, viewable<4> CacheK,
-          viewable<4> CacheV>
+template <class Isa = arch::native_isa, class Op, class NewK, class NewV, class CacheK, class CacheV>
 void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV& new_values, index_t start,
             CacheK&& key_cache, CacheV&& value_cache) {
-  static_assert(require_op<Op>());
+  static_assert(require_op<Op>() && detail::require_operand<NewK, 4>() && detail::require_operand<NewV, 4>() &&
+                detail::require_result<CacheK, 4>() && detail::require_result<CacheV, 4>());
   const auto k = tensor_view<const element_of<NewK>, 4>(as_view(new_keys));
   const auto v = tensor_view<const element_of<NewV>, 4>(as_view(new_values));
   const auto k_cache = tensor_view<element_of<CacheK>, 4>(as_view(key_cache));
@@ -213,8 +208,12 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   SEQPRIM_EXPECTS(k.extent(3) == k_cache.extent(3) && v.extent(3) == v_cache.extent(3),
                   "attention::append: dims disagree: k_new ", k.extent(3), ", k_cache ", k_cache.extent(3), ", v_new ",
                   v.extent(3), ", v_cache ", v_cache.extent(3), page);
-  SEQPRIM_EXPECTS(start >= 0 && start + count <= capacity, "attention::append: rows ", start, " .. ", start + count,
-                  " do not fit a cache of ", capacity, page);
+  SEQPRIM_EXPECTS(start >= 0 && count <= capacity && start <= capacity - count, "attention::append: ", count,
+                  " rows from row ", start, " on do not fit a cache of ", capacity, page);
+  SEQPRIM_EXPECTS(!may_overlap(k_cache, v_cache), "attention::append: k_cache overlaps v_cache", page);
+  SEQPRIM_EXPECTS(
+      !may_overlap(k_cache, k) && !may_overlap(k_cache, v) && !may_overlap(v_cache, k) && !may_overlap(v_cache, v),
+      "attention::append: a cache overlaps the new keys or values", page);
   const auto rows = k_cache.slice(2, {start, start + count});
   const auto store = [&](const auto& from, const auto& to) {
     using element = typename std::remove_cvref_t<decltype(to)>::element_type;

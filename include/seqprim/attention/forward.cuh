@@ -128,10 +128,13 @@ void launch_forward(const cuda& executor, const Op& op, const problem& p, const 
 /// Repeat   same bits in every run and any batch.
 /// Cost     no allocation, no synchronisation; can be captured into a graph.
 /// Page     docs/reference/attention/forward.md
-template <class Op, viewable<4> Q, viewable<4> K, viewable<4> V, viewable<4> Out, viewable<3> Lse>
+template <class Op, class Q, class K, class V, class Out, class Lse>
 void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
              Lse&& log_sum_exp) {
-  static_assert(require_op<Op>());
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
+                detail::require_operand<V, 4>() && detail::require_result<Out, 4>() &&
+                detail::require_result<Lse, 3>());
+  static_assert(detail::require_one_precision<Q, K, V, Out>());
   static_assert(std::is_same_v<decltype(Op::position), position::none>,
                 "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
   const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
@@ -139,17 +142,13 @@ void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys
   const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
   const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
   const auto lse = tensor_view<float, 3>(as_view(log_sum_exp));
+  constexpr auto single = [](auto x) { return !std::is_same_v<decltype(x), double>; };
+  static_assert(single(element_of<Q>{}) && single(element_of<K>{}) && single(element_of<V>{}) &&
+                    single(element_of<Out>{}) && std::is_same_v<element_of<Lse>, float>,
+                "seqprim: attention on CUDA takes float, half and bfloat16, and float lse");
   constexpr auto self = detail::entry::forward;
   const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, k, v);
-  detail::expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
-  detail::expect_contiguous_dim<self>("out", out);
-  detail::expect_apart<self>("out", out, "q", q);
-  detail::expect_apart<self>("out", out, "k", k);
-  detail::expect_apart<self>("out", out, "v", v);
-  if (lse.data != nullptr) {
-    detail::expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
-    detail::expect_apart<self>("lse", lse, "out", out);
-  }
+  detail::expect_results<self>(p, q, k, v, out, lse);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim,
                   "attention::forward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
                   ") must be <= 512 on CUDA. See docs/reference/attention/forward.md");
@@ -163,9 +162,10 @@ void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys
 }
 
 /// The same without lse.
-template <class Op, viewable<4> Q, viewable<4> K, viewable<4> V, viewable<4> Out>
+template <class Op, class Q, class K, class V, class Out>
 void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
-  forward(executor, op, queries, keys, values, result, tensor_view<float, 3>{});
+  static_assert(detail::require_operand<Q, 4>());
+  forward(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
 }
 
 }  // namespace seqprim::attention

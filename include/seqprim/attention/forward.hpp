@@ -40,14 +40,18 @@ template <class Isa, class T> class online_softmax {
     clean_buffer_ = value_buffer_ + policy.k_tile * round_up(value_dim, 64);
   }
 
-  /// Starts a tile with the queries q[rows, head_dim], multiplied by `factor`.
-  template <class Q> void begin(const Q* q, index_t q_row, range rows, T factor) noexcept {
+  /// Starts a tile with the queries q[rows, head_dim]. `factor` > 0 may wait until the logits are exponentiated
+  /// (`late`), where it costs nothing; else the queries are multiplied.
+  template <class Q> void begin(const Q* q, index_t q_row, range rows, T factor, bool late) noexcept {
     rows_ = rows;
     padded_ = round_up(rows.size(), v::lanes);
     arch::transpose_into<Isa, T>(q, q_row, rows.size(), head_dim_, queries_, width_, padded_);
-    for (index_t d = 0; d < head_dim_; ++d)
-      for (index_t i = 0; i < padded_; i += v::lanes)
-        v::store(queries_ + d * width_ + i, v::mul(v::load(queries_ + d * width_ + i), v::set(factor)));
+    scale_ = late ? factor : T{1};
+    if (!late) {
+      for (index_t d = 0; d < head_dim_; ++d)
+        for (index_t i = 0; i < padded_; i += v::lanes)
+          v::store(queries_ + d * width_ + i, v::mul(v::load(queries_ + d * width_ + i), v::set(factor)));
+    }
     for (index_t i = 0; i < padded_; i += v::lanes) {
       v::store(top_ + i, v::set(-std::numeric_limits<T>::infinity()));
       v::store(sum_ + i, v::zero());
@@ -93,28 +97,25 @@ template <class Isa, class T> class online_softmax {
       for (index_t d = 0; d < value_dim_; ++d)
         for (index_t i = 0; i < padded_; ++i) out_[d * width_ + i] = T{0};
     }
-    for (index_t d = 0; d < value_dim_; ++d)
-      for (index_t i = 0; i < padded_; i += v::lanes) {
-        T* const at = out_ + d * width_ + i;
-        v::store(at, v::mul(v::load(at), v::load(rescale_ + i)));
-      }
-    arch::transpose_into<Isa, T>(out_, width_, value_dim_, rows_.size(), out, out_row, value_dim_);
+    arch::transpose_into<Isa, T>(out_, width_, value_dim_, rows_.size(), out, out_row, value_dim_, rescale_);
   }
 
  private:
-  /// logits -> weights 2^(logit - top); moves top and sum along and leaves the factor for the old out in rescale_.
+  /// logits -> weights 2^(scale logit - top); moves top and sum along and leaves the factor for the old out in rescale_.
   void exponentiate(index_t keys) noexcept {
     const auto lowest = v::set(std::numeric_limits<T>::lowest());
+    const auto scale = v::set(scale_);
     for (index_t i = 0; i < padded_; i += v::lanes) {
       const auto old_top = v::load(top_ + i);
-      auto top = old_top;
-      for (index_t j = 0; j < keys; ++j) top = v::max(top, v::load(logits_ + j * width_ + i));
+      auto largest = v::load(logits_ + i);
+      for (index_t j = 1; j < keys; ++j) largest = v::max(largest, v::load(logits_ + j * width_ + i));
+      const auto top = v::max(old_top, v::mul(largest, scale));
       // Where nothing is visible yet, top is -inf; a finite stand-in keeps -inf - top from becoming NaN.
-      const auto safe = v::max(top, lowest);
-      const auto rescale = v::exp2(v::sub(old_top, safe));
+      const auto shift = v::sub(v::zero(), v::max(top, lowest));
+      const auto rescale = v::exp2(v::add(old_top, shift));
       auto sum = v::mul(v::load(sum_ + i), rescale);
       for (index_t j = 0; j < keys; ++j) {
-        const auto p = v::exp2(v::sub(v::load(logits_ + j * width_ + i), safe));
+        const auto p = v::exp2(v::fma(v::load(logits_ + j * width_ + i), scale, shift));
         v::store(logits_ + j * width_ + i, p);
         sum = v::add(sum, p);
       }
@@ -128,6 +129,7 @@ template <class Isa, class T> class online_softmax {
   range rows_{};
   index_t padded_ = 0;
   bool empty_ = true;
+  T scale_ = 1;
   T *queries_, *logits_, *out_, *top_, *sum_, *rescale_, *key_buffer_, *value_buffer_, *clean_buffer_;
 };
 
@@ -137,7 +139,8 @@ void forward_tile(const tile_policy& policy, const Mask& mask, const Score& scor
                   const tensor_view<const Q, 2>& q, const tensor_view<const K, 2>& k, const tensor_view<const V, 2>& v,
                   const tensor_view<Out, 2>& out, Lse* lse, index_t lse_step, T* scratch) noexcept {
   online_softmax<Isa, T> softmax(policy, q.extent(1), v.extent(1), scratch);
-  softmax.begin(q.data + rows.begin * q.stride(0), q.stride(0), rows, static_cast<T>(query_factor<Score>(scale)));
+  softmax.begin(q.data + rows.begin * q.stride(0), q.stride(0), rows, static_cast<T>(query_factor<Score>(scale)),
+                std::is_same_v<Score, score::identity> && scale > 0);
   const range hull = mask::key_hull(mask, rows, k.extent(0));
   const index_t first = hull.empty() ? hull.end : hull.begin / policy.k_tile * policy.k_tile;
   for (index_t j = first; j < hull.end; j += policy.k_tile) {
@@ -157,8 +160,8 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
                    const tensor_view<Lse, 3>& lse) {
   using T = accumulator<Q>;
   constexpr tile_policy policy = Policy::template choose<Isa>();
-  static_assert(policy.q_tile > 0 && policy.q_tile % 64 == 0,
-                "seqprim: q_tile of an attention policy must be a multiple of 64");
+  static_assert(policy.q_tile > 0 && policy.q_tile % 64 == 0 && policy.k_tile > 0,
+                "seqprim: q_tile of an attention policy must be a multiple of 64, and k_tile positive");
   const index_t q_tiles = ceil_div(p.q_len, policy.q_tile);
   const index_t pieces = p.batch * p.heads * q_tiles;
   if (pieces == 0) return;
@@ -188,19 +191,23 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
 /// Types    q, k, v, out: float, half, bfloat16, each its own; sums and lse float. All double for gradient checks.
 /// Layout   the last axis contiguous, other strides free; out and lse may not overlap an input or each other.
 /// Edge     a row without visible key: out = 0, lse = -inf. A NaN in a visible logit: NaN in that row only. Keys and values
-///          that no query sees are never used, whatever they hold.
+///          that no query sees are never used, whatever they hold. Logits must stay below 2^127 (they are held in units of
+///          log 2).
 /// Errors   precondition_error before anything is written: shapes disagree, heads % kv_heads != 0, a last axis is not
 ///          contiguous, an output overlaps, the op is invalid.
 /// Repeat   same bits for any number of threads and any place in the batch, for one build and policy.
-/// Cost     2 (head_dim + value_dim) flop a visible pair and head; empty tiles cost nothing. Allocates tile scratch for each
+/// Cost     head_dim + value_dim multiply-adds a visible pair and head; empty tiles cost nothing. Allocates tile scratch for each
 ///          thread (about 4 (160 head_dim + 256 value_dim + 6400) bytes), and encoded copies of q and k if op.position encodes.
 /// Source   Milakov and Gimelshein, "Online normalizer calculation for softmax"; Dao et al., "FlashAttention"; spec masks-text
 ///          1 and 3; golden masks-text/attn_*.  Page docs/reference/attention/forward.md
-template <class Isa = arch::native_isa, class Policy = default_policy, class Op, viewable<4> Q, viewable<4> K,
-          viewable<4> V, viewable<4> Out, viewable<3> Lse>
+template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
+          class Lse>
 void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
              Lse&& log_sum_exp) {
-  static_assert(require_op<Op>());
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
+                detail::require_operand<V, 4>() && detail::require_result<Out, 4>() &&
+                detail::require_result<Lse, 3>());
+  static_assert(detail::require_one_precision<Q, K, V, Out>());
   const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
   const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
   const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
@@ -210,18 +217,7 @@ void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys,
                 "seqprim: lse is float (double when the queries are double)");
   constexpr auto self = detail::entry::forward;
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
-  detail::expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
-  detail::expect_contiguous_dim<self>("out", out);
-  detail::expect_apart<self>("out", out, "q", q);
-  detail::expect_apart<self>("out", out, "k", k);
-  detail::expect_apart<self>("out", out, "v", v);
-  if (lse.data != nullptr) {
-    detail::expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
-    detail::expect_apart<self>("lse", lse, "q", q);
-    detail::expect_apart<self>("lse", lse, "k", k);
-    detail::expect_apart<self>("lse", lse, "v", v);
-    detail::expect_apart<self>("lse", lse, "out", out);
-  }
+  detail::expect_results<self>(p, q, k, v, out, lse);
   detail::with_encoded<Isa>(
       executor, op, q, k, [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
         detail::forward_tiles<Isa, Policy>(executor, plain_op, p, q_encoded, k_encoded, v, out, lse);
@@ -229,10 +225,10 @@ void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys,
 }
 
 /// The same without lse.
-template <class Isa = arch::native_isa, class Policy = default_policy, class Op, viewable<4> Q, viewable<4> K,
-          viewable<4> V, viewable<4> Out>
+template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out>
 void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
-  forward<Isa, Policy>(executor, op, queries, keys, values, result, tensor_view<accumulator<element_of<Q>>, 3>{});
+  static_assert(detail::require_operand<Q, 4>());
+  forward<Isa, Policy>(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
 }
 
 }  // namespace seqprim::attention

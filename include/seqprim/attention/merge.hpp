@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/isa.hpp>
+#include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/tensor_view.hpp>
 
@@ -32,14 +34,17 @@ struct merge_weights {
 ///
 /// Shapes  out, part_out [batch, heads, q_len, dim]; lse, part_lse [batch, heads, q_len]
 /// Types   float, natural-log lse.
-/// Errors  precondition_error: shapes disagree.
+/// Errors  precondition_error: shapes disagree, out or lse overlaps anything.
 /// Repeat  same bits for any number of threads; another order of merging may round differently.
 /// Source  spec masks-text 5.5; golden masks-text/attn_split_merge_a.  Page docs/reference/attention/merge.md
-template <viewable<4> Out, viewable<3> Lse, viewable<4> PartOut, viewable<3> PartLse>
-requires std::same_as < element_of<Out>,
-float > &&std::same_as<element_of<PartOut>, float> void merge(const cpu& executor, Out&& out_view, Lse&& lse_view,
-                                                              const PartOut& part_out_view,
-                                                              const PartLse& part_lse_view) {
+template <class Isa = arch::native_isa, class Out, class Lse, class PartOut, class PartLse>
+void merge(const cpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& part_out_view,
+           const PartLse& part_lse_view) {
+  static_assert(detail::require_result<Out, 4>() && detail::require_result<Lse, 3>() &&
+                detail::require_operand<PartOut, 4>() && detail::require_operand<PartLse, 3>());
+  static_assert(std::is_same_v<element_of<Out>, float> && std::is_same_v<element_of<Lse>, float> &&
+                    std::is_same_v<element_of<PartOut>, float> && std::is_same_v<element_of<PartLse>, float>,
+                "seqprim: attention::merge joins parts in float");
   const auto out = tensor_view<float, 4>(as_view(out_view));
   const auto lse = tensor_view<float, 3>(as_view(lse_view));
   const auto part = tensor_view<const float, 4>(as_view(part_out_view));
@@ -56,6 +61,10 @@ float > &&std::same_as<element_of<PartOut>, float> void merge(const cpu& executo
                     part_lse.extent(axis), ") must equal that of out (", out.extent(axis),
                     "). See docs/reference/attention/merge.md");
   }
+  SEQPRIM_EXPECTS(!may_overlap(out, part) && !may_overlap(out, part_lse) && !may_overlap(lse, part) &&
+                      !may_overlap(lse, part_lse) && !may_overlap(out, lse),
+                  "attention::merge: out and lse may overlap neither the other part nor each other. See "
+                  "docs/reference/attention/merge.md");
   const index_t heads = out.extent(1);
   parallel_for(executor, out.extent(0) * heads, [&](index_t piece, int) {
     const index_t b = piece / heads, h = piece % heads;

@@ -13,6 +13,25 @@
 #  define SEQPRIM_HD inline
 #endif
 
+/// The same promise for host functions: always inlined in optimised builds, never shared between translation units.
+#if defined(__OPTIMIZE__) && (defined(__GNUC__) || defined(__clang__))
+#  define SEQPRIM_INLINE [[gnu::always_inline]] inline
+#else
+#  define SEQPRIM_INLINE inline
+#endif
+
+/// Name of the inline namespace around host functions that are too large to inline everywhere: one name for each
+/// instruction set, so translation units compiled for different ones do not share their code.
+#if defined(__AVX512F__)
+#  define SEQPRIM_TARGET_NAMESPACE for_avx512
+#elif defined(__AVX2__)
+#  define SEQPRIM_TARGET_NAMESPACE for_avx2
+#elif defined(__AVX__)
+#  define SEQPRIM_TARGET_NAMESPACE for_avx
+#else
+#  define SEQPRIM_TARGET_NAMESPACE for_baseline
+#endif
+
 #define SEQPRIM_VERSION_MAJOR 0
 #define SEQPRIM_VERSION_MINOR 1
 #define SEQPRIM_VERSION_PATCH 0

@@ -31,6 +31,7 @@ struct cuda_error : std::runtime_error {
 };
 
 namespace detail {
+inline namespace SEQPRIM_TARGET_NAMESPACE {
 
 inline void append(std::string& text, const char* part) { text += part; }
 inline void append(std::string& text, std::string_view part) { text += part; }
@@ -44,7 +45,10 @@ template <std::floating_point Number> void append(std::string& text, Number part
   text += digits;
 }
 
+}  // namespace SEQPRIM_TARGET_NAMESPACE
 }  // namespace detail
+
+inline namespace SEQPRIM_TARGET_NAMESPACE {
 
 /// Joins text and numbers: message("q_len (", 3, ")") == "q_len (3)".
 template <class... Parts> [[nodiscard]] std::string message(const Parts&... parts) {
@@ -53,11 +57,17 @@ template <class... Parts> [[nodiscard]] std::string message(const Parts&... part
   return text;
 }
 
+}  // namespace SEQPRIM_TARGET_NAMESPACE
+
 namespace detail {
+inline namespace SEQPRIM_TARGET_NAMESPACE {
+
 // Out of line and cold, so that checks cost the caller one compare.
 template <class... Parts> [[noreturn, gnu::cold, gnu::noinline]] void throw_precondition(const Parts&... parts) {
   throw precondition_error(message(parts...));
 }
+
+}  // namespace SEQPRIM_TARGET_NAMESPACE
 }  // namespace detail
 
 }  // namespace seqprim

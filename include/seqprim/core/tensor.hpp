@@ -28,13 +28,14 @@ template <class T, int Rank> class tensor {
   template <std::convertible_to<index_t>... Extents>
   requires(sizeof...(Extents) == Rank) explicit tensor(Extents... extents) : view_(nullptr, extents...) {
     allocate();
-    fill(T{});
+    // All bits zero is zero for every number. (A loop would be vector code in a function that translation units share.)
+    __builtin_memset(static_cast<void*>(view_.data), 0, static_cast<std::size_t>(size()) * sizeof(T));
   }
 
   tensor(const tensor& other) : view_(other.view_) {
     if (other.view_.data == nullptr) return;
     allocate();
-    for (index_t i = 0; i < size(); ++i) view_.data[i] = other.view_.data[i];
+    __builtin_memcpy(static_cast<void*>(view_.data), other.view_.data, static_cast<std::size_t>(size()) * sizeof(T));
   }
   tensor(tensor&& other) noexcept : view_(std::exchange(other.view_, tensor_view<T, Rank>{})) {}
   tensor& operator=(tensor other) noexcept {
@@ -61,13 +62,13 @@ template <class T, int Rank> class tensor {
   [[nodiscard]] const T* begin() const noexcept { return data(); }
   [[nodiscard]] const T* end() const noexcept { return data() + size(); }
 
-  void fill(T value) noexcept {
+  SEQPRIM_INLINE void fill(T value) noexcept {
     for (T& x : *this) x = value;
   }
 
  private:
   // An empty tensor owns an allocation too: its address is valid, and never read.
-  void allocate() {
+  SEQPRIM_INLINE void allocate() {
     bool any = true;
     for (const index_t length : view_.extents) {
       SEQPRIM_EXPECTS(length >= 0, "tensor: an extent (", length, ") is negative");

@@ -175,7 +175,7 @@ struct footprint {
 };
 
 template <class T, int Rank, index_t Last>
-[[nodiscard]] footprint footprint_of(const tensor_view<T, Rank, Last>& view) noexcept {
+[[nodiscard]] SEQPRIM_INLINE footprint footprint_of(const tensor_view<T, Rank, Last>& view) noexcept {
   if (view.size() == 0 || view.data == nullptr) return {};
   index_t low = 0;
   index_t high = 0;
@@ -187,13 +187,10 @@ template <class T, int Rank, index_t Last>
           reinterpret_cast<const std::byte*>(view.data + high + 1)};
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// True when two views walk through memory in the same steps of `period` bytes and, within one step, touch different bytes:
 /// the slices of one interleaved buffer, such as q, k and v of a fused projection.
-template <class A, class B> [[nodiscard]] bool interleaved(const A& a, const B& b, index_t period) noexcept {
+template <class A, class B>
+[[nodiscard]] SEQPRIM_INLINE bool interleaved(const A& a, const B& b, index_t period) noexcept {
   // Span of the axes that stay within one step, relative to the first element.
   const auto span = [period](const auto& view, index_t& low, index_t& high) {
     constexpr auto size = static_cast<index_t>(sizeof(*view.data));
@@ -218,7 +215,7 @@ template <class A, class B> [[nodiscard]] bool interleaved(const A& a, const B& 
 
 /// True when two views may share an element. Exact for dense views and for slices of one interleaved buffer; other
 /// interleavings count as overlapping.
-template <class A, class B> [[nodiscard]] bool may_overlap(const A& first, const B& second) noexcept {
+template <class A, class B> [[nodiscard]] SEQPRIM_INLINE bool may_overlap(const A& first, const B& second) noexcept {
   const auto a = as_view(first);
   const auto b = as_view(second);
   const auto x = detail::footprint_of(a);

@@ -14,7 +14,7 @@
 ///     gelu_tanh     x sigma(2 c (x + 0.044715 x^3)), c = sqrt(2 / pi); equal to 0.5 x (1 + tanh(...))
 ///     gelu_quick    x sigma(1.702 x)             sigmoid, tanh, softplus, identity as usual
 ///
-/// Edge     relu'(0) = 0. Finite for every finite x. NaN in, NaN out.
+/// Edge     relu'(0) = 0. Finite for |x| <= 1e9. NaN in, NaN out.
 /// Cost     gelu_erf, tanh and softplus call the C library for each number; the others stay in registers.
 /// Source   spec layers-losses 1.4; golden layers/activations_0.  Page docs/reference/nn/activation.md
 namespace seqprim::nn {

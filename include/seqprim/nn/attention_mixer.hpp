@@ -31,7 +31,7 @@ namespace seqprim::nn {
 /// Layout   dense. Heads are strided views of the projections; nothing is copied.
 /// Errors   precondition_error: shapes disagree, heads is no multiple of kv_heads, a part of the operator is invalid.
 /// Repeat   same bits for any number of threads.
-/// Cost     projections 4 rows dim (heads + kv_heads) head_dim flop, and the attention; twice and 2.5 times that backward.
+/// Cost     projections 4 rows dim (heads + kv_heads) head_dim flop, and the attention; twice and 3.5 times that backward.
 ///          Backward overwrites what forward kept: call it once for each forward.
 /// Source   spec layers-losses 1.6; golden layers/attention_block_*.  Page docs/reference/nn/attention_mixer.md
 template <class Mask = mask::causal, class Score = score::identity,
@@ -175,7 +175,8 @@ class attention_mixer {
     const auto x = checked("x", input, as_view(input));
     const auto y = checked("y", output, x);
     const index_t batch = x.extent(0), len = x.extent(1);
-    SEQPRIM_EXPECTS(batch == cache.keys.extent(0) && start >= 0 && start + len <= cache.keys.extent(2),
+    SEQPRIM_EXPECTS(batch == cache.keys.extent(0) && start >= 0 && len <= cache.keys.extent(2) &&
+                        start <= cache.keys.extent(2) - len,
                     "nn::attention_mixer: x [", batch, ", ", len, "] at position ", start, " exceeds the cache [",
                     cache.keys.extent(0), ", ", cache.keys.extent(2), "]. See docs/reference/nn/attention_mixer.md");
     activations& kept = cache.scratch;

@@ -144,6 +144,12 @@ template <class Block> class decoder {
     SEQPRIM_EXPECTS(kept.batch == batch && kept.len == len && kept.blocks.size() == blocks.size(),
                     "nn::decoder: backward of ids [", batch, ", ", len,
                     "] needs the activations of one forward over as many. See docs/reference/nn/decoder.md");
+    const auto dhidden = as_view(hidden_gradient);
+    SEQPRIM_EXPECTS(dhidden.extent(0) == batch && dhidden.extent(1) == len && dhidden.extent(2) == dim(),
+                    "nn::decoder: hidden_gradient [", dhidden.extent(0), ", ", dhidden.extent(1), ", ",
+                    dhidden.extent(2), "] must be [", batch, ", ", len, ", ", dim(),
+                    "]. See docs/reference/nn/decoder.md");
+    executor.validate();
     kept.batch = -1;
     const auto stream = [&](std::size_t l) { return kept.streams[l].view(batch, len, dim()); };
     const auto gradient = kept.gradient.view(batch, len, dim());
@@ -164,10 +170,13 @@ template <class Block> class decoder {
     SEQPRIM_EXPECTS(state.blocks_.size() == blocks.size() && batch == state.batch_, "nn::decoder: tokens of ", batch,
                     " sequences need a decode state of this model for as many, it has ", state.batch_, page);
     SEQPRIM_EXPECTS(len >= 1, "nn::decoder: at least one token must be read", page);
-    SEQPRIM_EXPECTS(state.length_ + len <= state.capacity_, "nn::decoder: ", len, " tokens after ", state.length_,
+    SEQPRIM_EXPECTS(len <= state.capacity_ - state.length_, "nn::decoder: ", len, " tokens after ", state.length_,
                     " exceed the capacity (", state.capacity_, ") of the decode state", page);
     SEQPRIM_EXPECTS(out.extent(0) == batch && out.extent(1) == vocab(), "nn::decoder: logits [", out.extent(0), ", ",
                     out.extent(1), "] must be [", batch, ", vocab (", vocab(), ")]", page);
+    SEQPRIM_EXPECTS(out.stride(1) == 1 || out.extent(1) <= 1, "nn::decoder: the last axis of logits must be contiguous",
+                    page);
+    executor.validate();
     embed.check_ids(ids);
     for (index_t begin = 0; begin < len; begin += prefill_chunk)
       read(executor, ids.slice(1, {begin, min(begin + prefill_chunk, len)}), state);

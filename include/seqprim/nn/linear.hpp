@@ -51,7 +51,10 @@ template <class T = float, class Isa = arch::native_isa> class linear {
     const auto y = detail::rows_of("nn::linear: y", output);
     detail::expect_shape(x, "nn::linear: x", x.extent(0), in(), "linear.md");
     detail::expect_shape(y, "nn::linear: y", x.extent(0), out(), "linear.md");
+    executor.validate();
     SEQPRIM_EXPECTS(!may_overlap(x, y), "nn::linear: y overlaps x. See docs/reference/nn/linear.md");
+    SEQPRIM_EXPECTS(y.strides[1] == 1 || y.extent(1) <= 1,
+                    "nn::linear: the last axis of y must be contiguous. See docs/reference/nn/linear.md");
     if (bias.present()) {
       using v = arch::simd<Isa, T>;
       constexpr index_t piece = 32;
@@ -75,6 +78,11 @@ template <class T = float, class Isa = arch::native_isa> class linear {
                 arch::store mode = arch::store::overwrite) {
     const auto rows = detail::rows_of("nn::linear: dx", dx);
     detail::expect_shape(rows, "nn::linear: dx", detail::rows_of("nn::linear: dy", dy).extent(0), in(), "linear.md");
+    executor.validate();
+    SEQPRIM_EXPECTS(!may_overlap(rows, detail::rows_of("nn::linear: dy", dy)),
+                    "nn::linear: dx overlaps dy. See docs/reference/nn/linear.md");
+    SEQPRIM_EXPECTS(rows.strides[1] == 1 || rows.extent(1) <= 1,
+                    "nn::linear: the last axis of dx must be contiguous. See docs/reference/nn/linear.md");
     backward_parameters(executor, input, dy, kept);
     backward_input(executor, dy, dx, mode);
   }

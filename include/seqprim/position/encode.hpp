@@ -32,7 +32,8 @@ void encode_rows(const cpu& executor, const E& encoding, const Map& map, const t
   const index_t sharers = depends_on_batch<Map> ? 1 : batch;
   constexpr index_t block = 16;
   const index_t blocks = ceil_div(len, block);
-  const scratch<angle> memory(thread_count(executor), 2 * encoding.pairs());
+  const scratch<angle> memory(static_cast<int>(min<index_t>(max<index_t>(tables * blocks, 1), thread_count(executor))),
+                              2 * encoding.pairs());
   parallel_for(executor, tables * blocks, [&](index_t piece, int thread) {
     angle* const cosines = memory.slab(thread);
     angle* const sines = cosines + encoding.pairs();

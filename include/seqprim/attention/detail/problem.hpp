@@ -6,7 +6,11 @@
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/tensor_view.hpp>
 
+#include <type_traits>
+#include <utility>
+
 namespace seqprim::attention::detail {
+inline namespace SEQPRIM_TARGET_NAMESPACE {
 
 /// The lengths of one attention problem, after validation.
 struct problem {
@@ -47,6 +51,30 @@ void expect_apart(const char* out_name, const Out& out, const char* in_name, con
                   see[static_cast<int>(Entry)]);
 }
 
+/// Named requirements of the operands: one sentence when a type does not fit.
+template <class X, int Rank> consteval bool require_operand() {
+  static_assert(
+      viewable<X, Rank>,
+      "seqprim: an operand of attention is a tensor or tensor_view of 4 axes (batch, heads, len, dim); lse has 3 "
+      "(batch, heads, len)");
+  if constexpr (viewable<X, Rank>)
+    static_assert(element<element_of<X>>, "seqprim: tensors of attention hold float, half, bfloat16, or all double");
+  return true;
+}
+template <class X, int Rank> consteval bool require_result() {
+  require_operand<X, Rank>();
+  if constexpr (viewable<X, Rank>)
+    static_assert(!std::is_const_v<typename std::remove_cvref_t<decltype(as_view(std::declval<X&>()))>::element_type>,
+                  "seqprim: a result of attention is written to: pass a tensor or view that is not const");
+  return true;
+}
+/// All double or none: sums are kept in one type.
+template <class First, class... Rest> consteval bool require_one_precision() {
+  static_assert((std::is_same_v<accumulator<element_of<First>>, accumulator<element_of<Rest>>> && ...),
+                "seqprim: operands of attention are all double, or none of them is");
+  return true;
+}
+
 /// The common part of every entry point: lengths of q, k, v agree, heads divide, dims are contiguous, the op is valid.
 template <entry Entry, class Op, class Q, class K, class V>
 [[nodiscard]] problem validate_inputs(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v) {
@@ -72,4 +100,47 @@ template <entry Entry, class Op, class Q, class K, class V>
   return p;
 }
 
+/// A result whose elements all lie apart: no axis steps within the reach of another, so no two threads write one address.
+template <entry Entry, class View> void expect_distinct(const char* operand, const View& view) {
+  if (view.size() == 0) return;
+  bool taken[View::rank] = {};
+  index_t reach = 0;  // of the axes taken so far, shortest steps first
+  for (int n = 0; n < View::rank; ++n) {
+    int next = -1;
+    for (int axis = 0; axis < View::rank; ++axis)
+      if (!taken[axis] && (next < 0 || view.stride(axis) < view.stride(next))) next = axis;
+    taken[next] = true;
+    if (view.extent(next) <= 1) continue;
+    SEQPRIM_EXPECTS(view.stride(next) > reach, entry_name[static_cast<int>(Entry)], ": elements of ", operand,
+                    " share memory: axis ", next, " steps by ", view.stride(next), see[static_cast<int>(Entry)]);
+    reach += (view.extent(next) - 1) * view.stride(next);
+  }
+}
+
+/// Stands for an lse that nobody asked for: the right shape, no memory.
+template <class Q> [[nodiscard]] auto no_lse(const Q& q) noexcept {
+  tensor_view<accumulator<element_of<Q>>, 3> none;
+  for (int axis = 0; axis < 3; ++axis) none.extents[axis] = q.extent(axis);
+  return none;
+}
+
+/// What forward and decode write: shapes, layout, and no overlap with anything that is read or written beside.
+template <entry Entry, class Q, class K, class V, class Out, class Lse>
+void expect_results(const problem& p, const Q& q, const K& k, const V& v, const Out& out, const Lse& lse) {
+  expect_shape<Entry>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
+  expect_shape<Entry>("lse", lse, {p.batch, p.heads, p.q_len});
+  expect_contiguous_dim<Entry>("out", out);
+  expect_distinct<Entry>("out", out);
+  expect_apart<Entry>("out", out, "q", q);
+  expect_apart<Entry>("out", out, "k", k);
+  expect_apart<Entry>("out", out, "v", v);
+  if (lse.data == nullptr) return;
+  expect_distinct<Entry>("lse", lse);
+  expect_apart<Entry>("lse", lse, "q", q);
+  expect_apart<Entry>("lse", lse, "k", k);
+  expect_apart<Entry>("lse", lse, "v", v);
+  expect_apart<Entry>("lse", lse, "out", out);
+}
+
+}  // namespace SEQPRIM_TARGET_NAMESPACE
 }  // namespace seqprim::attention::detail

@@ -19,8 +19,8 @@ inline constexpr double ln_2 = 0.6931471805599453;
 /// Which side of the problem runs along the columns (lanes) of a tile.
 enum class columns_are { queries, keys };
 
-/// Replaces what the mask hides in tile[row, column] by `hidden`. `rows` and `columns` are the absolute indices of the tile,
-/// columns beyond the range are left alone.
+/// Replaces what the mask hides in tile[row, column] by `hidden`. `rows` and `columns` are the absolute indices of
+/// the tile; columns beyond the range, up to whole registers, may change.
 template <class Isa, class T, columns_are Columns, class Mask>
 void hide(const Mask& mask, range rows, range columns, T* tile, index_t tile_row, T hidden) noexcept {
   using v = arch::simd<Isa, T>;
@@ -29,8 +29,11 @@ void hide(const Mask& mask, range rows, range columns, T* tile, index_t tile_row
       const range run = intersect(mask.visible_keys(i), columns);
       T* const row = tile + (i - rows.begin) * tile_row;
       for (index_t j = 0; j < columns.size(); j += v::lanes) {
-        const auto lower = static_cast<std::int32_t>(max(run.begin - columns.begin, index_t{0}) - j);
-        const auto upper = static_cast<std::int32_t>(max(run.end - columns.begin, index_t{0}) - j);
+        // An empty run may lie anywhere: both ends are brought into the tile before they become 32 bits.
+        const auto within = [&](index_t key) {
+          return static_cast<std::int32_t>(max(index_t{0}, min(key - columns.begin, columns.size())) - j);
+        };
+        const std::int32_t lower = within(run.begin), upper = within(run.end);
         v::store(row + j, v::keep_lanes(v::load(row + j), lower, upper, v::set(hidden)));
       }
     }
@@ -39,8 +42,11 @@ void hide(const Mask& mask, range rows, range columns, T* tile, index_t tile_row
       std::int32_t lower[v::lanes] = {}, upper[v::lanes] = {};
       for (index_t lane = 0; lane < min<index_t>(v::lanes, columns.size() - j); ++lane) {
         const range run = intersect(mask.visible_keys(columns.begin + j + lane), rows);
-        lower[lane] = static_cast<std::int32_t>(run.begin - rows.begin);
-        upper[lane] = static_cast<std::int32_t>(max(run.end, run.begin) - rows.begin);
+        const auto within = [&](index_t key) {
+          return static_cast<std::int32_t>(max(index_t{0}, min(key - rows.begin, rows.size())));
+        };
+        lower[lane] = within(run.begin);
+        upper[lane] = within(run.end);
       }
       for (index_t i = 0; i < rows.size(); ++i) {
         T* const at = tile + i * tile_row + j;

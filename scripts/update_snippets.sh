@@ -51,10 +51,18 @@ requote() {
   ' "$1"
 }
 
+# What the names in "Source" mean.
+sources='**Source** names where a definition comes from. "Spec masks-text 4.2" is a section of the specification sheets of the project:
+exact definitions, one sheet for each family of primitives, collected from papers and published implementations. The
+maintainers keep them; nobody needs them to use or change a primitive, because what they define is restated on its page
+and, as code, in the pair rule of a mask, the formula of a modifier and the `reference.hpp` of a family. "golden masks-text/..." are
+numbers computed independently of the library, in [tests/golden](../../tests/golden/README.md).'
+
 # The list of reference pages, folders from left to right as they depend on each other.
 reference_index() {
   local folder page
   printf '# Reference\n\nA page for each primitive, by folder. Written by scripts/update_snippets.sh.\n'
+  printf '\n%s\n' "$sources"
   for folder in mask score position attention sampling nn loss io core arch; do
     compgen -G "docs/reference/$folder/*.md" >/dev/null || continue
     printf '\n## %s\n\n| page | |\n|---|---|\n' "$folder"

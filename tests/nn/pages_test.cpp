@@ -24,6 +24,18 @@ TEST_CASE("pages: layers", "[nn]") {
     REQUIRE(layer.in() == 64);
   }
   {
+    tensor<float, 2> x(10, 64), weight(128, 64), y(10, 128), dy(10, 128), dweight(128, 64);
+    x.fill(2);
+    weight.fill(3);
+    dy.fill(1);
+    // example-begin matmul
+    arch::matmul(executor, x, weight.view().transposed(0, 1), y);                             // y = x W^T
+    arch::matmul(executor, dy.view().transposed(0, 1), x, dweight, arch::store::accumulate);  // dW += dy^T x
+    // example-end matmul
+    REQUIRE(y(9, 127) == 6 * 64);
+    REQUIRE(dweight(127, 63) == 20);
+  }
+  {
     // example-begin embedding
     nn::embedding<> layer(256, 64);  // vocab, dim
     nn::embedding<>::activations kept;

@@ -27,6 +27,17 @@ std::vector<std::string> all_sources() {
   return result;
 }
 
+/// Build files and scripts: whatever comments with '#'.
+std::vector<std::string> build_files_and_scripts() {
+  std::vector<std::string> result = {"CMakeLists.txt", ".clang-format", ".ci/run"};
+  for (const char* folder : {"cmake", "scripts", "tests", "examples", "benchmarks"}) {
+    for (const std::string& path : files(root, folder, {".cmake", ".sh", ".in"})) result.push_back(path);
+    for (const std::string& path : files(root, folder, {".txt"}))
+      if (fs::path(path).filename() == "CMakeLists.txt") result.push_back(path);
+  }
+  return result;
+}
+
 std::vector<std::string> pages() {
   std::vector<std::string> result = files(root, "docs", {".md"});
   for (const char* page : {"README.md", "CHANGELOG.md"}) result.push_back(page);
@@ -168,6 +179,23 @@ TEST_CASE("structure: sources name their licence, headers are included once and 
     for (const std::string& line : lines_of(text))
       if (starts_with(trimmed(line), "using namespace")) wrong.push_back(path + ": " + trimmed(line));
   }
+  require_none(wrong);
+}
+
+/// The first line is the licence, or the second one below "#!".
+bool starts_with_licence(const std::string& text) {
+  const std::size_t first = starts_with(text, "#!") ? text.find('\n') + 1 : 0;
+  return starts_with(std::string_view(text).substr(first), "# SPDX-License-Identifier: Apache-2.0\n");
+}
+
+TEST_CASE("structure: build files and scripts name their licence", "[structure]") {
+  REQUIRE(starts_with_licence("#!/bin/sh\n# SPDX-License-Identifier: Apache-2.0\nls\n"));
+  REQUIRE_FALSE(starts_with_licence("ls\n# SPDX-License-Identifier: Apache-2.0\n"));
+  violations wrong;
+  const std::vector<std::string> all = build_files_and_scripts();
+  REQUIRE(all.size() > 40);
+  for (const std::string& path : all)
+    if (!starts_with_licence(read(root / path))) wrong.push_back(path + ": no SPDX line first");
   require_none(wrong);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/simd.hpp>
+#include <seqprim/arch/unrolled.hpp>
 
 // GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
@@ -116,20 +117,22 @@ template <> struct simd<avx2, float> {
   /// Transposes lanes x lanes numbers held in rows[0 .. lanes).
   [[gnu::always_inline]] static void transpose(reg (&rows)[lanes]) noexcept {
     reg pairs[8], fours[8];
-    for (int i = 0; i < 8; i += 2) {
+    unrolled<4>([&](auto n) {
+      constexpr int i = 2 * n;
       pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
       pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
+    });
+    unrolled<2>([&](auto n) {
+      constexpr int i = 4 * n;
       fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
       fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
       fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
       fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; ++i) {
+    });
+    unrolled<4>([&](auto i) {
       rows[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
       rows[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
-    }
+    });
   }
 
  private:

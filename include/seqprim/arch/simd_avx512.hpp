@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/simd.hpp>
+#include <seqprim/arch/unrolled.hpp>
 
 // GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
@@ -92,28 +93,30 @@ template <> struct simd<avx512, float> {
   /// Transposes lanes x lanes numbers held in rows[0 .. lanes).
   [[gnu::always_inline]] static void transpose(reg (&rows)[lanes]) noexcept {
     reg a[16];
-    for (int i = 0; i < 16; i += 2) {
+    unrolled<8>([&](auto n) {
+      constexpr int i = 2 * n;
       a[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
       a[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
+    });
+    unrolled<4>([&](auto n) {
+      constexpr int i = 4 * n;
       rows[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
       rows[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
       rows[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
       rows[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; ++i) {
+    });
+    unrolled<4>([&](auto i) {
       a[i] = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0x88);
       a[i + 4] = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0xdd);
       a[i + 8] = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0x88);
       a[i + 12] = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 4; ++i) {
+    });
+    unrolled<4>([&](auto i) {
       rows[i] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0x88);
       rows[i + 8] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0xdd);
       rows[i + 4] = _mm512_shuffle_f32x4(a[i + 4], a[i + 12], 0x88);
       rows[i + 12] = _mm512_shuffle_f32x4(a[i + 4], a[i + 12], 0xdd);
-    }
+    });
   }
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/simd.hpp>
+#include <seqprim/arch/unrolled.hpp>
 
 #include <type_traits>
 #include <utility>
@@ -9,13 +10,6 @@
 /// The tile engine: products of small matrices that fit the caches. Every matrix product of the library - linear layers,
 /// scores, weighted sums, their gradients - ends here.
 namespace seqprim::arch {
-
-/// Calls body(std::integral_constant<int, 0>) ... body(std::integral_constant<int, N - 1>): a loop that is gone after
-/// compilation, so that arrays indexed by it live in registers.
-template <int N, class Body> [[gnu::always_inline]] inline void unrolled(Body&& body) {
-  [&]<int... I>(std::integer_sequence<int, I...>) { (body(std::integral_constant<int, I>{}), ...); }
-  (std::make_integer_sequence<int, N>{});
-}
 
 /// Rows x columns of the register block, in lanes: 24 (AVX-512) or 12 (AVX2) independent sums hide the latency of fma and
 /// leave registers for one row of b.
@@ -117,24 +111,22 @@ template <class Isa, class T, class X, class Y>
                                                    const T* factor) noexcept {
   using v = simd<Isa, T>;
   typename v::reg block[v::lanes];
-  for (int i = 0; i < v::lanes; ++i) {
-    if (i >= rows) {
-      block[i] = v::zero();
-    } else if (columns >= v::lanes) {
-      block[i] = v::load(in + i * in_row);
-    } else {
-      block[i] = v::load_partial(in + i * in_row, columns);
-    }
+  if (rows >= v::lanes && columns >= v::lanes) {
+    unrolled<v::lanes>([&](auto i) { block[i] = v::load(in + i * in_row); });
+  } else {
+    unrolled<v::lanes>([&](auto i) { block[i] = i < rows ? v::load_partial(in + i * in_row, columns) : v::zero(); });
   }
   if constexpr (v::lanes > 1) v::transpose(block);
-  for (int j = 0; j < out_rows; ++j) {
-    if (factor != nullptr) block[j] = v::mul(block[j], v::set(factor[j]));
-    if (out_columns >= v::lanes) {
-      v::store(out + j * out_row, block[j]);
-    } else {
-      v::store_partial(out + j * out_row, block[j], out_columns);
+  unrolled<v::lanes>([&](auto j) {
+    if (j < out_rows) {
+      const auto x = factor != nullptr ? v::mul(block[j], v::set(factor[j])) : block[j];
+      if (out_columns >= v::lanes) {
+        v::store(out + j * out_row, x);
+      } else {
+        v::store_partial(out + j * out_row, x, out_columns);
+      }
     }
-  }
+  });
 }
 
 }  // namespace detail

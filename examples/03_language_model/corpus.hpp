@@ -70,8 +70,11 @@ inline std::vector<std::string> default_files(const std::string& repository) {
     collect(fs::path(repository) / folder, {".hpp", ".cuh", ".cpp", ".cu", ".md"});
   for (const char* page : {"README.md", "CHANGELOG.md"})
     if (fs::exists(fs::path(repository) / page)) files.push_back((fs::path(repository) / page).string());
-  collect("/usr/share/common-licenses", {});
+  // In the order of their names below the repository, so that its place on the disk changes nothing.
   std::sort(files.begin(), files.end());
+  const auto own = static_cast<std::ptrdiff_t>(files.size());
+  collect("/usr/share/common-licenses", {});
+  std::sort(files.begin() + own, files.end());
   return files;
 }
 

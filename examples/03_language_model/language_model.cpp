@@ -17,6 +17,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -108,15 +109,14 @@ struct trainer {
   }
   // example-end step
 
-  /// Bits per byte on held-out text: whole batches of windows spread evenly over it, each window read from its own start.
-  double evaluate(const demo::bytes& text) {
-    const index_t windows = max<index_t>(1, (static_cast<index_t>(text.size()) - 1) / o.context);
-    const index_t batches = min<index_t>(ceil_div(windows, o.batch), ceil_div(index_t{16384}, o.batch * o.context));
+  /// Bits per byte on held-out text: up to `most` windows spread evenly over all of it, each read from its own start.
+  double evaluate(const demo::bytes& text, index_t most) {
+    const index_t last_start = static_cast<index_t>(text.size()) - 1 - o.context;
+    const index_t windows = round_up(min(most, last_start / o.context + 1), o.batch);  // whole batches
     double sum = 0;
-    for (index_t n = 0; n < batches; ++n) {
+    for (index_t n = 0; n < windows; n += o.batch) {
       for (index_t row = 0; row < o.batch; ++row)
-        set_window(row, text,
-                   (n * o.batch + row) % windows * ((static_cast<index_t>(text.size()) - 1 - o.context) / windows));
+        set_window(row, text, windows > 1 ? (n + row) * last_start / (windows - 1) : 0);
       const auto hidden = model.forward(executor, ids, kept);
       const index_t rows = o.batch * o.context;
       sum += loss::linear_cross_entropy(executor, {}, tensor_view<float, 2>(hidden.data, rows, o.dim),
@@ -124,7 +124,7 @@ struct trainer {
                                         workspace)
                  .loss;
     }
-    return bits_per_byte(sum / static_cast<double>(batches));
+    return bits_per_byte(sum / static_cast<double>(windows / o.batch));
   }
 };
 
@@ -210,7 +210,9 @@ void load(trainer& t, const demo::corpus& text, demo::chart& chart, const io::sa
       throw io_error(message(file.source(), ": not a checkpoint of this program, it names no ", name));
     if (file.metadata(name) == value) continue;
     if (name == "text") throw io_error(message(file.source(), ": was trained on another text; give the same --text"));
-    throw io_error(message(file.source(), ": was trained with ", name, " ", file.metadata(name), ", not ", value));
+    const auto shortened = [](const std::string& number) { return message(std::strtod(number.c_str(), nullptr)); };
+    throw io_error(message(file.source(), ": was trained with ", name, " ", shortened(file.metadata(name)), ", not ",
+                           shortened(value), "; leave the flag out to go on with it"));
   }
   const auto curve = [&](const char* name) {
     std::vector<demo::point> points;
@@ -221,6 +223,9 @@ void load(trainer& t, const demo::corpus& text, demo::chart& chart, const io::sa
   };
   const auto step = demo::parse_number<index_t>(message(file.source(), ": step"), file.metadata("step"), 0, t.o.steps);
   auto train = curve("extra.curve.train"), held_out = curve("extra.curve.held_out");
+  if (static_cast<index_t>(train.size()) != step || held_out.empty())
+    throw io_error(message(file.source(), ": the curves (", train.size(), " and ", held_out.size(),
+                           " points) do not fit step ", step));
   nn::load_checkpoint(file, t.model, t.optimiser);
   t.step = step;
   chart.train = std::move(train);
@@ -253,7 +258,7 @@ void generate(const trainer& t) {
   const auto half = static_cast<std::size_t>(max<index_t>(1, o.context / 2));
   read(min(history.size(), half));
   for (index_t n = 0; n < o.generate && !interrupted; ++n) {
-    const random_stream random{.seed = static_cast<std::uint64_t>(o.seed),
+    const random_stream random{.seed = static_cast<std::uint64_t>(o.was_given("--write-seed") ? o.write_seed : o.seed),
                                .step = static_cast<std::uint32_t>(history.size())};
     const auto drawn = sampling::sample(t.executor, sampler, logits.view()[0], random);
     if (drawn.token < 0)
@@ -303,7 +308,7 @@ int run(int argc, char** argv) {
   std::error_code failure;
   std::filesystem::create_directories(o.out, failure);
   if (failure) throw io_error("folder '" + o.out + "' cannot be made: " + failure.message());
-  { const io::replacement_file writable(path); }  // better now than after the training
+  if (t.step < o.steps) const io::replacement_file writable(path);  // better now than after the training
 
   const demo::entropies counted = demo::measure(text.held_out);
   chart.unigram = counted.unigram;
@@ -319,17 +324,21 @@ int run(int argc, char** argv) {
   std::printf("held-out text by counting: %.3f bits per byte (bytes), %.3f (pairs of bytes)\n", counted.unigram,
               counted.bigram);
 
-  const auto evaluate = [&] {
-    const double bits = t.evaluate(text.held_out);
+  // While training a sample of the held-out text will do; before and after, all of it (at most a million bytes).
+  const auto evaluate = [&](bool all) {
+    const double bits = t.evaluate(text.held_out, (all ? index_t{1'000'000} : index_t{16'384}) / o.context + 1);
     chart.held_out.push_back({static_cast<double>(t.step), bits});
     return bits;
   };
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   if (t.step == 0) {
-    std::printf("step %5d: held-out %.3f bits per byte (before training)\n", 0, evaluate());
+    std::printf("step %5d: held-out %.3f bits per byte (before training)\n", 0, evaluate(true));
   } else {
     std::printf("resumed at step %lld of %lld\n", static_cast<long long>(t.step), static_cast<long long>(o.steps));
   }
+  if (o.stop_after > 0 && (o.stop_after <= t.step || o.stop_after > o.steps))
+    demo::refuse(message("--stop-after (", o.stop_after, ") must lie after step ", t.step, " and not after --steps (",
+                         o.steps, ")"));
   std::signal(SIGINT, on_interrupt);
   const auto begin = std::chrono::steady_clock::now();
   const index_t first = t.step;
@@ -354,7 +363,7 @@ int run(int argc, char** argv) {
     stopped = interrupted || t.step == o.stop_after;
     if (t.step % o.evaluate_every == 0 || t.step == o.steps) {
       std::printf("%sstep %5lld: held-out %.3f bits per byte, %.0f tokens/s%*s\n", terminal ? "\r" : "",
-                  static_cast<long long>(t.step), evaluate(), speed, terminal ? 24 : 0, "");
+                  static_cast<long long>(t.step), evaluate(t.step == o.steps), speed, terminal ? 24 : 0, "");
       saved();
     } else if (stopped) {
       saved();
@@ -374,7 +383,7 @@ int run(int argc, char** argv) {
   }
   if (o.generate > 0) {
     std::printf("--- it writes (temperature %g, top-p %g, seed %lld) ---\n%s", o.temperature, o.top_p,
-                static_cast<long long>(o.seed), o.prompt.c_str());
+                static_cast<long long>(o.was_given("--write-seed") ? o.write_seed : o.seed), o.prompt.c_str());
     generate(t);
     std::printf("\n---\n");
   }
@@ -385,7 +394,9 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    const int status = run(argc, argv);
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+    std::fprintf(stderr, "language_model: standard output cannot be written\n");
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "language_model: not enough memory for these sizes\n");
   } catch (const std::exception& e) {

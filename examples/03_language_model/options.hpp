@@ -24,7 +24,7 @@ struct options {
   index_t dim = 192, layers = 4, heads = 6, kv_heads = 0, context = 256;
   index_t batch = 16, steps = 500, warmup = 25, evaluate_every = 50, stop_after = 0;
   double learning_rate = 3e-3, weight_decay = 0.1, clip = 1.0;
-  index_t seed = 1, threads = 0;
+  index_t seed = 1, write_seed = 1, threads = 0;
 
   std::string prompt = "The ";
   index_t generate = 400, top_k = 0;
@@ -77,6 +77,7 @@ Writing
   --temperature X       0.8; 0 always takes the likeliest byte
   --top-p X             sample among the likeliest bytes that hold this much probability (0.95)
   --top-k N             sample among the N likeliest bytes (0: all)
+  --write-seed N        of the writing alone (as --seed)
 
   --check               end with status 1 unless the held-out text is predicted better than by counting bytes (for tests)
   --help                this page
@@ -112,6 +113,7 @@ inline options parse_options(int argc, char** argv) {
       if (o.text.empty()) refuse("--text needs at least one file");
     } else if (flag == "--out") {
       o.out = value();
+      if (o.out.empty()) refuse("--out needs the name of a folder");
     } else if (flag == "--resume") {
       o.resume = true;
     } else if (flag == "--dim") {
@@ -144,6 +146,8 @@ inline options parse_options(int argc, char** argv) {
       o.threads = count(0, 1024);
     } else if (flag == "--seed") {
       o.seed = count(0, 0x7fffffffffffffff);
+    } else if (flag == "--write-seed") {
+      o.write_seed = count(0, 0x7fffffffffffffff);
     } else if (flag == "--prompt") {
       o.prompt = value();
       if (o.prompt.empty()) refuse("--prompt must hold at least one byte");

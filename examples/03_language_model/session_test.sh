@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What a user does with the language model: train, interrupt, resume, write, and make mistakes.
 #
 #   session_test.sh PROGRAM FOLDER
@@ -33,6 +34,9 @@ written() { sed -n '/--- it writes/,/^---$/p' "$1" | tail -n +2; }
 "$program" --text text.txt --out parts --resume --generate 60 >again.log
 [[ "$(written whole.log)" == "$(written again.log)" ]] || fail "writing again from the checkpoint gave another text"
 "$program" --text text.txt --out parts --resume --generate 200 --temperature 0 --prompt "line" >greedy.log || fail "greedy writing"
+
+"$program" --text text.txt --out parts --resume --generate 60 --write-seed 5 >other.log
+[[ "$(written whole.log)" != "$(written other.log)" ]] || fail "another seed wrote the same text"
 
 # Ctrl-C saves and ends with status 0.
 "$program" "${common[@]}" --steps 100000 --out interrupted >interrupted.log &
@@ -79,6 +83,9 @@ refuses "needs a value" --steps
 refuses "parts" --text text.txt --out parts/model.safetensors
 refuses "nowhere" --text text.txt --out nowhere --resume
 refuses "another text" --text short.txt text.txt --out parts --resume
+refuses "--stop-after (30) must lie after step 30" --text text.txt --out parts --resume --stop-after 30
+refuses "was trained with seed 1, not 7; leave the flag out" --text text.txt --out parts --resume --seed 7
+refuses "needs the name of a folder" --text text.txt --out ""
 refuses "dim" --text text.txt --out parts --resume --dim 64
 cp -r parts damaged
 printf 'garbage' | dd of=damaged/model.safetensors bs=1 seek=20 conv=notrunc 2>/dev/null
@@ -87,6 +94,9 @@ head -c 5000 parts/model.safetensors >damaged/model.safetensors
 refuses "damaged/model.safetensors" --text text.txt --out damaged --resume
 [[ "$before" == "$(cat parts/* | cksum)" ]] || fail "a mistake touched the files of an earlier run"
 [[ ! -e new ]] || fail "a refused run made its folder"
+status=0
+"$program" --text text.txt --out parts --resume --generate 0 >/dev/full 2>err.log || status=$?
+[[ $status == 2 ]] && grep -q "standard output" err.log || fail "a full disk behind the output was not noticed"
 "$program" --help | grep -q -- "--temperature" || fail "--help says nothing of --temperature"
 
 [[ $failures == 0 ]] && echo "all sessions went as they should"

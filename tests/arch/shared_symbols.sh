@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Functions that two object files of different instruction sets share may hold no vector instructions: the linker keeps one
 # copy, and it must run on either processor.
 #

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: attention reads and writes float, half and bfloat16
+// expect-error: tensors of attention hold float, half, bfloat16, or all double
 #include <seqprim/attention/forward.hpp>
 
 using namespace seqprim;

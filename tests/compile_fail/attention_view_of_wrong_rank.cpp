@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: no matching function for call to
+// expect-error: an operand of attention is a tensor or tensor_view of 4 axes (batch, heads, len, dim)
 #include <seqprim/attention/forward.hpp>
 
 using namespace seqprim;

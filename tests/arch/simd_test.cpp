@@ -151,3 +151,53 @@ TEST_CASE("transpose_into: any shape, padded with zeros", "[arch][property]") {
     REQUIRE(same);
   }
 }
+
+#if defined(__AVX512BF16__)
+TEST_CASE("pair products: transposed rows, interleaved rows and rounded weights multiply as their numbers do",
+          "[arch][property]") {
+  using pairs = arch::pair_products<isa>;
+  test::random_numbers random(21);
+  for (int trial = 0; trial < 40; ++trial) {
+    const index_t rows = random.integer(1, 20), columns = random.integer(1, 70), width = 32;
+    tensor<bfloat16, 2> q(rows, columns);
+    random.fill(q);
+    const bool negate = trial % 2 == 1;
+    tensor<std::uint32_t, 2> turned((columns + 1) / 2, width);
+    turned.fill(~0u);
+    auto* const out = reinterpret_cast<arch::bfloat16_pair*>(turned.data());
+    pairs::transpose_rows(q.data(), columns, rows, columns, negate, out, width, width);
+    bool same = true;
+    for (index_t n = 0; n < (columns + 1) / 2; ++n)
+      for (index_t i = 0; i < width; ++i) {
+        const auto part = [&](index_t d) {
+          return i < rows && d < columns ? static_cast<std::uint32_t>(q(i, d).bits ^ (negate ? 0x8000u : 0u))
+                 : negate && i < rows    ? 0x8000u
+                                         : 0u;
+        };
+        const std::uint32_t expected = part(2 * n) | part(2 * n + 1) << 16;
+        // The partner of an odd last number is a zero of either sign, and so is padding.
+        same = same && (turned(n, i) & 0x7fff7fffu) == (expected & 0x7fff7fffu) &&
+               (i >= rows || 2 * n + 1 >= columns || turned(n, i) == expected);
+      }
+    CAPTURE(rows, columns, negate);
+    REQUIRE(same);
+
+    tensor<std::uint32_t, 1> woven(columns);
+    pairs::interleave_rows(&q(0, 0), rows > 1 ? &q(1, 0) : nullptr, columns,
+                           reinterpret_cast<arch::bfloat16_pair*>(woven.data()));
+    for (index_t d = 0; d < columns; ++d)
+      REQUIRE(woven(d) == (q(0, d).bits | (rows > 1 ? std::uint32_t{q(1, d).bits} << 16 : 0u)));
+  }
+  arch::bfloat16_pair stored[16];
+  float low[16], high[16];
+  for (int i = 0; i < 16; ++i) {
+    low[i] = random.normal();
+    high[i] = random.normal();
+  }
+  pairs::store_rounded(stored, v::load(low), v::load(high));
+  for (int i = 0; i < 16; ++i) {
+    REQUIRE((stored[i].bits & 0xffffu) == bfloat16(low[i]).bits);
+    REQUIRE(stored[i].bits >> 16 == bfloat16(high[i]).bits);
+  }
+}
+#endif

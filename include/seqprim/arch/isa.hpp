@@ -21,10 +21,18 @@ struct avx512 {  ///< AVX-512 F, BW, VL and DQ
   static constexpr const char* name = "avx512";
   static constexpr int registers = 32;
 };
+struct avx512_bf16 {  ///< AVX-512 and its products of bfloat16 pairs
+  static constexpr const char* name = "avx512_bf16";
+  static constexpr int registers = 32;
+};
 
 /// The best instruction set that the flags of this translation unit allow.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#  if defined(__AVX512BF16__)
+using native_isa = avx512_bf16;
+#  else
 using native_isa = avx512;
+#  endif
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 using native_isa = avx2;
 #else
@@ -38,6 +46,9 @@ template <> inline constexpr bool compiled_for<avx2> = true;
 #endif
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 template <> inline constexpr bool compiled_for<avx512> = true;
+#  if defined(__AVX512BF16__)
+template <> inline constexpr bool compiled_for<avx512_bf16> = true;
+#  endif
 #endif
 
 /// True when the processor that runs this program offers everything that Isa needs.
@@ -52,9 +63,13 @@ template <> [[nodiscard]] inline bool runs_here<avx512>() noexcept {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && runs_here<avx2>();
 }
+template <> [[nodiscard]] inline bool runs_here<avx512_bf16>() noexcept {
+  return __builtin_cpu_supports("avx512bf16") && runs_here<avx512>();
+}
 #else
 template <> [[nodiscard]] inline bool runs_here<avx2>() noexcept { return false; }
 template <> [[nodiscard]] inline bool runs_here<avx512>() noexcept { return false; }
+template <> [[nodiscard]] inline bool runs_here<avx512_bf16>() noexcept { return false; }
 #endif
 
 }  // namespace seqprim::arch

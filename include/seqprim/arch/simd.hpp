@@ -90,6 +90,14 @@ template <class Isa, class T> struct simd {
   }
 };
 
+/// Two bfloat16 numbers in one word, the first in the low half: two neighbours of a bfloat16 array may be read as one.
+struct [[gnu::may_alias]] bfloat16_pair {
+  std::uint32_t bits;
+};
+
+/// Products of bfloat16 pairs with float sums, where the instruction set has them.
+template <class Isa> struct pair_products { static constexpr bool available = false; };
+
 }  // namespace seqprim::arch
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)

@@ -141,4 +141,68 @@ template <> struct simd<avx512, float> {
   }
 };
 
+#if defined(__AVX512BF16__)
+
+template <> struct simd<avx512_bf16, float> : simd<avx512, float> {};
+
+/// Sixteen pairs of bfloat16: the operands of products that add two terms at once.
+template <> struct pair_products<avx512_bf16> {
+  static constexpr bool available = true;
+  using reg = __m512i;
+
+  [[gnu::always_inline]] static reg set(bfloat16_pair x) noexcept {
+    return _mm512_set1_epi32(static_cast<int>(x.bits));
+  }
+  [[gnu::always_inline]] static reg load(const bfloat16_pair* p) noexcept { return _mm512_loadu_si512(p); }
+  /// sum + a.low * b.low + a.high * b.high in each lane, rounded after each addition; subnormals count as zero.
+  [[gnu::always_inline]] static __m512 add_products(reg a, reg b, __m512 sum) noexcept {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+  /// Pairs (low[i], high[i]), rounded to nearest even.
+  [[gnu::always_inline]] static void store_rounded(bfloat16_pair* p, __m512 low, __m512 high) noexcept {
+    const reg halves = reinterpret_cast<reg>(_mm512_cvtne2ps_pbh(high, low));  // low in the first 16, high behind
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave(), halves));
+  }
+  /// out[d] = (first[d], second[d]) for `count` numbers; a null second row counts as zeros.
+  static void interleave_rows(const bfloat16* first, const bfloat16* second, index_t count,
+                              bfloat16_pair* out) noexcept {
+    for (index_t d = 0; d < count; d += 16) {
+      const auto live = static_cast<__mmask16>((1u << min<index_t>(16, count - d)) - 1u);
+      const reg low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(live, first + d));
+      const reg high = second == nullptr
+                           ? _mm512_setzero_si512()
+                           : _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(live, second + d)), 16);
+      _mm512_mask_storeu_epi32(out + d, live, _mm512_or_si512(low, high));
+    }
+  }
+  /// out[n, i] = pair n of row i, its sign flipped where asked: rows of `in` ([rows, columns], contiguous) become columns of
+  /// `out` ([ceil(columns / 2), out_columns]); an odd last number is paired with zero, columns beyond `rows` are zero.
+  static void transpose_rows(const bfloat16* in, index_t in_row, index_t rows, index_t columns, bool negate,
+                             bfloat16_pair* out, index_t out_row, index_t out_columns) noexcept {
+    const reg sign = _mm512_set1_epi32(negate ? static_cast<int>(0x80008000u) : 0);
+    for (index_t i = 0; i < out_columns; i += 16) {
+      for (index_t d = 0; d < columns; d += 32) {
+        const index_t numbers = min<index_t>(32, columns - d);
+        const auto live = static_cast<__mmask32>(numbers == 32 ? ~0u : (1u << numbers) - 1u);
+        __m512 block[16];
+        for (index_t n = 0; n < 16; ++n) {
+          const reg row =
+              i + n < rows ? _mm512_maskz_loadu_epi16(live, in + (i + n) * in_row + d) : _mm512_setzero_si512();
+          block[n] = _mm512_castsi512_ps(_mm512_xor_si512(row, sign));
+        }
+        simd<avx512, float>::transpose(block);
+        for (index_t n = 0; n < (numbers + 1) / 2; ++n) _mm512_storeu_ps(out + (d / 2 + n) * out_row + i, block[n]);
+      }
+    }
+  }
+
+ private:
+  [[gnu::always_inline]] static reg interleave() noexcept {
+    return _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                            19, 3, 18, 2, 17, 1, 16, 0);
+  }
+};
+
+#endif
+
 }  // namespace seqprim::arch

@@ -28,10 +28,24 @@ enum class start {
 
 namespace detail {
 
-template <class Isa, class T, start Start, int Rows, int Registers>
-[[gnu::always_inline]] inline void multiply_block(index_t depth, const T* a, index_t a_row, index_t a_depth, const T* b,
-                                                  index_t b_depth, T* c, index_t c_row, const T* factor) noexcept {
+/// How two operands of type In add to a sum of type T: by fma, or two bfloat16 products at once.
+template <class Isa, class T, class In> struct products : pair_products<Isa> {
+  static_assert(std::is_same_v<In, bfloat16_pair> && pair_products<Isa>::available,
+                "seqprim: this instruction set has no product of these operands");
+};
+template <class Isa, class T> struct products<Isa, T, T> : simd<Isa, T> {
+  using typename simd<Isa, T>::reg;
+  [[gnu::always_inline]] static reg add_products(reg a, reg b, reg sum) noexcept {
+    return simd<Isa, T>::fma(a, b, sum);
+  }
+};
+
+template <class Isa, class T, start Start, int Rows, int Registers, class In>
+[[gnu::always_inline]] inline void multiply_block(index_t depth, const In* a, index_t a_row, index_t a_depth,
+                                                  const In* b, index_t b_depth, T* c, index_t c_row,
+                                                  const T* factor) noexcept {
   using v = simd<Isa, T>;
+  using product = products<Isa, T, In>;
   typename v::reg sum[Rows][Registers];
   unrolled<Rows>([&](auto i) {
     unrolled<Registers>([&](auto j) {
@@ -45,11 +59,11 @@ template <class Isa, class T, start Start, int Rows, int Registers>
     });
   });
   for (index_t k = 0; k < depth; ++k) {
-    typename v::reg row[Registers];
-    unrolled<Registers>([&](auto j) { row[j] = v::load(b + j * v::lanes); });
+    typename product::reg row[Registers];
+    unrolled<Registers>([&](auto j) { row[j] = product::load(b + j * v::lanes); });
     unrolled<Rows>([&](auto i) {
-      const auto x = v::set(a[i * a_row]);
-      unrolled<Registers>([&](auto j) { sum[i][j] = v::fma(x, row[j], sum[i][j]); });
+      const auto x = product::set(a[i * a_row]);
+      unrolled<Registers>([&](auto j) { sum[i][j] = product::add_products(x, row[j], sum[i][j]); });
     });
     a += a_depth;
     b += b_depth;
@@ -58,8 +72,8 @@ template <class Isa, class T, start Start, int Rows, int Registers>
       [&](auto i) { unrolled<Registers>([&](auto j) { v::store(c + i * c_row + j * v::lanes, sum[i][j]); }); });
 }
 
-template <class Isa, class T, start Start, int Registers>
-inline void multiply_columns(index_t rows, index_t depth, const T* a, index_t a_row, index_t a_depth, const T* b,
+template <class Isa, class T, start Start, int Registers, class In>
+inline void multiply_columns(index_t rows, index_t depth, const In* a, index_t a_row, index_t a_depth, const In* b,
                              index_t b_depth, T* c, index_t c_row, const T* factor) noexcept {
   constexpr int block = block_rows<Isa>;
   index_t i = 0;
@@ -85,8 +99,10 @@ inline void multiply_columns(index_t rows, index_t depth, const T* a, index_t a_
 ///
 /// a is read one number at a time, with any strides; rows of b and c are contiguous and both are padded: `columns` is a
 /// multiple of the lanes. Each c[m, n] is one chain of fma over k in ascending order, wherever it lies in the tile.
-template <class Isa, class T, start Start>
-void multiply(index_t rows, index_t columns, index_t depth, const T* a, index_t a_row, index_t a_depth, const T* b,
+///
+/// Operands are numbers of type T, or bfloat16_pair where the instruction set multiplies them: depth then counts pairs.
+template <class Isa, class T, start Start, class In>
+void multiply(index_t rows, index_t columns, index_t depth, const In* a, index_t a_row, index_t a_depth, const In* b,
               index_t b_depth, T* c, index_t c_row, const T* factor = nullptr) noexcept {
   constexpr int lanes = simd<Isa, T>::lanes;
   constexpr int width = block_columns<Isa, T>;

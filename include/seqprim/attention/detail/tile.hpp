@@ -104,7 +104,7 @@ template <class Isa, class T, class X>
   }
 }
 
-template <class Isa, class T> [[nodiscard]] bool finite(const T* row, index_t count) noexcept {
+template <class Isa, class T, class X> [[nodiscard]] bool finite(const X* row, index_t count) noexcept {
   using v = arch::simd<Isa, T>;
   // x - x is 0 for every finite x and NaN for the rest.
   auto sum = v::zero();
@@ -126,19 +126,19 @@ void weighted_sum(bool partial, index_t rows, index_t columns, index_t padded_co
                   T* buffer, const Visible& visible) noexcept {
   bool clean = true;
   if (partial) {
-    for (index_t j = 0; j < rows; ++j) clean = clean && finite<Isa>(x + j * x_row, dim);
+    for (index_t j = 0; j < rows; ++j) clean = clean && finite<Isa, T>(x + j * x_row, dim);
   }
   if (clean) {
     arch::multiply<Isa, T, Start>(dim, padded_columns, rows, x, 1, x_row, weight, weight_row, acc, acc_row, factor);
     return;
   }
   for (index_t j = 0; j < rows; ++j) {
-    const bool keep = finite<Isa>(x + j * x_row, dim);
+    const bool keep = finite<Isa, T>(x + j * x_row, dim);
     for (index_t d = 0; d < dim; ++d) buffer[j * dim + d] = keep ? x[j * x_row + d] : T{0};
   }
   arch::multiply<Isa, T, Start>(dim, padded_columns, rows, buffer, 1, dim, weight, weight_row, acc, acc_row, factor);
   for (index_t j = 0; j < rows; ++j) {
-    if (finite<Isa>(x + j * x_row, dim)) continue;
+    if (finite<Isa, T>(x + j * x_row, dim)) continue;
     for (index_t c = 0; c < columns; ++c) {
       if (!visible(j, c)) continue;
       for (index_t d = 0; d < dim; ++d) acc[d * acc_row + c] += x[j * x_row + d] * weight[j * weight_row + c];

@@ -10,7 +10,9 @@
 #include <benchmark/benchmark.h>
 
 #include <cmath>
+#include <string>
 #include <support/roof.hpp>
+#include <type_traits>
 
 using namespace seqprim;
 
@@ -45,10 +47,10 @@ template <class Mask> double visible_pairs(const Mask& mask, index_t q_len, inde
   return pairs;
 }
 
-void report(benchmark::State& state, double flop) {
+template <class T> void report(benchmark::State& state, double flop) {
   state.counters["GFLOP/s"] = benchmark::Counter(flop * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["share_of_fma_roof"] =
-      benchmark::Counter(flop / bench::fma_roof(), benchmark::Counter::kIsIterationInvariantRate);
+  const double roof = std::is_same_v<T, bfloat16> ? bench::bfloat16_roof() : bench::fma_roof();
+  state.counters["share_of_roof"] = benchmark::Counter(flop / roof, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 template <class T, class Mask> void run_forward(benchmark::State& state, const Mask& mask) {
@@ -56,7 +58,7 @@ template <class T, class Mask> void run_forward(benchmark::State& state, const M
   inputs<T> in(1, 1, len, len, dim);
   const attention::softmax op{mask};
   for (auto _ : state) attention::forward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse);
-  report(state, 4.0 * static_cast<double>(dim) * visible_pairs(mask, len, len));
+  report<T>(state, 4.0 * static_cast<double>(dim) * visible_pairs(mask, len, len));
 }
 
 template <class T> void forward_full(benchmark::State& state) { run_forward<T>(state, mask::full{}); }
@@ -95,7 +97,7 @@ template <class T> void unfused_full(benchmark::State& state) {
     arch::matmul(cpu{.threads = 1}, logits, in.v.view()[0][0], result);
     benchmark::ClobberMemory();
   }
-  report(state, 4.0 * static_cast<double>(dim) * static_cast<double>(len) * static_cast<double>(len));
+  report<T>(state, 4.0 * static_cast<double>(dim) * static_cast<double>(len) * static_cast<double>(len));
 }
 
 template <class T> void backward_causal(benchmark::State& state) {
@@ -105,7 +107,7 @@ template <class T> void backward_causal(benchmark::State& state) {
   attention::forward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse);
   for (auto _ : state)
     attention::backward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse, in.dout, in.dq, in.dk, in.dv);
-  report(state, 10.0 * static_cast<double>(dim) * visible_pairs(mask::causal{}, len, len));
+  report<T>(state, 10.0 * static_cast<double>(dim) * visible_pairs(mask::causal{}, len, len));
 }
 
 /// One query against a long cache: as fast as the cache can be read.
@@ -133,6 +135,8 @@ BENCHMARK_TEMPLATE(forward_full, float)->Apply(sizes);
 BENCHMARK_TEMPLATE(unfused_full, float)->Apply(sizes);
 BENCHMARK_TEMPLATE(forward_full, bfloat16)->Apply(sizes);
 BENCHMARK_TEMPLATE(forward_causal, float)->Apply(sizes);
+BENCHMARK_TEMPLATE(forward_causal, bfloat16)->Apply(sizes);
+BENCHMARK_TEMPLATE(unfused_full, bfloat16)->Apply(sizes);
 BENCHMARK_TEMPLATE(forward_window, float)
     ->ArgNames({"seq", "dim"})
     ->Unit(benchmark::kMicrosecond)
@@ -147,6 +151,7 @@ BENCHMARK_TEMPLATE(decode_one, bfloat16)->Apply(cache_sizes);
 int main(int argc, char** argv) {
   benchmark::AddCustomContext("isa", arch::native_isa::name);
   benchmark::AddCustomContext("fma_roof_GFLOP/s", std::to_string(bench::fma_roof() * 1e-9));
+  benchmark::AddCustomContext("bfloat16_roof_GFLOP/s", std::to_string(bench::bfloat16_roof() * 1e-9));
   benchmark::AddCustomContext("read_roof_GB/s", std::to_string(bench::read_roof() * 1e-9));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;

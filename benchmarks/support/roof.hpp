@@ -32,7 +32,7 @@ inline double fma_roof() {
     const auto a = v::set(0.999999f), b = v::set(1e-6f);
     const double seconds = fastest(7, [a, b] {
       volatile float opaque = 1.0f;  // read anew, so no chain equals another and no run equals the last
-      v::reg sum[chains];
+      typename v::reg sum[chains];
       for (auto& x : sum) x = v::set(opaque);
       for (long i = 0; i < rounds; ++i) arch::unrolled<chains>([&](auto j) { sum[j] = v::fma(sum[j], a, b); });
       for (auto& x : sum) {
@@ -46,21 +46,57 @@ inline double fma_roof() {
   return roof;
 }
 
-/// Bytes per second that one thread reads from memory (256 MiB, four streams of registers).
+/// Flop per second of one thread in products of bfloat16 pairs; the fma roof where the processor has none.
+template <class Isa = arch::native_isa> double bfloat16_roof() {
+  if constexpr (arch::pair_products<Isa>::available) {
+    static const double roof = [] {
+      using v = arch::simd<Isa, float>;
+      using product = arch::pair_products<Isa>;
+      constexpr int chains = 20;
+      constexpr long rounds = 1'000'000;
+      const double seconds = fastest(7, [] {
+        volatile float opaque = 1.0f;
+        volatile std::uint32_t bits = 0x00003f80u;
+        const auto a = product::set({bits}), b = product::set({bits});
+        typename v::reg sum[chains];
+        for (auto& x : sum) x = v::set(opaque);
+        for (long i = 0; i < rounds; ++i)
+          arch::unrolled<chains>([&](auto j) { sum[j] = product::add_products(a, b, sum[j]); });
+        for (auto& x : sum) {
+          float out[v::lanes];
+          v::store(out, x);
+          asm volatile("" : : "r"(out) : "memory");
+        }
+      });
+      return 4.0 * chains * v::lanes * static_cast<double>(rounds) / seconds;
+    }();
+    return roof;
+  } else {
+    return fma_roof();
+  }
+}
+
+/// Bytes per second that one thread reads from memory: the best of one and four streams through 256 MiB.
 inline double read_roof() {
   static const double roof = [] {
     using v = arch::simd<arch::native_isa, float>;
     tensor<float, 1> data(index_t{64} << 20);
     data.fill(1.0f);
-    float sink = 0;
-    const double seconds = fastest(5, [&] {
-      v::reg sum[4] = {v::zero(), v::zero(), v::zero(), v::zero()};
-      for (index_t i = 0; i + 4 * v::lanes <= data.size(); i += 4 * v::lanes)
-        arch::unrolled<4>([&](auto j) { sum[j] = v::add(sum[j], v::load(data.data() + i + j * v::lanes)); });
-      sink += v::sum(v::add(v::add(sum[0], sum[1]), v::add(sum[2], sum[3])));
-    });
-    asm volatile("" : : "r"(&sink) : "memory");
-    return static_cast<double>(data.size()) * 4 / seconds;
+    const auto seconds = [&](index_t streams) {
+      const index_t length = data.size() / streams;
+      return fastest(5, [&] {
+        v::reg sum[4] = {v::zero(), v::zero(), v::zero(), v::zero()};
+        for (index_t i = 0; i + 4 * v::lanes <= length; i += 4 * v::lanes)
+          for (index_t s = 0; s < streams; ++s) {
+            const float* const from = data.data() + s * length + i;
+            arch::unrolled<4>([&](auto j) { sum[j] = v::add(sum[j], v::load(from + j * v::lanes)); });
+          }
+        float out[v::lanes];
+        v::store(out, v::add(v::add(sum[0], sum[1]), v::add(sum[2], sum[3])));
+        asm volatile("" : : "r"(out) : "memory");
+      });
+    };
+    return static_cast<double>(data.size()) * 4 / min(seconds(1), seconds(4));
   }();
   return roof;
 }

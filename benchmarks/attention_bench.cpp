@@ -9,6 +9,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <chrono>
 #include <cmath>
 #include <string>
 #include <support/roof.hpp>
@@ -47,18 +48,31 @@ template <class Mask> double visible_pairs(const Mask& mask, index_t q_len, inde
   return pairs;
 }
 
-template <class T> void report(benchmark::State& state, double flop) {
-  state.counters["GFLOP/s"] = benchmark::Counter(flop * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  const double roof = std::is_same_v<T, bfloat16> ? bench::bfloat16_roof() : bench::fma_roof();
-  state.counters["share_of_roof"] = benchmark::Counter(flop / roof, benchmark::Counter::kIsIterationInvariantRate);
+/// Wall-clock seconds of the loop of one benchmark.
+class stopwatch {
+ public:
+  [[nodiscard]] double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// Counters of a benchmark whose every iteration does `flop` operations.
+template <class T> void report(benchmark::State& state, const stopwatch& watch, double flop) {
+  const double speed = flop * static_cast<double>(state.iterations()) / watch.seconds();
+  state.counters["GFLOP/s"] = speed * 1e-9;
+  state.counters["share_of_roof"] = speed / (std::is_same_v<T, bfloat16> ? bench::bfloat16_roof() : bench::fma_roof());
 }
 
 template <class T, class Mask> void run_forward(benchmark::State& state, const Mask& mask) {
   const index_t len = state.range(0), dim = state.range(1);
   inputs<T> in(1, 1, len, len, dim);
   const attention::softmax op{mask};
+  const stopwatch watch;
   for (auto _ : state) attention::forward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse);
-  report<T>(state, 4.0 * static_cast<double>(dim) * visible_pairs(mask, len, len));
+  report<T>(state, watch, 4.0 * static_cast<double>(dim) * visible_pairs(mask, len, len));
 }
 
 template <class T> void forward_full(benchmark::State& state) { run_forward<T>(state, mask::full{}); }
@@ -73,6 +87,7 @@ template <class T> void unfused_full(benchmark::State& state) {
   inputs<T> in(1, 1, len, len, dim);
   tensor<float, 2> logits(len, len), result(len, dim);
   const auto scale = v::set(1.4426950f / std::sqrt(static_cast<float>(dim)));
+  const stopwatch watch;
   for (auto _ : state) {
     arch::matmul(cpu{.threads = 1}, in.q.view()[0][0], in.k.view()[0][0].transposed(0, 1), logits);
     for (index_t i = 0; i < len; ++i) {
@@ -97,7 +112,7 @@ template <class T> void unfused_full(benchmark::State& state) {
     arch::matmul(cpu{.threads = 1}, logits, in.v.view()[0][0], result);
     benchmark::ClobberMemory();
   }
-  report<T>(state, 4.0 * static_cast<double>(dim) * static_cast<double>(len) * static_cast<double>(len));
+  report<T>(state, watch, 4.0 * static_cast<double>(dim) * static_cast<double>(len) * static_cast<double>(len));
 }
 
 template <class T> void backward_causal(benchmark::State& state) {
@@ -105,9 +120,10 @@ template <class T> void backward_causal(benchmark::State& state) {
   inputs<T> in(1, 1, len, len, dim);
   const attention::softmax op{mask::causal{}};
   attention::forward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse);
+  const stopwatch watch;
   for (auto _ : state)
     attention::backward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse, in.dout, in.dq, in.dk, in.dv);
-  report<T>(state, 10.0 * static_cast<double>(dim) * visible_pairs(mask::causal{}, len, len));
+  report<T>(state, watch, 10.0 * static_cast<double>(dim) * visible_pairs(mask::causal{}, len, len));
 }
 
 /// One query against a long cache: as fast as the cache can be read.
@@ -115,11 +131,12 @@ template <class T> void decode_one(benchmark::State& state) {
   const index_t len = state.range(0), dim = state.range(1);
   inputs<T> in(1, 1, 1, len, dim);
   const attention::softmax op{mask::causal{len - 1}};
+  const stopwatch watch;
   for (auto _ : state) attention::decode(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse);
-  const double bytes = 2.0 * static_cast<double>(len * dim) * sizeof(T);
-  state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["share_of_read_roof"] =
-      benchmark::Counter(bytes / bench::read_roof(), benchmark::Counter::kIsIterationInvariantRate);
+  const double speed =
+      2.0 * static_cast<double>(len * dim) * sizeof(T) * static_cast<double>(state.iterations()) / watch.seconds();
+  state.counters["GB/s"] = speed * 1e-9;
+  state.counters["share_of_roof"] = speed / bench::read_roof();
 }
 
 void sizes(benchmark::internal::Benchmark* b) {

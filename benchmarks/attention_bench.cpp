@@ -9,10 +9,10 @@
 
 #include <benchmark/benchmark.h>
 
-#include <chrono>
 #include <cmath>
 #include <string>
 #include <support/roof.hpp>
+#include <support/stopwatch.hpp>
 #include <type_traits>
 
 using namespace seqprim;
@@ -48,19 +48,8 @@ template <class Mask> double visible_pairs(const Mask& mask, index_t q_len, inde
   return pairs;
 }
 
-/// Wall-clock seconds of the loop of one benchmark.
-class stopwatch {
- public:
-  [[nodiscard]] double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
 /// Counters of a benchmark whose every iteration does `flop` operations.
-template <class T> void report(benchmark::State& state, const stopwatch& watch, double flop) {
+template <class T> void report(benchmark::State& state, const bench::stopwatch& watch, double flop) {
   const double speed = flop * static_cast<double>(state.iterations()) / watch.seconds();
   state.counters["GFLOP/s"] = speed * 1e-9;
   state.counters["share_of_roof"] = speed / (std::is_same_v<T, bfloat16> ? bench::bfloat16_roof() : bench::fma_roof());
@@ -70,7 +59,7 @@ template <class T, class Mask> void run_forward(benchmark::State& state, const M
   const index_t len = state.range(0), dim = state.range(1);
   inputs<T> in(1, 1, len, len, dim);
   const attention::softmax op{mask};
-  const stopwatch watch;
+  const bench::stopwatch watch;
   for (auto _ : state) attention::forward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse);
   report<T>(state, watch, 4.0 * static_cast<double>(dim) * visible_pairs(mask, len, len));
 }
@@ -87,7 +76,7 @@ template <class T> void unfused_full(benchmark::State& state) {
   inputs<T> in(1, 1, len, len, dim);
   tensor<float, 2> logits(len, len), result(len, dim);
   const auto scale = v::set(1.4426950f / std::sqrt(static_cast<float>(dim)));
-  const stopwatch watch;
+  const bench::stopwatch watch;
   for (auto _ : state) {
     arch::matmul(cpu{.threads = 1}, in.q.view()[0][0], in.k.view()[0][0].transposed(0, 1), logits);
     for (index_t i = 0; i < len; ++i) {
@@ -120,7 +109,7 @@ template <class T> void backward_causal(benchmark::State& state) {
   inputs<T> in(1, 1, len, len, dim);
   const attention::softmax op{mask::causal{}};
   attention::forward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse);
-  const stopwatch watch;
+  const bench::stopwatch watch;
   for (auto _ : state)
     attention::backward(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse, in.dout, in.dq, in.dk, in.dv);
   report<T>(state, watch, 10.0 * static_cast<double>(dim) * visible_pairs(mask::causal{}, len, len));
@@ -131,7 +120,7 @@ template <class T> void decode_one(benchmark::State& state) {
   const index_t len = state.range(0), dim = state.range(1);
   inputs<T> in(1, 1, 1, len, dim);
   const attention::softmax op{mask::causal{len - 1}};
-  const stopwatch watch;
+  const bench::stopwatch watch;
   for (auto _ : state) attention::decode(cpu{.threads = 1}, op, in.q, in.k, in.v, in.out, in.lse);
   const double speed =
       2.0 * static_cast<double>(len * dim) * sizeof(T) * static_cast<double>(state.iterations()) / watch.seconds();

@@ -5,16 +5,92 @@
 #include <seqprim/nn/detail/rows.hpp>
 #include <seqprim/nn/parameter.hpp>
 
+#include <concepts>
+#include <string>
 #include <type_traits>
 
 namespace seqprim::nn {
+
+namespace detail {
+
+/// What parameters are visited with, for the checks below.
+struct any_visitor {
+  template <class Parameter> void operator()(const std::string&, Parameter&&) const {}
+};
+
+/// A part of a block: made from dim and a config, with a number type, a name and parameters.
+template <class L>
+concept configured_part = requires(const L& layer, index_t dim, const typename L::config& options, any_visitor visit) {
+  typename L::value_type;
+  L(dim, options);
+  layer.visit_parameters(visit);
+};
+
+/// forward and backward over [batch, len, dim].
+template <class L, class T = typename L::value_type>
+concept differentiable_part = requires(const L& fixed, L& layer, const cpu& executor, tensor_view<const T, 3> x,
+                                       tensor_view<T, 3> y, typename L::activations& kept) {
+  fixed.forward(executor, x, y, kept);
+  layer.backward(executor, x, x, y, kept);
+};
+
+/// Decoding: a state of `batch` sequences of at most `capacity` tokens, and what reads the next tokens into it.
+template <class L, class T = typename L::value_type>
+concept decoding_part = requires(const L& fixed, const cpu& executor, tensor_view<const T, 3> x, tensor_view<T, 3> y,
+                                 typename L::state& past, index_t n) {
+  requires std::constructible_from<typename L::state, const L&, index_t, index_t>;
+  fixed.extend(executor, x, y, past, n);
+};
+
+}  // namespace detail
+
+/// Mixes the tokens of a sequence: nn::attention_mixer, or a type with the same members.
+template <class M>
+concept token_mixer =
+    detail::configured_part<M> && detail::differentiable_part<M> && detail::decoding_part<M> && requires {
+  typename M::isa;
+  std::string(M::name);
+};
+
+/// Mixes the channels of a token: nn::gated_mlp, or a type with the same members. Has no state.
+template <class M>
+concept channel_mixer =
+    detail::configured_part<M> && detail::differentiable_part<M> && !detail::decoding_part<M> && requires {
+  std::string(M::name);
+};
+
+/// Normalises tokens: nn::rms_norm, nn::srms_norm, or a type with the same members.
+template <class N, class T = typename N::value_type>
+concept token_norm = detail::configured_part<N> && detail::differentiable_part<N> &&
+    requires(const N& fixed, N& norm, const cpu& executor, tensor_view<const T, 3> x, tensor_view<T, 3> y,
+             typename N::activations& kept, T scale) {
+  fixed.forward_add(executor, x, x, y, y, kept, scale);
+  norm.backward(executor, x, x, y, kept, arch::store::accumulate);
+  { fixed.dim() } -> std::convertible_to<index_t>;
+};
+
+/// Named requirement of the three places of a block.
+template <class Mixer, class Mlp, class Norm> consteval bool require_parts_of_block() {
+  static_assert(token_mixer<Mixer>,
+                "seqprim: the first part of a block mixes tokens: nn::attention_mixer, or a type with its 'config', "
+                "'activations', 'state', 'forward', 'backward' and 'extend'. See docs/reference/nn/block.md");
+  static_assert(
+      channel_mixer<Mlp>,
+      "seqprim: the second part of a block mixes channels and has no 'state' or 'extend': nn::gated_mlp, or a "
+      "type with its 'config', 'activations', 'forward' and 'backward'. See docs/reference/nn/block.md");
+  static_assert(token_norm<Norm>,
+                "seqprim: the third part of a block is a norm: nn::rms_norm, nn::srms_norm, or a type with the same "
+                "members. See docs/reference/nn/block.md");
+  return true;
+}
 
 /// A pre-norm residual block:
 ///
 ///     h = x + a mixer(norm(x))        y = h + a mlp(norm(h))        a = residual_scale
 ///
 /// Mixer mixes tokens (attention_mixer, or a recurrence), Mlp mixes channels. A mixer has `config`, `activations`, `state`,
-/// `forward`, `backward` and `extend` as attention_mixer has them; an mlp the first two and `forward`, `backward`.
+/// `forward`, `backward` and `extend` as attention_mixer has them; an mlp the first two and `forward`, `backward`. The
+/// concepts token_mixer, channel_mixer and token_norm say it exactly.
 ///
 /// Shapes   x, y [batch, len, dim].
 /// Layout   dense.
@@ -23,6 +99,8 @@ namespace seqprim::nn {
 /// Cost     its parts; the additions to the residual stream are fused with the second norm where they can be.
 /// Source   spec layers-losses 1.7, 1.8.  Page docs/reference/nn/block.md
 template <class Mixer, class Mlp, class Norm> class block {
+  static_assert(require_parts_of_block<Mixer, Mlp, Norm>());
+
  public:
   using value_type = typename Mixer::value_type;
   using isa = typename Mixer::isa;

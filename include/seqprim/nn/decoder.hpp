@@ -5,10 +5,38 @@
 #include <seqprim/nn/linear.hpp>
 #include <seqprim/nn/parameter.hpp>
 
+#include <concepts>
 #include <string>
 #include <vector>
 
 namespace seqprim::nn {
+
+namespace detail {
+
+template <class B, class T = typename B::value_type>
+concept decoder_block = requires(B& block, const B& fixed, const cpu& executor, tensor_view<const T, 3> x,
+                                 tensor_view<T, 3> y, index_t n, const typename B::config& options,
+                                 typename B::activations& kept, typename B::state& past) {
+  typename B::isa;
+  typename B::norm_type;
+  B(n, options);
+  requires std::constructible_from<typename B::norm_type, index_t, decltype(options.norm)>;
+  requires std::constructible_from<typename B::state, const B&, index_t, index_t>;
+  fixed.forward(executor, x, y, kept);
+  block.backward(executor, x, x, y, kept);
+  fixed.extend(executor, x, y, past, n);
+};
+
+}  // namespace detail
+
+/// Named requirement of the decoder.
+template <class Block> consteval bool require_block() {
+  static_assert(
+      detail::decoder_block<Block>,
+      "seqprim: a decoder is made of nn::block<Mixer, Mlp, Norm>, or of a type with its members; a mixer alone is "
+      "no block. See docs/reference/nn/decoder.md");
+  return true;
+}
 
 /// A decoder language model: embedding, blocks, final norm, head.
 ///
@@ -25,6 +53,8 @@ namespace seqprim::nn {
 /// Source   spec layers-losses 1.1, 1.8, 2.2; golden layers/tiny_llama_0, tiny_qwen2_1,
 ///          tiny_qwen3_2.  Page docs/reference/nn/decoder.md
 template <class Block> class decoder {
+  static_assert(require_block<Block>());
+
  public:
   using value_type = typename Block::value_type;
   using isa = typename Block::isa;

@@ -23,6 +23,9 @@ struct interleaved {  ///< 2c and 2c + 1: GPT-J, the original Llama weights
 };
 template <class L> concept rotary_layout = std::same_as<L, half_split> || std::same_as<L, interleaved>;
 
+/// Stands where the layout was left out, so that one sentence can say so.
+struct layout_left_out {};
+
 namespace detail {
 
 template <class T> struct cosine_and_sine {
@@ -71,7 +74,12 @@ SEQPRIM_HD cosine_and_sine<double> of_turns(double turns, double) noexcept {
 ///         number > 0, attention_factor not finite.
 /// Cost    rotate: 3 rotary_dim flop per vector. angles: rotary_dim / 2 sines and cosines per token, for all heads.
 /// Source  spec positions 1; golden positions/rope_default_*, rope_apply_*, rope_layout_permutation, rope_high_positions_d64.
-template <rotary_layout Layout> struct rotary {
+template <class Layout = layout_left_out> struct rotary {
+  static_assert(
+      rotary_layout<Layout>,
+      "seqprim: a rotary encoding needs its layout: 'rotary<half_split>' (GPT-NeoX, Llama in Hugging Face format, "
+      "Qwen) or 'rotary<interleaved>' (GPT-J, original Llama weights). See docs/reference/position/rotary.md");
+
   index_t rotary_dim;          ///< channels that are rotated, even
   index_t begin = 0;           ///< first rotated channel
   double theta = 10000;        ///< base of the ladder of frequencies

@@ -12,6 +12,13 @@ fail() {
   exit 1
 }
 
+# make_folder PATH, below build/
+make_folder() {
+  if ! { mkdir -p "$1" && [ -w "$1" ]; } 2>/dev/null; then
+    fail "cannot write to $1; copy the project to where you may write, and run the script there"
+  fi
+}
+
 cpus() { nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1; }
 
 # version_at_least FOUND NEEDED

@@ -13,8 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 log="$root/build/default/demo_build.log"
 program="$root/build/default/examples/03_language_model/language_model"
 
-mkdir -p "$(dirname "$log")" 2>/dev/null && [ -w "$(dirname "$log")" ] ||
-  fail "cannot write to $root/build; make a copy of the project that you may write to, and run the demo there"
+make_folder "$(dirname "$log")"
 "$root/scripts/setup.sh" demo
 packages=$SECONDS
 choose_tools

@@ -84,7 +84,7 @@ if [ "$can_install" = no ]; then
 fi
 
 say "installing: $(list "${required[@]}" "${optional[@]}")"
-mkdir -p "$root/build"
+make_folder "$root/build"
 log="$root/build/setup.log"
 : >"$log"
 give_up() {

@@ -22,7 +22,7 @@ case "${1:-}" in
     ;;
 esac
 logs="$root/build/$preset/logs"
-mkdir -p "$logs"
+make_folder "$logs"
 
 # Prints a line for every tenth of the build that is done; [3/60] is Ninja's way to count, [  5%] Make's.
 progress() {

@@ -84,6 +84,26 @@ TEST_CASE("matmul: the number of threads does not change a bit", "[arch][propert
   }
 }
 
+TEST_CASE("matmul: the bits of a row do not depend on how many rows there are", "[arch][property]") {
+  test::random_numbers random(13);
+  for (const index_t k : {1, 15, 16, 100, 300}) {
+    tensor<float, 2> a(9, k), w(77, k), all(9, 77), part(9, 77);
+    random.fill(a);
+    random.fill(w);
+    random.fill(all);
+    part = all;
+    for (const auto mode : {arch::store::overwrite, arch::store::accumulate}) {
+      arch::matmul(cpu{}, a, w.view().transposed(0, 1), all, mode);
+      for (index_t first = 0, count = 1; first < 9; first += count, count = count % 4 + 1) {
+        const range rows{first, min<index_t>(first + count, 9)};
+        arch::matmul(cpu{}, a.view().slice(0, rows), w.view().transposed(0, 1), part.view().slice(0, rows), mode);
+      }
+      CAPTURE(k);
+      REQUIRE(std::equal(all.begin(), all.end(), part.begin()));
+    }
+  }
+}
+
 TEST_CASE("matmul: wrong shapes, strides and overlaps are named before anything is written", "[arch][errors]") {
   tensor<float, 2> a(2, 3), b(4, 5), c(2, 5), square(4, 4);
   c.fill(9.0f);

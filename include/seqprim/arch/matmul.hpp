@@ -135,6 +135,44 @@ void multiply_piece(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, cons
   }
 }
 
+/// c[Rows, columns] (+)= a b for a few rows, where columns of b are contiguous: blocks of b are turned in registers and used
+/// at once. Packing would cost more than the arithmetic; the sums are the same chains as everywhere.
+template <class Isa, class T, int Rows, class A, class B>
+void multiply_few_rows(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, const tensor_view<T, 2>& c,
+                       range columns, store mode) noexcept {
+  using v = simd<Isa, T>;
+  const index_t depth = a.extent(1);
+  for (index_t j = columns.begin; j < columns.end; j += v::lanes) {
+    const auto live = static_cast<int>(min<index_t>(v::lanes, columns.end - j));
+    typename v::reg sum[Rows];
+    unrolled<Rows>([&](auto r) {
+      sum[r] = mode == store::overwrite ? v::zero() : v::load_partial(c.data + r * c.strides[0] + j, live);
+    });
+    for (index_t k = 0; k < depth; k += v::lanes) {
+      const auto count = static_cast<int>(min<index_t>(v::lanes, depth - k));
+      const B* const from = b.data + j * b.strides[1] + k;
+      typename v::reg block[v::lanes];
+      if (live == v::lanes && count == v::lanes) {
+        unrolled<v::lanes>([&](auto i) { block[i] = v::load(from + i * b.strides[1]); });
+      } else {
+        unrolled<v::lanes>(
+            [&](auto i) { block[i] = i < live ? v::load_partial(from + i * b.strides[1], count) : v::zero(); });
+      }
+      if constexpr (v::lanes > 1) v::transpose(block);
+      const A* const left = a.data + k * a.strides[1];
+      unrolled<v::lanes>([&](auto i) {
+        if (i < count) {
+          unrolled<Rows>([&](auto r) {
+            const auto x = v::set(static_cast<T>(left[r * a.strides[0] + i * a.strides[1]]));
+            sum[r] = v::fma(x, block[i], sum[r]);
+          });
+        }
+      });
+    }
+    unrolled<Rows>([&](auto r) { v::store_partial(c.data + r * c.strides[0] + j, sum[r], live); });
+  }
+}
+
 }  // namespace detail
 
 /// sum_k a[k] b[k] over contiguous numbers, four independent sums.
@@ -177,6 +215,21 @@ void matmul(const cpu& executor, const A& left, const B& right, C&& result, stor
                   c.strides[1]);
   SEQPRIM_EXPECTS(!may_overlap(c, a) && !may_overlap(c, b), "matmul: c overlaps an operand");
   if (m == 0 || n == 0) return;
+
+  constexpr index_t few_rows = 4;
+  if (m <= few_rows && b.strides[0] == 1) {
+    constexpr index_t piece = 4 * simd<Isa, T>::lanes;
+    parallel_for(executor, ceil_div(n, piece), [&](index_t p, int) {
+      const range columns{p * piece, min(n, (p + 1) * piece)};
+      switch (m) {
+        case 1: detail::multiply_few_rows<Isa, T, 1>(a, b, c, columns, mode); break;
+        case 2: detail::multiply_few_rows<Isa, T, 2>(a, b, c, columns, mode); break;
+        case 3: detail::multiply_few_rows<Isa, T, 3>(a, b, c, columns, mode); break;
+        default: detail::multiply_few_rows<Isa, T, 4>(a, b, c, columns, mode);
+      }
+    });
+    return;
+  }
 
   using blocks = detail::matmul_blocks<Isa, T>;
   // Blocks of rows as large as the packed panels of b deserve, but a few pieces for each thread. Where c is cut does not

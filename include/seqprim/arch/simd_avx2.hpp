@@ -1,19 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/intrinsics.hpp>
 #include <seqprim/arch/simd.hpp>
 #include <seqprim/arch/unrolled.hpp>
-
-// GCC 12 takes the deliberately undefined registers of its own intrinsics for mistakes (GCC bug 105593).
-#if defined(__GNUC__) && !defined(__clang__)
-#  pragma GCC diagnostic push
-#  pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#  pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <immintrin.h>
-#if defined(__GNUC__) && !defined(__clang__)
-#  pragma GCC diagnostic pop
-#endif
 
 namespace seqprim::arch {
 

@@ -94,10 +94,7 @@ void backward_queries(const tile_policy& policy, const Mask& mask, const Score& 
 
   arch::transpose_into<Isa, T>(q.data + rows.begin * q.stride(0), q.stride(0), rows.size(), head_dim, queries, width,
                                padded);
-  const auto factor = simd::set(static_cast<T>(query_factor<Score>(scale)));
-  for (index_t d = 0; d < head_dim; ++d)
-    for (index_t i = 0; i < padded; i += simd::lanes)
-      simd::store(queries + d * width + i, simd::mul(simd::load(queries + d * width + i), factor));
+  scale_tile<Isa>(queries, width, head_dim, padded, static_cast<T>(query_factor<Score>(scale)));
   arch::transpose_into<Isa, T>(dout.data + rows.begin * dout.stride(0), dout.stride(0), rows.size(), value_dim, douts,
                                width, padded);
   for (index_t i = 0; i < padded; ++i) {
@@ -107,15 +104,10 @@ void backward_queries(const tile_policy& policy, const Mask& mask, const Score& 
   }
   for (index_t i = 0; i < width * head_dim; ++i) result[i] = T{0};
 
-  const range hull = mask::key_hull(mask, rows, k.extent(0));
-  const index_t first = hull.empty() ? hull.end : hull.begin / policy.k_tile * policy.k_tile;
-  for (index_t j = first; j < hull.end; j += policy.k_tile) {
-    const range keys{j, min<index_t>(j + policy.k_tile, k.extent(0))};
-    const mask::tile_kind kind = mask.classify(rows, keys);
-    if (kind == mask::tile_kind::empty) continue;
-    const bool partial = kind == mask::tile_kind::partial;
-    const auto key = widen<Isa, T>(k.data + j * k.stride(0), k.stride(0), keys.size(), head_dim, key_buffer);
-    const auto value = widen<Isa, T>(v.data + j * v.stride(0), v.stride(0), keys.size(), value_dim, value_buffer);
+  const auto add = [&](range keys, bool partial) {
+    const auto key = widen<Isa, T>(k.data + keys.begin * k.stride(0), k.stride(0), keys.size(), head_dim, key_buffer);
+    const auto value =
+        widen<Isa, T>(v.data + keys.begin * v.stride(0), v.stride(0), keys.size(), value_dim, value_buffer);
     arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded, head_dim, key.data, key.row, 1, queries, width,
                                               logits, width);
     arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded, value_dim, value.data, value.row, 1, douts, width,
@@ -126,11 +118,11 @@ void backward_queries(const tile_policy& policy, const Mask& mask, const Score& 
     weighted_sum<Isa, arch::start::keep, T>(
         partial, keys.size(), rows.size(), padded, head_dim, key.data, key.row, gradients, width, result, width,
         nullptr, clean_buffer, [&](index_t key_row, index_t i) { return mask(rows.begin + i, keys.begin + key_row); });
-  }
-  const auto back = simd::set(static_cast<T>(scale));
-  for (index_t d = 0; d < head_dim; ++d)
-    for (index_t i = 0; i < padded; i += simd::lanes)
-      simd::store(result + d * width + i, simd::mul(simd::load(result + d * width + i), back));
+  };
+  for_visible_tiles(
+      mask::key_hull(mask, rows, k.extent(0)), policy.k_tile, k.extent(0),
+      [&](range keys) { return mask.classify(rows, keys); }, add);
+  scale_tile<Isa>(result, width, head_dim, padded, static_cast<T>(scale));
   arch::transpose_into<Isa, T>(result, width, head_dim, rows.size(), dq.data + rows.begin * dq.stride(0), dq.stride(0),
                                head_dim);
 }
@@ -161,9 +153,7 @@ template <class Isa, class T> class key_gradients {
     padded_ = round_up(keys.size(), simd::lanes);
     arch::transpose_into<Isa, T>(k.data + keys.begin * k.stride(0), k.stride(0), keys.size(), head_dim_, keys_, width_,
                                  padded_);
-    for (index_t d = 0; d < head_dim_; ++d)
-      for (index_t j = 0; j < padded_; j += simd::lanes)
-        simd::store(keys_ + d * width_ + j, simd::mul(simd::load(keys_ + d * width_ + j), simd::set(factor)));
+    scale_tile<Isa>(keys_, width_, head_dim_, padded_, factor);
     arch::transpose_into<Isa, T>(v.data + keys.begin * v.stride(0), v.stride(0), keys.size(), value_dim_, values_,
                                  width_, padded_);
     for (index_t i = 0; i < width_ * head_dim_; ++i) dk_[i] = T{0};
@@ -173,23 +163,18 @@ template <class Isa, class T> class key_gradients {
   template <class Mask, class Score, class Q, class Dout>
   void add_head(const Mask& mask, const Score& score, const tensor_view<const Q, 2>& q,
                 const tensor_view<const Dout, 2>& dout, const query_statistics<T>& statistics) noexcept {
-    const range hull = mask::query_hull(mask, span_, q.extent(0));
-    const index_t first = hull.empty() ? hull.end : hull.begin / step_ * step_;
-    for (index_t i = first; i < hull.end; i += step_) {
-      const range rows{i, min<index_t>(i + step_, q.extent(0))};
-      const mask::tile_kind kind = mask.classify(rows, span_);
-      if (kind == mask::tile_kind::empty) continue;
-      const bool partial = kind == mask::tile_kind::partial;
-      const auto query = widen<Isa, T>(q.data + i * q.stride(0), q.stride(0), rows.size(), head_dim_, query_buffer_);
+    const auto add = [&](range rows, bool partial) {
+      const auto query =
+          widen<Isa, T>(q.data + rows.begin * q.stride(0), q.stride(0), rows.size(), head_dim_, query_buffer_);
       const auto gradient =
-          widen<Isa, T>(dout.data + i * dout.stride(0), dout.stride(0), rows.size(), value_dim_, dout_buffer_);
+          widen<Isa, T>(dout.data + rows.begin * dout.stride(0), dout.stride(0), rows.size(), value_dim_, dout_buffer_);
       arch::multiply<Isa, T, arch::start::zero>(rows.size(), padded_, head_dim_, query.data, query.row, 1, keys_,
                                                 width_, logits_, width_);
       arch::multiply<Isa, T, arch::start::zero>(rows.size(), padded_, value_dim_, gradient.data, gradient.row, 1,
                                                 values_, width_, gradients_, width_);
-      weights_and_gradients<Isa, T, columns_are::keys>(mask, score, rows, span_, padded_, statistics.lse + i,
-                                                       statistics.delta + i, partial, logits_, gradients_, raw_,
-                                                       width_);
+      weights_and_gradients<Isa, T, columns_are::keys>(mask, score, rows, span_, padded_, statistics.lse + rows.begin,
+                                                       statistics.delta + rows.begin, partial, logits_, gradients_,
+                                                       raw_, width_);
       const auto visible = [&](index_t row, index_t j) { return mask(rows.begin + row, span_.begin + j); };
       weighted_sum<Isa, arch::start::keep, T>(partial, rows.size(), span_.size(), padded_, value_dim_, gradient.data,
                                               gradient.row, logits_, width_, dv_, width_, nullptr, clean_buffer_,
@@ -197,15 +182,15 @@ template <class Isa, class T> class key_gradients {
       weighted_sum<Isa, arch::start::keep, T>(partial, rows.size(), span_.size(), padded_, head_dim_, query.data,
                                               query.row, gradients_, width_, dk_, width_, nullptr, clean_buffer_,
                                               visible);
-    }
+    };
+    for_visible_tiles(
+        mask::query_hull(mask, span_, q.extent(0)), step_, q.extent(0),
+        [&](range rows) { return mask.classify(rows, span_); }, add);
   }
 
   template <class Dk, class Dv>
   void finish(double scale, const tensor_view<Dk, 2>& dk, const tensor_view<Dv, 2>& dv) noexcept {
-    const auto back = simd::set(static_cast<T>(scale));
-    for (index_t d = 0; d < head_dim_; ++d)
-      for (index_t j = 0; j < padded_; j += simd::lanes)
-        simd::store(dk_ + d * width_ + j, simd::mul(simd::load(dk_ + d * width_ + j), back));
+    scale_tile<Isa>(dk_, width_, head_dim_, padded_, static_cast<T>(scale));
     arch::transpose_into<Isa, T>(dk_, width_, head_dim_, span_.size(), dk.data + span_.begin * dk.stride(0),
                                  dk.stride(0), head_dim_);
     arch::transpose_into<Isa, T>(dv_, width_, value_dim_, span_.size(), dv.data + span_.begin * dv.stride(0),

@@ -66,11 +66,7 @@ template <class Isa, class T> class online_softmax {
     padded_ = round_up(rows.size(), v::lanes);
     arch::transpose_into<Isa, T>(q, q_row, rows.size(), head_dim_, queries_, width_, padded_);
     scale_ = late ? factor : T{1};
-    if (!late) {
-      for (index_t d = 0; d < head_dim_; ++d)
-        for (index_t i = 0; i < padded_; i += v::lanes)
-          v::store(queries_ + d * width_ + i, v::mul(v::load(queries_ + d * width_ + i), v::set(factor)));
-    }
+    if (!late) scale_tile<Isa>(queries_, width_, head_dim_, padded_, factor);
     for (index_t i = 0; i < padded_; i += v::lanes) {
       v::store(top_ + i, v::set(-std::numeric_limits<T>::infinity()));
       v::store(sum_ + i, v::zero());
@@ -202,9 +198,7 @@ template <class Isa, class T> class online_softmax_pairs {
     }
     constexpr bool identity = std::is_same_v<Score, score::identity>;
     if constexpr (!identity) {
-      for (index_t j = 0; j < keys.size(); ++j)
-        for (index_t i = 0; i < padded_; i += v::lanes)
-          v::store(logits_ + j * width_ + i, v::mul(v::load(logits_ + j * width_ + i), v::set(scale_)));
+      scale_tile<Isa>(logits_, width_, keys.size(), padded_, scale_);
       modify<columns_are::queries>(score, keys, rows_, logits_, width_);
     }
     if (partial)
@@ -309,15 +303,13 @@ void forward_tile(const tile_policy& policy, const Mask& mask, const Score& scor
   online_softmax_for<Isa, T, Q, K, V> softmax(policy, q.extent(1), v.extent(1), scratch);
   softmax.begin(q.data + rows.begin * q.stride(0), q.stride(0), rows, static_cast<T>(query_factor<Score>(scale)),
                 std::is_same_v<Score, score::identity> && scale > 0);
-  const range hull = mask::key_hull(mask, rows, k.extent(0));
-  const index_t first = hull.empty() ? hull.end : hull.begin / policy.k_tile * policy.k_tile;
-  for (index_t j = first; j < hull.end; j += policy.k_tile) {
-    const range keys{j, min<index_t>(j + policy.k_tile, k.extent(0))};
-    const mask::tile_kind kind = mask.classify(rows, keys);
-    if (kind == mask::tile_kind::empty) continue;
-    softmax.add(k.data + j * k.stride(0), k.stride(0), v.data + j * v.stride(0), v.stride(0), keys, mask, score,
-                kind == mask::tile_kind::partial);
-  }
+  for_visible_tiles(
+      mask::key_hull(mask, rows, k.extent(0)), policy.k_tile, k.extent(0),
+      [&](range keys) { return mask.classify(rows, keys); },
+      [&](range keys, bool partial) {
+        softmax.add(k.data + keys.begin * k.stride(0), k.stride(0), v.data + keys.begin * v.stride(0), v.stride(0),
+                    keys, mask, score, partial);
+      });
   softmax.finish(out.data + rows.begin * out.stride(0), out.stride(0), lse, lse_step);
 }
 

@@ -64,6 +64,29 @@ void hide(const Mask& mask, range rows, range columns, T* tile, index_t tile_row
   }
 }
 
+/// tile[rows, columns] *= factor, in whole registers.
+template <class Isa, class T>
+void scale_tile(T* tile, index_t tile_row, index_t rows, index_t columns, T factor) noexcept {
+  using v = arch::simd<Isa, T>;
+  for (index_t i = 0; i < rows; ++i)
+    for (index_t j = 0; j < columns; j += v::lanes) {
+      T* const at = tile + i * tile_row + j;
+      v::store(at, v::mul(v::load(at), v::set(factor)));
+    }
+}
+
+/// Calls body(part, partial) for each piece of `step` indices of the hull, cut at multiples of `step` and at `length`, that
+/// classify(part) does not call empty.
+template <class Classify, class Body>
+void for_visible_tiles(range hull, index_t step, index_t length, const Classify& classify, const Body& body) noexcept {
+  if (hull.empty()) return;
+  for (index_t begin = hull.begin / step * step; begin < hull.end; begin += step) {
+    const range part{begin, min(begin + step, length)};
+    const mask::tile_kind kind = classify(part);
+    if (kind != mask::tile_kind::empty) body(part, kind == mask::tile_kind::partial);
+  }
+}
+
 template <columns_are Columns> [[nodiscard]] constexpr score::site site_of(index_t row, index_t column) noexcept {
   return Columns == columns_are::queries ? score::site{column, row} : score::site{row, column};
 }

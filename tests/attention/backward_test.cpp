@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/attention/backward.hpp>
+#include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/position/position.hpp>
@@ -187,6 +188,44 @@ TEST_CASE("backward: padding may hold anything", "[attention][edge]") {
   REQUIRE(std::equal(a.dq.begin(), a.dq.end(), b.dq.begin()));
   for (index_t j = 70; j < 120; ++j)
     for (index_t d = 0; d < 16; ++d) REQUIRE(b.dk(0, 1, j, d) == 0.0f);
+}
+
+TEST_CASE("kernels ask classify and nothing else: empty tiles are skipped, full ones are not tested pair by pair",
+          "[attention][property]") {
+  // Masks whose tiles contradict their pairs. A kernel that visited an empty tile, or tested the pairs of a full one, would
+  // give another result. Tiles and runs of the cache end at multiples of `border`.
+  struct skips {
+    index_t border;
+    bool operator()(index_t, index_t) const noexcept { return true; }
+    mask::tile_kind classify(range, range k) const noexcept {
+      return k.begin >= border ? mask::tile_kind::empty : mask::tile_kind::full;
+    }
+  };
+  struct denies_pairs {
+    bool operator()(index_t, index_t) const noexcept { return false; }
+    mask::tile_kind classify(range, range) const noexcept { return mask::tile_kind::full; }
+  };
+  random_numbers random(208);
+  // 1536 is a multiple of the key tile (96), of the tile that backward owns (64) and of the run of decode (512).
+  const index_t border = 1536;
+  attention_problem<float> p(1, 1, 1, 70, border + 600, 16, 16);
+  p.fill(random);
+  const auto same = [&](const auto& op, const auto& truth) {
+    trained<float> a(p), b(p);
+    random.fill(a.dout);
+    b.dout = a.dout;
+    a.run(cpu{}, op, p);
+    b.run(cpu{}, truth, p);
+    REQUIRE(std::equal(a.out.begin(), a.out.end(), b.out.begin()));
+    REQUIRE(std::equal(a.dq.begin(), a.dq.end(), b.dq.begin()));
+    REQUIRE(std::equal(a.dk.begin(), a.dk.end(), b.dk.begin()));
+    REQUIRE(std::equal(a.dv.begin(), a.dv.end(), b.dv.begin()));
+    attention::decode(cpu{}, op, p.q, p.k, p.v, a.out);
+    attention::decode(cpu{}, truth, p.q, p.k, p.v, b.out);
+    REQUIRE(std::equal(a.out.begin(), a.out.end(), b.out.begin()));
+  };
+  same(attention::softmax{skips{border}}, attention::softmax{mask::key_range{0, border}});
+  same(attention::softmax{denies_pairs{}}, attention::softmax{});
 }
 
 TEST_CASE("backward: the number of threads does not change a bit", "[attention][property]") {

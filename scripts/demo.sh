@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Trains a byte-level language model on text found on this machine and lets it write, in about three minutes.
+# Trains a byte-level language model on text found on this machine and lets it write: under two minutes on 2 cores of a current
+# server, compilation included (docs/benchmarks.md).
 #
 #   scripts/demo.sh                      defaults
 #   scripts/demo.sh --help               all flags of the program

@@ -2,6 +2,7 @@
 #include <seqprim/attention/backward.hpp>
 #include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/forward.hpp>
+#include <seqprim/attention/sink_gradient.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>
@@ -67,7 +68,10 @@ TEMPLATE_TEST_CASE("backward: agrees with the definition for random shapes and m
     CAPTURE(trial, offset);
     switch (trial % 5) {
       case 0: require_close(attention::softmax{}, p, random); break;
-      case 1: require_close(attention::softmax{mask::causal{offset}}, p, random); break;
+      case 1:
+        require_close(attention::softmax{mask::causal{offset}}.tiled_heads().with_sink(4 * random.uniform()), p,
+                      random);
+        break;
       case 2:
         require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60), .offset = offset}}, p,
                       random);
@@ -127,6 +131,43 @@ TEST_CASE("backward: agrees with central differences of forward, in double", "[a
                              position::rotary<position::half_split>{.rotary_dim = 4, .theta = 100}});
   }
   SECTION("a window that leaves rows empty") { check(attention::softmax{mask::causal{-2}}); }
+}
+
+TEST_CASE("sink_gradient: agrees with central differences of forward, in double", "[attention][property]") {
+  random_numbers random(203);
+  attention_problem<double> p(2, 3, 1, 5, 6, 4, 3);
+  p.fill(random);
+  tensor<float, 1> logits(3);
+  logits(0) = 0.5f;
+  logits(1) = -2.0f;
+  logits(2) = -std::numeric_limits<float>::infinity();
+  tensor<double, 4> out(2, 3, 5, 3), dout(2, 3, 5, 3);
+  tensor<double, 3> lse(2, 3, 5);
+  tensor<double, 1> dsinks(3);
+  random.fill(dout);
+  const cpu executor;
+  // example-begin sink-gradient
+  const auto op = attention::softmax{mask::causal{-1}}.with_sinks(logits.view());
+  attention::forward(executor, op, p.q, p.k, p.v, out, lse);
+  attention::sink_gradient(executor, op, out, lse, dout, dsinks);
+  // example-end sink-gradient
+  const tensor<double, 1> gradient = dsinks;
+  for (index_t h = 0; h < 2; ++h) {
+    const auto objective = [&](float logit) {
+      logits(h) = logit;
+      attention::forward(executor, op, p.q, p.k, p.v, out, lse);
+      double sum = 0;
+      for (index_t i = 0; i < out.size(); ++i) sum += out.data()[i] * dout.data()[i];
+      return sum;
+    };
+    const float kept = logits(h), step = 0x1p-8f;  // exact in float
+    const double slope = (objective(kept + step) - objective(kept - step)) / (2 * static_cast<double>(step));
+    logits(h) = kept;
+    REQUIRE(gradient(h) == Approx(slope).margin(1e-4));  // step^2 times a third derivative
+  }
+  REQUIRE(gradient(2) == 0.0);
+  tensor<double, 1> wrong(2);
+  REQUIRE_THROWS_AS(attention::sink_gradient(executor, op, out, lse, dout, wrong), precondition_error);
 }
 
 TEST_CASE("backward: rows that see nothing have no gradient and give none, even from NaN", "[attention][edge]") {

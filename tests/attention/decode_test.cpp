@@ -52,7 +52,14 @@ TEMPLATE_TEST_CASE("decode: agrees with the definition for random shapes and mas
     CAPTURE(trial);
     switch (trial % 4) {
       case 0: require_close(attention::softmax{mask::causal{offset}}, p); break;
-      case 1: require_close(attention::softmax{mask::sliding_window{.left = 40, .offset = offset}}, p); break;
+      case 1: {
+        tensor<float, 1> sinks(p.heads);
+        random.fill(sinks);
+        require_close(attention::softmax{mask::sliding_window{.left = 40, .offset = offset}}.tiled_heads().with_sinks(
+                          sinks.view()),
+                      p);
+        break;
+      }
       case 2:
         require_close(attention::softmax{mask::causal{offset}, score::alibi{.heads = p.heads, .offset = offset}}, p);
         break;

@@ -51,7 +51,10 @@ TEMPLATE_TEST_CASE("forward: agrees with the definition for random shapes and ma
         require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60), .offset = offset}}, p);
         break;
       case 3:
-        require_close(attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset}}, p);
+        require_close(attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset}}
+                          .tiled_heads()
+                          .with_sink(4 * random.uniform()),
+                      p);
         break;
       case 4:
         require_close(attention::softmax{mask::causal{offset} & ~mask::key_range{random.integer(0, 9), 30},

@@ -114,23 +114,23 @@ TEST_CASE("attention golden: parts of the keys and their merge", "[attention][go
   require_same(total_lse, g.load<float, 3>("lse"));
 }
 
-TEST_CASE("attention golden: cross attention with grouped heads, and with tiled heads as two calls",
-          "[attention][golden]") {
+TEST_CASE("attention golden: cross attention, query heads grouped and tiled", "[attention][golden]") {
   const golden g("masks-text", "attn_cross_gqa_a");
   const inputs in(g);
   const auto lengths = g.load<std::int64_t, 1>("source_lengths");
   const attention::softmax op{mask::key_padding{.lengths = lengths.view(), .k_len = 19}};
   check(op, in, g.load<float, 4>("out_grouped"), g.load<float, 3>("lse_grouped"));
-  // Tiled order (head h uses key head h mod 3): each run of 3 query heads meets the 3 key heads one to one.
-  tensor<float, 4> out(2, 6, 7, 8);
-  tensor<float, 3> lse(2, 6, 7);
-  for (const index_t first : {0, 3}) {
-    const range heads{first, first + 3};
-    attention::forward(cpu{}, op, in.q.view().slice(1, heads), in.k, in.v, out.view().slice(1, heads),
-                       lse.view().slice(1, heads));
-  }
-  require_same(out, g.load<float, 4>("out_tiled"));
-  require_same(lse, g.load<float, 3>("lse_tiled"));
+  check(op.tiled_heads(), in, g.load<float, 4>("out_tiled"), g.load<float, 3>("lse_tiled"));
+}
+
+TEST_CASE("attention golden: a sink, the same for all heads and one for each", "[attention][golden]") {
+  const golden g("masks-text", "attn_sink_logit_a");
+  const inputs in(g);
+  const auto visible = g.load<bool, 4>("mask");
+  const attention::softmax op{mask::dense_per_head{visible.view()}};
+  const auto sinks = g.load<float, 1>("sink");
+  check(op.with_sink(0.0f), in, g.load<float, 4>("out_zero"), g.load<float, 3>("lse_zero"));
+  check(op.with_sinks(sinks.view()), in, g.load<float, 4>("out_learned"), g.load<float, 3>("lse_learned"));
 }
 
 TEST_CASE("attention golden: rotary positions, from any common start, and the last row as a decode step",

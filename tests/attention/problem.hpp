@@ -56,31 +56,32 @@ template <class T> attention_problem<T> random_problem(random_numbers& random, i
 /// the definition in double is what rounding alone costs; a kernel may cost twice that, plus two roundings of its output.
 template <class Op, class T>
 void naive_forward(const Op& op, const attention_problem<T>& p, tensor<float, 4>& out, tensor<float, 3>& lse) {
-  const index_t group = p.heads / p.kv_heads;
   const float scale = static_cast<float>(op.scale_for(p.head_dim));
   tensor<float, 1> logit(p.k_len);
   for (index_t b = 0; b < p.batch; ++b)
     for (index_t h = 0; h < p.heads; ++h) {
       const auto mask = mask::bind(op.mask, b, h);
       const auto score = score::bind(op.score, b, h);
+      const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
       for (index_t i = 0; i < p.q_len; ++i) {
         const float infinity = std::numeric_limits<float>::infinity();
-        float top = -infinity, sum = 0;
+        float top = op.sink_of(h), sum = 0;
         for (index_t j = 0; j < p.k_len; ++j) {
           logit(j) = -infinity;
           if (!mask(i, j)) continue;
           float dot = 0;
           for (index_t d = 0; d < p.head_dim; ++d)
-            dot += static_cast<float>(p.q(b, h, i, d)) * static_cast<float>(p.k(b, h / group, j, d));
+            dot += static_cast<float>(p.q(b, h, i, d)) * static_cast<float>(p.k(b, g, j, d));
           logit(j) = static_cast<float>(score(scale * dot, score::site{i, j}));
           top = std::max(top, logit(j));
         }
+        if (op.sink_of(h) != -infinity) sum = std::exp(op.sink_of(h) - top);
         for (index_t j = 0; j < p.k_len; ++j)
           if (logit(j) != -infinity) sum += std::exp(logit(j) - top);
         for (index_t d = 0; d < p.value_dim; ++d) {
           float total = 0;
           for (index_t j = 0; j < p.k_len; ++j)
-            if (logit(j) != -infinity) total += std::exp(logit(j) - top) * static_cast<float>(p.v(b, h / group, j, d));
+            if (logit(j) != -infinity) total += std::exp(logit(j) - top) * static_cast<float>(p.v(b, g, j, d));
           out(b, h, i, d) = sum == 0 ? 0 : total / sum;
         }
         lse(b, h, i) = sum == 0 ? -infinity : top + std::log(sum);

@@ -253,8 +253,10 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
       key_gradients<Isa, T> gradients(policy, p.head_dim, p.value_dim, slabs.slab(thread));
       gradients.begin(k[b][g], v[b][g], keys,
                       static_cast<T>(query_factor<decltype(score::bind(op.score, b, b))>(scale)));
-      for (index_t h = g * p.group(); h < (g + 1) * p.group(); ++h)
+      for (index_t n = 0; n < p.group(); ++n) {
+        const index_t h = p.query_head(g, n);
         gradients.add_head(mask::bind(op.mask, b, h), score::bind(op.score, b, h), q[b][h], dout[b][h], of_head(b, h));
+      }
       gradients.finish(scale, dk[b][g], dv[b][g]);
     } else {
       piece -= k_pieces;
@@ -262,7 +264,7 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
       const index_t begin = (q_tiles - 1 - piece % q_tiles) * policy.q_tile;
       const range tile{begin, min<index_t>(begin + policy.q_tile, p.q_len)};
       backward_queries<Isa, T>(policy, mask::bind(op.mask, b, h), score::bind(op.score, b, h), scale, tile, q[b][h],
-                               k[b][h / p.group()], v[b][h / p.group()], dout[b][h], of_head(b, h), dq[b][h],
+                               k[b][p.kv_head(h)], v[b][p.kv_head(h)], dout[b][h], of_head(b, h), dq[b][h],
                                slabs.slab(thread));
     }
   });

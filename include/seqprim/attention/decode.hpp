@@ -143,7 +143,8 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
   parallel_for(executor, pieces, [&](index_t piece, int thread) {
     const index_t split = piece % splits, g = piece / splits % p.kv_heads, b = piece / splits / p.kv_heads;
     const range run{split * policy.split_keys, min<index_t>((split + 1) * policy.split_keys, p.k_len)};
-    for (index_t h = g * p.group(); h < (g + 1) * p.group(); ++h) {
+    for (index_t n = 0; n < p.group(); ++n) {
+      const index_t h = p.query_head(g, n);
       const auto mask = mask::bind(op.mask, b, h);
       const auto score = score::bind(op.score, b, h);
       for (index_t i = 0; i < p.q_len; ++i) {
@@ -168,9 +169,11 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
         total[d] = (w.first == 0 ? T{0} : w.first * total[d]) + (w.second == 0 ? T{0} : w.second * part[d]);
       total[p.value_dim] = w.lse;
     }
-    const bool empty = total[p.value_dim] == -std::numeric_limits<T>::infinity();
-    for (index_t d = 0; d < p.value_dim; ++d) out(b, h, i, d) = static_cast<element_of<Out>>(empty ? T{0} : total[d]);
-    if (lse.data != nullptr) lse(b, h, i) = total[p.value_dim];
+    // The sink is one more part, without values.
+    const merge_weights w = weigh(total[p.value_dim], op.sink_of(h));
+    for (index_t d = 0; d < p.value_dim; ++d)
+      out(b, h, i, d) = static_cast<element_of<Out>>(w.first == 0 ? T{0} : w.first * total[d]);
+    if (lse.data != nullptr) lse(b, h, i) = w.lse;
   });
 }
 

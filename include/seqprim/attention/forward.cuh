@@ -33,7 +33,7 @@ __device__ __forceinline__ float warp_max(float x) {
 /// are skipped by all its warps.
 template <int Chunks, class Mask, class Score, class Q, class K, class V, class Out>
 __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
-    forward_kernel(const Mask op_mask, const Score op_score, const float scale, const index_t group,
+    forward_kernel(const Mask op_mask, const Score op_score, const float scale, const problem p,
                    const tensor_view<const Q, 4> q, const tensor_view<const K, 4> k, const tensor_view<const V, 4> v,
                    const tensor_view<Out, 4> out, const tensor_view<float, 3> lse) {
   extern __shared__ float query_rows[];  // [rows_per_block, head_dim]
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
                 value_dim = v.extent(3);
   const index_t row_blocks = (q_len + rows_per_block - 1) / rows_per_block;
   const index_t block = blockIdx.x;
-  const index_t b = block / row_blocks / heads, h = block / row_blocks % heads, g = h / group;
+  const index_t b = block / row_blocks / heads, h = block / row_blocks % heads, g = p.kv_head(h);
   const index_t first_row = block % row_blocks * rows_per_block;
   const range rows{first_row, min<index_t>(first_row + rows_per_block, q_len)};
   const index_t i = first_row + warp;
@@ -109,7 +109,7 @@ void launch_forward(const cuda& executor, const Op& op, const problem& p, const 
                   " blocks exceed the CUDA limit of 2^31 - 1. See docs/reference/attention/forward.md");
   const auto shared = static_cast<std::size_t>(rows_per_block * p.head_dim) * sizeof(float);
   forward_kernel<Chunks><<<static_cast<unsigned>(blocks), warp_lanes * rows_per_block, shared, executor.stream>>>(
-      op.mask, op.score, static_cast<float>(op.scale_for(p.head_dim)), p.group(), q, k, v, out, lse);
+      op.mask, op.score, static_cast<float>(op.scale_for(p.head_dim)), p, q, k, v, out, lse);
   check_cuda(cudaGetLastError(), "attention::forward");
 }
 

@@ -15,17 +15,15 @@ namespace seqprim::attention {
 
 namespace detail {
 
-/// Ends a tile of queries: out = acc / sum turned back into rows, lse = ln 2 (top + log2 sum). Rows that saw no key get zeros
-/// and -inf.
+/// Ends a tile of queries: out = acc / sum turned back into rows, lse = ln 2 (top + log2 sum), the sink (in units of log 2)
+/// counted in. Rows that saw no key get zeros and lse = sink.
 template <class Isa, class T, class Out, class Lse>
-void write_result(range rows, index_t padded, index_t value_dim, index_t width, bool empty, const T* top, const T* sum,
+void write_result(range rows, index_t padded, index_t value_dim, index_t width, bool empty, T* top, T* sum, T sink,
                   T* inverse, T* acc, Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
   for (index_t i = 0; i < padded; ++i) {
-    inverse[i] = sum[i] == T{0} ? T{0} : T{1} / sum[i];
-    if (lse != nullptr && i < rows.size()) {
-      lse[i * lse_step] = sum[i] == T{0} ? -std::numeric_limits<Lse>::infinity()
-                                         : static_cast<Lse>((top[i] + std::log2(sum[i])) * static_cast<T>(ln_2));
-    }
+    const row_end<T> end = end_row(top[i], sum[i], sink);
+    inverse[i] = end.factor;
+    if (lse != nullptr && i < rows.size()) lse[i * lse_step] = static_cast<Lse>(end.lse);
   }
   if (empty) {
     for (index_t d = 0; d < value_dim; ++d)
@@ -98,9 +96,9 @@ template <class Isa, class T> class online_softmax {
     empty_ = false;
   }
 
-  /// Writes out[rows, value_dim] and, unless null, lse[rows] (natural log). Rows that saw no key: zeros and -inf.
-  template <class Out, class Lse> void finish(Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
-    write_result<Isa>(rows_, padded_, value_dim_, width_, empty_, top_, sum_, rescale_, out_, out, out_row, lse,
+  /// Writes out[rows, value_dim] and, unless null, lse[rows] (natural log).
+  template <class Out, class Lse> void finish(T sink, Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
+    write_result<Isa>(rows_, padded_, value_dim_, width_, empty_, top_, sum_, sink, rescale_, out_, out, out_row, lse,
                       lse_step);
   }
 
@@ -208,8 +206,8 @@ template <class Isa, class T> class online_softmax_pairs {
     empty_ = false;
   }
 
-  template <class Out, class Lse> void finish(Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
-    write_result<Isa>(rows_, padded_, value_dim_, width_, empty_, top_, sum_, rescale_, out_, out, out_row, lse,
+  template <class Out, class Lse> void finish(T sink, Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
+    write_result<Isa>(rows_, padded_, value_dim_, width_, empty_, top_, sum_, sink, rescale_, out_, out, out_row, lse,
                       lse_step);
   }
 
@@ -297,7 +295,7 @@ using online_softmax_for = std::conditional_t<arch::pair_products<Isa>::availabl
 
 /// One tile of queries of one head against all keys. Keys are the inner stream: K and V are read once per tile of queries.
 template <class Isa, class Policy, class T, class Mask, class Score, class Q, class K, class V, class Out, class Lse>
-void forward_tile(const tile_policy& policy, const Mask& mask, const Score& score, double scale, range rows,
+void forward_tile(const tile_policy& policy, const Mask& mask, const Score& score, double scale, T sink, range rows,
                   const tensor_view<const Q, 2>& q, const tensor_view<const K, 2>& k, const tensor_view<const V, 2>& v,
                   const tensor_view<Out, 2>& out, Lse* lse, index_t lse_step, T* scratch) noexcept {
   online_softmax_for<Isa, T, Q, K, V> softmax(policy, q.extent(1), v.extent(1), scratch);
@@ -310,7 +308,7 @@ void forward_tile(const tile_policy& policy, const Mask& mask, const Score& scor
         softmax.add(k.data + keys.begin * k.stride(0), k.stride(0), v.data + keys.begin * v.stride(0), v.stride(0),
                     keys, mask, score, partial);
       });
-  softmax.finish(out.data + rows.begin * out.stride(0), out.stride(0), lse, lse_step);
+  softmax.finish(sink, out.data + rows.begin * out.stride(0), out.stride(0), lse, lse_step);
 }
 
 /// Everything after validation and position encoding.
@@ -335,8 +333,9 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
     const index_t begin = tile * policy.q_tile;
     const range rows{begin, min<index_t>(begin + policy.q_tile, p.q_len)};
     Lse* const row_lse = lse.data == nullptr ? nullptr : &lse(b, h, begin);
-    forward_tile<Isa, Policy, T>(policy, mask::bind(op.mask, b, h), score::bind(op.score, b, h), scale, rows, q[b][h],
-                                 k[b][h / p.group()], v[b][h / p.group()], out[b][h], row_lse, lse.strides[2],
+    forward_tile<Isa, Policy, T>(policy, mask::bind(op.mask, b, h), score::bind(op.score, b, h), scale,
+                                 static_cast<T>(op.sink_of(h)) * static_cast<T>(log2_e), rows, q[b][h],
+                                 k[b][p.kv_head(h)], v[b][p.kv_head(h)], out[b][h], row_lse, lse.strides[2],
                                  slabs.slab(thread));
   });
 }
@@ -347,10 +346,10 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
 ///
 /// Shapes   q [batch, heads, q_len, head_dim]; k [batch, kv_heads, k_len, head_dim]; v [batch, kv_heads, k_len, value_dim];
 ///          out [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]. Any length may be 0. Query head h uses key
-///          head h / (heads / kv_heads).
+///          head h / (heads / kv_heads), or h % kv_heads for op.tiled_heads().
 /// Types    q, k, v, out: float, half, bfloat16, each its own; sums and lse float. All double for gradient checks.
 /// Layout   the last axis contiguous, other strides free; out and lse may not overlap an input or each other.
-/// Edge     a row without visible key: out = 0, lse = -inf. A NaN in a visible logit: NaN in that row only. Keys and values
+/// Edge     a row without visible key: out = 0, lse = -inf (the sink's logit, if op has one). A NaN in a visible logit: NaN in that row only. Keys and values
 ///          that no query sees are never used, whatever they hold. Logits must stay below 2^127 (they are held in units of
 ///          log 2).
 /// Errors   precondition_error before anything is written: shapes disagree, heads % kv_heads != 0, a last axis is not

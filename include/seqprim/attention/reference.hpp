@@ -32,16 +32,22 @@ void logits(const Mask& mask, const Score& score, double scale, const Q& q, cons
   }
 }
 
-/// p = softmax(logit) over the visible keys; returns the log-sum-exp, -inf for an empty row.
-inline double normalise(const tensor<double, 1>& logit, const tensor<bool, 1>& visible, tensor<double, 1>& p) {
+/// The key head of query head h.
+template <class Op> [[nodiscard]] index_t kv_head(const Op& op, index_t heads, index_t kv_heads, index_t h) {
+  return op.order == head_order::tiled ? h % kv_heads : h / (heads / kv_heads);
+}
+
+/// p = softmax(logit) over the visible keys and the sink; returns the log-sum-exp, -inf for an empty row without sink.
+inline double normalise(const tensor<double, 1>& logit, const tensor<bool, 1>& visible, double sink,
+                        tensor<double, 1>& p) {
   const double infinity = std::numeric_limits<double>::infinity();
-  double top = -infinity;
+  double top = sink;
   for (index_t j = 0; j < p.size(); ++j) {
     p(j) = 0;
     if (visible(j) && !(logit(j) <= top)) top = logit(j);
   }
   if (top == -infinity) return -infinity;
-  double sum = 0;
+  double sum = std::exp(sink - top);
   for (index_t j = 0; j < p.size(); ++j)
     if (visible(j)) sum += p(j) = std::exp(logit(j) - top);
   for (index_t j = 0; j < p.size(); ++j) p(j) /= sum;
@@ -55,7 +61,6 @@ template <class Op, class Q, class K, class V, class Out, class Lse>
 void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& lse) {
   static_assert(std::same_as<std::remove_cvref_t<decltype(op.position)>, position::none>,
                 "seqprim: the reference takes encoded queries and keys; call position::encode first");
-  const index_t group = k.extent(1) > 0 ? q.extent(1) / k.extent(1) : 1;
   const double scale = op.scale_for(q.extent(3));
   tensor<double, 1> raw(k.extent(2)), logit(k.extent(2)), p(k.extent(2));
   tensor<bool, 1> visible(k.extent(2));
@@ -64,13 +69,14 @@ void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& 
       const auto mask = mask::bind(op.mask, b, h);
       const auto score = score::bind(op.score, b, h);
       for (index_t i = 0; i < q.extent(2); ++i) {
-        detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][h / group], i, raw, logit, visible);
-        const double row_lse = detail::normalise(logit, visible, p);
+        const index_t g = detail::kv_head(op, q.extent(1), k.extent(1), h);
+        detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][g], i, raw, logit, visible);
+        const double row_lse = detail::normalise(logit, visible, static_cast<double>(op.sink_of(h)), p);
         for (index_t d = 0; d < v.extent(3); ++d) {
           double sum = 0;
           for (index_t j = 0; j < k.extent(2); ++j)
             if (visible(j) && row_lse != -std::numeric_limits<double>::infinity())
-              sum += p(j) * static_cast<double>(v(b, h / group, j, d));
+              sum += p(j) * static_cast<double>(v(b, g, j, d));
           using element = std::remove_cvref_t<decltype(out(b, h, i, d))>;
           if constexpr (sizeof(element) == 2) {
             out(b, h, i, d) = element(static_cast<float>(sum));
@@ -87,7 +93,6 @@ void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& 
 template <class Op, class Q, class K, class V, class Dout>
 void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout, tensor<double, 4>& dq,
               tensor<double, 4>& dk, tensor<double, 4>& dv) {
-  const index_t group = k.extent(1) > 0 ? q.extent(1) / k.extent(1) : 1;
   const double scale = op.scale_for(q.extent(3));
   tensor<double, 1> raw(k.extent(2)), logit(k.extent(2)), p(k.extent(2)), dp(k.extent(2));
   tensor<bool, 1> visible(k.extent(2));
@@ -98,10 +103,12 @@ void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout
     for (index_t h = 0; h < q.extent(1); ++h) {
       const auto mask = mask::bind(op.mask, b, h);
       const auto score = score::bind(op.score, b, h);
-      const index_t g = h / group;
+      const index_t g = detail::kv_head(op, q.extent(1), k.extent(1), h);
       for (index_t i = 0; i < q.extent(2); ++i) {
         detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][g], i, raw, logit, visible);
-        if (detail::normalise(logit, visible, p) == -std::numeric_limits<double>::infinity()) continue;
+        if (detail::normalise(logit, visible, static_cast<double>(op.sink_of(h)), p) ==
+            -std::numeric_limits<double>::infinity())
+          continue;
         double mean = 0;
         for (index_t j = 0; j < k.extent(2); ++j) {
           if (!visible(j)) continue;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/core/error.hpp>
+#include <seqprim/core/tensor_view.hpp>
 #include <seqprim/mask/full.hpp>
 #include <seqprim/mask/rule.hpp>
 #include <seqprim/position/none.hpp>
@@ -12,6 +13,12 @@
 
 namespace seqprim::attention {
 
+/// Which key head a query head uses, where several query heads share one.
+enum class head_order : unsigned char {
+  grouped,  ///< neighbours share: kv_head = head / (heads / kv_heads)
+  tiled,    ///< heads that are kv_heads apart share: kv_head = head % kv_heads
+};
+
 /// Softmax attention as a value: who sees whom (mask), how a logit changes (score), where a token is (position).
 ///
 ///     logit(q, k) = score(scale * <position(query q), position(key k)>)
@@ -21,13 +28,19 @@ namespace seqprim::attention {
 ///
 ///     const attention::softmax op{mask::causal{}, score::soft_cap{.cap = 50}};
 ///
+/// A sink is one more column of the softmax, with a constant logit and a value of zero: it takes weight away from the keys.
+/// lse then includes it, and a row without visible key has out = 0, lse = sink.
+///
 /// Errors  validate() throws precondition_error when a part's parameters are wrong or the scale is not finite.
-/// Source  spec masks-text 1, layers-losses 1.6.  Page docs/reference/attention/softmax.md
+/// Source  spec masks-text 1, 4.4 (sink), 4.18 (order of heads), layers-losses 1.6.  Page docs/reference/attention/softmax.md
 template <class Mask = mask::full, class Score = score::identity, class Position = position::none> struct softmax {
   Mask mask;
   Score score;
   Position position;
   float scale = 0;  ///< multiplies <query, key>; 0 means 1 / sqrt(head_dim)
+  head_order order = head_order::grouped;
+  float sink = -__builtin_huge_valf();  ///< logit of the sink of every head; -inf: none
+  tensor_view<const float, 1> sinks{};  ///< logits of the sinks [heads] where they differ; no data: `sink` holds
 
   // A constructor rather than an aggregate: clang 14 deduces template arguments from constructors only.
   SEQPRIM_HD constexpr explicit softmax(Mask m = {}, Score s = {}, Position p = {}) noexcept
@@ -38,6 +51,33 @@ template <class Mask = mask::full, class Score = score::identity, class Position
     softmax result = *this;
     result.scale = factor;
     return result;
+  }
+
+  /// The same operator with query heads in tiled order.
+  [[nodiscard]] SEQPRIM_HD constexpr softmax tiled_heads() const noexcept {
+    softmax result = *this;
+    result.order = head_order::tiled;
+    return result;
+  }
+
+  /// The same operator with a sink of this logit in every head.
+  [[nodiscard]] SEQPRIM_HD constexpr softmax with_sink(float logit) const noexcept {
+    softmax result = *this;
+    result.sink = logit;
+    result.sinks = {};
+    return result;
+  }
+
+  /// The same operator with a sink of its own for each head: logits [heads], read by every call.
+  [[nodiscard]] SEQPRIM_HD constexpr softmax with_sinks(const tensor_view<const float, 1>& logits) const noexcept {
+    softmax result = *this;
+    result.sinks = logits;
+    return result;
+  }
+
+  /// The sink's logit of one query head, natural units; -inf where there is none.
+  [[nodiscard]] SEQPRIM_HD constexpr float sink_of(index_t head) const noexcept {
+    return sinks.data != nullptr ? sinks(head) : sink;
   }
 
   /// The scale in use for queries of `head_dim` numbers.
@@ -51,6 +91,8 @@ template <class Mask = mask::full, class Score = score::identity, class Position
     score::validate(score);
     SEQPRIM_EXPECTS(std::isfinite(scale),
                     "attention::softmax: scale must be finite. See docs/reference/attention/softmax.md");
+    SEQPRIM_EXPECTS(!(sink == __builtin_huge_valf()),
+                    "attention::softmax: the sink must not be +inf. See docs/reference/attention/softmax.md");
   }
 };
 

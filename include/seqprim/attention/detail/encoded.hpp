@@ -18,7 +18,12 @@ inline constexpr bool encodes_positions = position::encodes<typename encoding_in
 /// The same operator for vectors that already carry their positions.
 template <class Mask, class Score, class Position>
 [[nodiscard]] softmax<Mask, Score> without_position(const softmax<Mask, Score, Position>& op) noexcept {
-  return softmax<Mask, Score>{op.mask, op.score}.scaled(op.scale);
+  softmax<Mask, Score> plain{op.mask, op.score};
+  plain.scale = op.scale;
+  plain.order = op.order;
+  plain.sink = op.sink;
+  plain.sinks = op.sinks;
+  return plain;
 }
 
 /// Calls body(plain op, q, k) with the positions of op encoded into copies of q and k, in the accumulation type; without a

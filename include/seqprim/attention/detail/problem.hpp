@@ -15,8 +15,18 @@ inline namespace SEQPRIM_TARGET_NAMESPACE {
 /// The lengths of one attention problem, after validation.
 struct problem {
   index_t batch, heads, kv_heads, q_len, k_len, head_dim, value_dim;
+  head_order order;
 
-  [[nodiscard]] index_t group() const noexcept { return kv_heads > 0 ? heads / kv_heads : 1; }
+  /// Query heads that share a key head.
+  [[nodiscard]] SEQPRIM_HD constexpr index_t group() const noexcept { return kv_heads > 0 ? heads / kv_heads : 1; }
+  /// The key head of a query head.
+  [[nodiscard]] SEQPRIM_HD constexpr index_t kv_head(index_t head) const noexcept {
+    return order == head_order::tiled ? head % kv_heads : head / group();
+  }
+  /// The n-th query head that uses key head g; 0 <= n < group(), in ascending order.
+  [[nodiscard]] SEQPRIM_HD constexpr index_t query_head(index_t g, index_t n) const noexcept {
+    return order == head_order::tiled ? n * kv_heads + g : g * group() + n;
+  }
 };
 
 /// Page that error messages point to.
@@ -80,7 +90,7 @@ template <entry Entry, class Op, class Q, class K, class V>
 [[nodiscard]] problem validate_inputs(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v) {
   executor.validate();
   op.validate();
-  const problem p{q.extent(0), q.extent(1), k.extent(1), q.extent(2), k.extent(2), q.extent(3), v.extent(3)};
+  const problem p{q.extent(0), q.extent(1), k.extent(1), q.extent(2), k.extent(2), q.extent(3), v.extent(3), op.order};
   constexpr const char* name = entry_name[static_cast<int>(Entry)];
   constexpr const char* page = see[static_cast<int>(Entry)];
   SEQPRIM_EXPECTS(p.kv_heads > 0 || p.heads == 0, name, ": heads (", p.heads, ") need at least one kv_head", page);
@@ -91,6 +101,8 @@ template <entry Entry, class Op, class Q, class K, class V>
   expect_contiguous_dim<Entry>("q", q);
   expect_contiguous_dim<Entry>("k", k);
   expect_contiguous_dim<Entry>("v", v);
+  SEQPRIM_EXPECTS(op.sinks.data == nullptr || op.sinks.extent(0) == p.heads, name, ": the op has ", op.sinks.extent(0),
+                  " sinks for ", p.heads, " heads", page);
   mask::validate(op.mask, mask::shape{p.batch, p.heads, p.q_len, p.k_len});
   score::validate(op.score, p.batch, p.heads);
   const auto at = position::place(op.position, p.q_len, p.k_len);

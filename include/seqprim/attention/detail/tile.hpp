@@ -5,6 +5,7 @@
 #include <seqprim/mask/rule.hpp>
 #include <seqprim/score/rule.hpp>
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
@@ -15,6 +16,28 @@ namespace seqprim::attention::detail {
 
 inline constexpr double log2_e = 1.4426950408889634;
 inline constexpr double ln_2 = 0.6931471805599453;
+
+/// How a row of the online softmax ends: its weighted values times `factor` are the result.
+template <class T> struct row_end {
+  T factor;
+  T lse;  ///< natural log
+};
+
+/// From the maximum and the sum of weights 2^(logit - top) of a row's visible keys, and the sink; all logits in units of log 2.
+template <class T> [[nodiscard]] row_end<T> end_row(T top, T sum, T sink) noexcept {
+  const T infinity = std::numeric_limits<T>::infinity();
+  T shrink = 1;
+  if (sink > -infinity) {
+    const T higher = top > sink ? top : sink;
+    shrink = std::exp2(top - higher);
+    sum = sum * shrink + std::exp2(sink - higher);
+    top = higher;
+  } else if (sink != sink) {
+    sum = sink;
+  }
+  if (sum == T{0}) return {T{0}, -infinity};
+  return {shrink / sum, (top + std::log2(sum)) * static_cast<T>(ln_2)};
+}
 
 /// Which side of the problem runs along the columns (lanes) of a tile.
 enum class columns_are { queries, keys };

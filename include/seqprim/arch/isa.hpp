@@ -51,25 +51,35 @@ template <> inline constexpr bool compiled_for<avx512_bf16> = true;
 #  endif
 #endif
 
-/// True when the processor that runs this program offers everything that Isa needs.
-template <class Isa> [[nodiscard]] bool runs_here() noexcept;
+/// Why this program cannot run the code of Isa here: what the processor or the operating system lacks, in words; nullptr
+/// when it lacks nothing. The answer does not depend on the flags of the translation unit and never changes during a run.
+template <class Isa> [[nodiscard]] const char* refusal() noexcept;
 
-template <> [[nodiscard]] inline bool runs_here<scalar>() noexcept { return true; }
+template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<scalar>() noexcept { return nullptr; }
 #if defined(__x86_64__)
-template <> [[nodiscard]] inline bool runs_here<avx2>() noexcept {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");  // every such processor has F16C
+template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx2>() noexcept {
+  // Every processor with AVX2 has F16C.
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? nullptr
+                                                                         : "the processor has no AVX2 and FMA";
 }
-template <> [[nodiscard]] inline bool runs_here<avx512>() noexcept {
+template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512>() noexcept {
+  if (refusal<avx2>() != nullptr) return refusal<avx2>();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && runs_here<avx2>();
+                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
+             ? nullptr
+             : "the processor has no AVX-512 F, BW, VL and DQ";
 }
-template <> [[nodiscard]] inline bool runs_here<avx512_bf16>() noexcept {
-  return __builtin_cpu_supports("avx512bf16") && runs_here<avx512>();
+template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512_bf16>() noexcept {
+  if (refusal<avx512>() != nullptr) return refusal<avx512>();
+  return __builtin_cpu_supports("avx512bf16") ? nullptr : "the processor has no AVX-512 BF16";
 }
 #else
-template <> [[nodiscard]] inline bool runs_here<avx2>() noexcept { return false; }
-template <> [[nodiscard]] inline bool runs_here<avx512>() noexcept { return false; }
-template <> [[nodiscard]] inline bool runs_here<avx512_bf16>() noexcept { return false; }
+template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx2>() noexcept { return "the processor is no x86-64"; }
+template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512>() noexcept { return refusal<avx2>(); }
+template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512_bf16>() noexcept { return refusal<avx2>(); }
 #endif
+
+/// True when the machine that runs this program offers everything that Isa needs.
+template <class Isa> [[nodiscard]] SEQPRIM_INLINE bool runs_here() noexcept { return refusal<Isa>() == nullptr; }
 
 }  // namespace seqprim::arch

@@ -20,6 +20,13 @@
 #  define SEQPRIM_INLINE inline
 #endif
 
+/// In front of a loop whose counter indexes registers, in code that host and device share: the device compiler must unroll it.
+#if defined(__CUDACC__) || defined(__clang__)
+#  define SEQPRIM_UNROLL _Pragma("unroll")
+#else
+#  define SEQPRIM_UNROLL
+#endif
+
 /// Name of the inline namespace around host functions that are too large to inline everywhere: one name for each
 /// instruction set, so translation units compiled for different ones do not share their code.
 #if defined(__AVX512BF16__)

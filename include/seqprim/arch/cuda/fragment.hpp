@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/config.hpp>
+
+/// Where the numbers of a matrix lie in the registers of a warp and in shared memory: the arithmetic of mma.sync.m16n8k16,
+/// ldmatrix and swizzled tiles, as constant expressions that a host test can check. Page: docs/reference/arch/cuda.md
+namespace seqprim::arch::cuda {
+
+inline constexpr int warp_lanes = 32;
+
+/// Row and column of one number inside a fragment or tile.
+struct place {
+  int row = 0;
+  int column = 0;
+  friend constexpr bool operator==(const place&, const place&) = default;
+};
+
+/// One mma.sync: c[16, 8] += a[16, 16] b[16, 8].
+inline constexpr int mma_rows = 16, mma_columns = 8, mma_depth = 16;
+
+/// c: number `element` (0..3) of lane `lane` is c[row, column]. A lane holds two neighbours of row lane / 4 and two of the row 8
+/// below: four lanes (a quad) share a row.
+[[nodiscard]] SEQPRIM_HD constexpr place accumulator_place(int lane, int element) noexcept {
+  return {lane / 4 + element / 2 * 8, lane % 4 * 2 + element % 2};
+}
+/// a: number `element` (0..7; register element / 2, lower half first) of lane `lane` is a[row, column].
+[[nodiscard]] SEQPRIM_HD constexpr place left_place(int lane, int element) noexcept {
+  return {lane / 4 + element / 2 % 2 * 8, lane % 4 * 2 + element % 2 + element / 4 * 8};
+}
+/// b: number `element` (0..3) of lane `lane` is b[row, column].
+[[nodiscard]] SEQPRIM_HD constexpr place right_place(int lane, int element) noexcept {
+  return {lane % 4 * 2 + element % 2 + element / 2 * 8, lane / 4};
+}
+/// Two accumulators side by side, rounded to 16 bits, are the left operand of the next product: register `r` of a[16, 16] holds
+/// numbers 2 (r % 2) and 2 (r % 2) + 1 of accumulator r / 2. So weights never leave their registers.
+[[nodiscard]] SEQPRIM_HD constexpr place accumulator_of_left_register(int r) noexcept { return {r / 2, r % 2 * 2}; }
+
+/// One ldmatrix.x4 reads four 8 x 8 matrices; lane `lane` names row lane % 8 of matrix lane / 8 and receives in register m the
+/// numbers (lane / 4, lane % 4 * 2) and the next one of matrix m; .trans exchanges row and column there. Below: the row and first
+/// column that a lane names, so that the registers come out as operands.
+///
+/// a[16, 16] from memory [row, depth].
+[[nodiscard]] SEQPRIM_HD constexpr place left_address(int lane) noexcept { return {lane % 16, lane / 16 * 8}; }
+/// Two b[16, 8] side by side from memory [column, depth] (keys as rows): registers 0, 1 and 2, 3.
+[[nodiscard]] SEQPRIM_HD constexpr place right_address(int lane) noexcept {
+  return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
+}
+/// Two b[16, 8] side by side from memory [depth, column] (values as rows), with .trans: registers 0, 1 and 2, 3.
+[[nodiscard]] SEQPRIM_HD constexpr place right_transposed_address(int lane) noexcept {
+  return {lane % 16, lane / 16 * 8};
+}
+/// a[16, 16] from memory [depth, row], with .trans.
+[[nodiscard]] SEQPRIM_HD constexpr place left_transposed_address(int lane) noexcept {
+  return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
+}
+
+/// A tile [rows, Width] of 16-bit numbers in shared memory, dense, in chunks of 8 numbers (16 bytes). Chunks of a row change
+/// places so that the eight rows of an 8 x 8 matrix lie in eight different groups of four banks: neither ldmatrix nor 16-byte
+/// copies conflict. Width is a multiple of 32.
+template <int Width> struct swizzled {
+  static_assert(Width % 32 == 0, "seqprim: a tile in shared memory has rows of a multiple of 32 numbers");
+  static constexpr int width = Width;
+  static constexpr int chunks = Width / 8;  ///< of a row
+
+  /// Offset of number (row, column), counted in numbers.
+  [[nodiscard]] SEQPRIM_HD static constexpr int offset(int row, int column) noexcept {
+    return (row * chunks + chunk(row, column / 8)) * 8 + column % 8;
+  }
+  /// Where chunk `c` of a row lies.
+  [[nodiscard]] SEQPRIM_HD static constexpr int chunk(int row, int c) noexcept {
+    // Rows of a multiple of 128 bytes start in one bank: eight orders. Rows of an odd multiple of 64 bytes start in two.
+    return chunks % 8 == 0 ? c ^ (row & 7) : c ^ (row >> 1 & 3);
+  }
+};
+
+}  // namespace seqprim::arch::cuda

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// The index arithmetic of the CUDA engine, on an emulated warp: operands that come through swizzled shared memory and ldmatrix
+// multiply to the right product.
+#include <seqprim/arch/cuda/fragment.hpp>
+
+#include <set>
+#include <support/catch.hpp>
+#include <support/emulated_block.hpp>
+#include <support/random.hpp>
+
+using namespace seqprim;
+using namespace seqprim::arch::cuda;
+
+namespace {
+
+template <int Width> void check_swizzle() {
+  using layout = swizzled<Width>;
+  constexpr int rows = 32;
+  std::set<int> offsets;
+  for (int row = 0; row < rows; ++row)
+    for (int column = 0; column < Width; ++column) {
+      const int offset = layout::offset(row, column);
+      REQUIRE((0 <= offset && offset < rows * Width));
+      REQUIRE(offset / Width == row);
+      REQUIRE(offset % 8 == column % 8);  // chunks of 16 bytes stay whole and aligned
+      offsets.insert(offset);
+    }
+  REQUIRE(offsets.size() == std::size_t{rows} * Width);  // no two numbers share a place
+  // Eight rows of any 8 x 8 matrix lie in different 16-byte groups of the 128 bytes that shared memory reads at once.
+  for (int first = 0; first < rows; first += 8)
+    for (int column = 0; column < Width; column += 8) {
+      std::set<int> groups;
+      for (int row = first; row < first + 8; ++row) groups.insert(layout::offset(row, column) / 8 % 8);
+      REQUIRE(groups.size() == 8);
+    }
+}
+
+template <class T, int Width> struct shared_tile { alignas(16) T numbers[16 * Width]; };
+
+}  // namespace
+
+TEST_CASE("cuda fragments: a swizzled tile is a permutation without bank conflicts", "[arch][cuda][property]") {
+  check_swizzle<32>();
+  check_swizzle<64>();
+  check_swizzle<96>();
+  check_swizzle<128>();
+  check_swizzle<192>();
+  check_swizzle<256>();
+}
+
+TEST_CASE("cuda fragments: every number of a fragment has one place", "[arch][cuda][property]") {
+  std::set<int> left, right, accumulator;
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int n = 0; n < 8; ++n) left.insert(left_place(lane, n).row * 16 + left_place(lane, n).column);
+    for (int n = 0; n < 4; ++n) right.insert(right_place(lane, n).row * 8 + right_place(lane, n).column);
+    for (int n = 0; n < 4; ++n)
+      accumulator.insert(accumulator_place(lane, n).row * 8 + accumulator_place(lane, n).column);
+    // Two accumulators, rounded in pairs, are the left operand.
+    for (int r = 0; r < 4; ++r)
+      for (int n = 0; n < 2; ++n) {
+        const place from = accumulator_of_left_register(r);
+        place expected = accumulator_place(lane, from.column + n);
+        expected.column += from.row * 8;
+        REQUIRE(left_place(lane, r * 2 + n) == expected);
+      }
+  }
+  REQUIRE(left.size() == 256);
+  REQUIRE(right.size() == 128);
+  REQUIRE(accumulator.size() == 128);
+}
+
+TEMPLATE_TEST_CASE("cuda fragments: operands through ldmatrix multiply to the product, both orders of memory",
+                   "[arch][cuda][property]", half, bfloat16) {
+  constexpr int width = 64;
+  using layout = swizzled<width>;
+  test::random_numbers random(11);
+  // Small integers: products and sums are exact.
+  float a[16][16], b[16][16];
+  for (auto* matrix : {&a, &b})
+    for (auto& row : *matrix)
+      for (float& x : row) x = static_cast<float>(random.integer(-8, 8));
+  const bool transposed_a = GENERATE(false, true), transposed_b = GENERATE(false, true);
+  const int left_column = GENERATE(0, 16, 48), right_column = GENERATE(0, 32);
+  CAPTURE(transposed_a, transposed_b, left_column, right_column);
+  float product[16][16];
+  for (auto& row : product)
+    for (float& x : row) x = std::nanf("");
+  test::emulated_block::run(1, 2 * 16 * width * sizeof(TestType), 1, [&](const auto& engine, std::byte* memory) {
+    auto* const left = reinterpret_cast<TestType*>(memory);
+    TestType* const right = left + 16 * width;
+    const int lane = engine.lane();
+    for (int n = lane; n < 256; n += 32) {
+      const int i = n / 16, j = n % 16;
+      left[layout::offset(i, left_column + j)] = TestType(transposed_a ? a[j][i] : a[i][j]);    // a is [row, depth]
+      right[layout::offset(i, right_column + j)] = TestType(transposed_b ? b[i][j] : b[j][i]);  // b is [depth, column]
+    }
+    engine.sync_warp();
+    std::uint32_t x[4], y[4];
+    const auto at = [](TestType* tile, place p, int column) { return tile + layout::offset(p.row, column + p.column); };
+    if (transposed_a) {
+      engine.load_matrices_transposed(x, at(left, left_transposed_address(lane), left_column));
+    } else {
+      engine.load_matrices(x, at(left, left_address(lane), left_column));
+    }
+    if (transposed_b) {
+      engine.load_matrices_transposed(y, at(right, right_transposed_address(lane), right_column));
+    } else {
+      engine.load_matrices(y, at(right, right_address(lane), right_column));
+    }
+    float c[2][4] = {};
+    engine.template multiply<TestType>(c[0], x, y[0], y[1]);
+    engine.template multiply<TestType>(c[1], x, y[2], y[3]);
+    for (int n = 0; n < 2; ++n)
+      for (int e = 0; e < 4; ++e) {
+        const place p = accumulator_place(lane, e);
+        product[p.row][n * 8 + p.column] = c[n][e];
+      }
+  });
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j) {
+      float expected = 0;
+      for (int k = 0; k < 16; ++k) expected += a[i][k] * b[k][j];
+      REQUIRE(product[i][j] == expected);
+    }
+}
+
+TEST_CASE("emulated block: a missing barrier or wait shows", "[arch][cuda]") {
+  const int lanes = 64;
+  for (const bool waits : {false, true})
+    for (const bool meets : {false, true}) {
+      alignas(16) const float source[4] = {1, 2, 3, 4};
+      int right = 0;
+      test::emulated_block::run(2, std::size_t{lanes} * 16, 3, [&](const auto& engine, std::byte* memory) {
+        auto* const tile = reinterpret_cast<float*>(memory);
+        const int thread = engine.warp() * 32 + engine.lane();
+        engine.copy_async(tile + thread * 4, source, 12);
+        engine.commit_copies();
+        if (waits) engine.template wait_copies<0>();
+        if (meets) engine.sync_block();
+        const float* const other = tile + (lanes - 1 - thread) * 4;  // copied by the other warp
+        right += other[0] == 1 && other[2] == 3 && other[3] == 0;
+        engine.sync_block();
+        engine.template wait_copies<0>();
+      });
+      REQUIRE((right == lanes) == (waits && meets));
+    }
+  REQUIRE_THROWS_AS(test::emulated_block::run(1, 16, 0,
+                                              [](const auto& engine, std::byte*) {
+                                                if (engine.lane() != 7) engine.sync_warp();
+                                              }),
+                    std::logic_error);
+}

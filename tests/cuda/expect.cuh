@@ -8,6 +8,10 @@ namespace seqprim::test {
 
 inline int failures = 0;
 
+/// Few trials of each kind: for tools that make every access many times slower.
+inline bool short_run = false;
+inline int trials(int usual) { return short_run ? (usual + 5) / 6 : usual; }
+
 #define SEQPRIM_EXPECT(condition)                                                    \
   do {                                                                               \
     if (!(condition)) {                                                              \

@@ -39,7 +39,7 @@ template <class T, class Op> void check(const Op& op, const attention_problem<T>
 
 template <class T> void check_type() {
   random_numbers random(401);
-  for (int trial = 0; trial < 24; ++trial) {
+  for (int trial = 0; trial < trials(24); ++trial) {
     const auto p = random_problem<T>(random);
     const index_t offset = random.integer(-20, 40);
     switch (trial % 4) {

@@ -11,6 +11,7 @@
 #include <seqprim/mask/full.hpp>
 #include <seqprim/mask/key_padding.hpp>
 #include <seqprim/mask/key_range.hpp>
+#include <seqprim/mask/packed.hpp>
 #include <seqprim/mask/packed_prefix.hpp>
 #include <seqprim/mask/prefix.hpp>
 #include <seqprim/mask/rule.hpp>
@@ -79,6 +80,9 @@ SEQPRIM_HD constexpr int all_mask_faults(index_t q_tile, index_t k_tile) noexcep
   total += faults(documents);
   total += faults(mask::packed_prefix{.offsets = {offsets, 5}, .prefix_ends = {prefix_ends, 4}});
   total += faults(mask::cross_documents{.q_offsets = {q_offsets, 5}, .k_offsets = {offsets, 5}});
+  const packing sequences{{q_offsets, 5}, {offsets, 5}};
+  total += faults(mask::packed{sequences, mask::causal{}});
+  total += faults(mask::packed{sequences, mask::attention_sinks{.sinks = 1, .window = 3}});
   total += faults(dense);
   total += faults(documents & causal & window);
   total += faults((documents | window) & ~mask::key_range{5, 9});

@@ -154,10 +154,12 @@ TEST_CASE("documents: golden files, full, causal and windowed", "[mask][golden]"
   for (const golden& g : {golden("masks-text", "doc_causal_a"), golden("masks-text", "doc_causal_b")}) {
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
     require_golden(g, mask::documents{.offsets = offsets} & mask::causal{});
+    require_golden(g, mask::packed{packing{offsets, offsets}, mask::causal{}});
   }
   for (const golden& g : {golden("masks-text", "doc_causal_window_a"), golden("masks-text", "doc_causal_window_b")}) {
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
     require_golden(g, mask::documents{.offsets = offsets} & mask::causal_window(number(g, "window")));
+    require_golden(g, mask::packed{packing{offsets, offsets}, mask::causal_window(number(g, "window"))});
   }
 }
 

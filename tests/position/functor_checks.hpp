@@ -3,6 +3,7 @@
 
 #include <seqprim/core/index.hpp>
 #include <seqprim/position/none.hpp>
+#include <seqprim/position/packed.hpp>
 #include <seqprim/position/rotary.hpp>
 #include <seqprim/position/sequential.hpp>
 #include <seqprim/position/token_ids.hpp>
@@ -50,6 +51,10 @@ SEQPRIM_HD int all_position_faults() noexcept {
   const std::int64_t ids[] = {4, 0, 9};
   faults += position::token_ids{.ids = {ids, 3}}(2) != 9;
   faults += position::sequential{.start = 5}(2) != 7;
+  const std::int64_t q_offsets[] = {0, 2, 3}, k_offsets[] = {0, 5, 9};
+  const packing sequences{{q_offsets, 3}, {k_offsets, 3}};
+  faults += position::packed_queries{sequences}(1) != 4;
+  faults += position::packed_keys{sequences}(7) != 2;
   return faults;
 }
 

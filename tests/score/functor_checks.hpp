@@ -4,6 +4,7 @@
 #include <seqprim/core/index.hpp>
 #include <seqprim/score/alibi.hpp>
 #include <seqprim/score/chain.hpp>
+#include <seqprim/score/packed.hpp>
 #include <seqprim/score/rule.hpp>
 #include <seqprim/score/soft_cap.hpp>
 
@@ -39,6 +40,10 @@ SEQPRIM_HD constexpr int all_score_faults() noexcept {
   faults += derivative_faults(score::bind(alibi | cap, 0, 5), at);
   faults += score::bind(table, 0, 1)(1.0f, {2, 6}) != 0.0f;
   faults += score::bind(alibi, 0, 3)(1.0f, at) != 1.0f - 6.0f / 256.0f;
+  const std::int64_t q_offsets[] = {0, 2, 3}, k_offsets[] = {0, 5, 9};
+  const score::packed within{packing{{q_offsets, 3}, {k_offsets, 3}}, alibi};
+  faults += derivative_faults(score::bind(within, 0, 1), {2, 7});
+  faults += score::bind(within, 0, 3)(1.0f, {2, 6}) != score::bind(alibi, 0, 3)(1.0f, {3, 1});
   faults += !(cap(1e30f, at) == 8.0f && cap(-1e30f, at) == -8.0f && cap(0.0f, at) == 0.0f);
   for (int i = -4000; i < 4000; ++i) {
     const float x = static_cast<float>(i) * 0.01f;

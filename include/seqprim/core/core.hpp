@@ -9,6 +9,7 @@
 #include <seqprim/core/half.hpp>
 #include <seqprim/core/index.hpp>
 #include <seqprim/core/index_array.hpp>
+#include <seqprim/core/packing.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/philox.hpp>
 #include <seqprim/core/tensor.hpp>

@@ -28,7 +28,7 @@ struct cross_documents {
     const index_t last = q_offsets.size() - 1;
     if (q < 0) return {0, 0};
     if (q >= q_offsets[last]) return {k_offsets[last], k_offsets[last]};
-    const index_t d = detail::find_run(q_offsets, q);
+    const index_t d = find_run(q_offsets, q);
     return {k_offsets[d], k_offsets[d + 1]};
   }
 
@@ -37,8 +37,7 @@ struct cross_documents {
   SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept {
     const range keys = intersect(k, {0, k_offsets[k_offsets.size() - 1]});
     if (keys.empty()) return {0, 0};
-    return {q_offsets[detail::find_run(k_offsets, keys.begin)],
-            q_offsets[detail::find_run(k_offsets, keys.end - 1) + 1]};
+    return {q_offsets[find_run(k_offsets, keys.begin)], q_offsets[find_run(k_offsets, keys.end - 1) + 1]};
   }
 
   constexpr void validate() const {

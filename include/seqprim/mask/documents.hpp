@@ -9,17 +9,6 @@ namespace seqprim::mask {
 
 namespace detail {
 
-/// The run d with offsets[d] <= position < offsets[d + 1]; the position must lie in [offsets[0], the last offset).
-SEQPRIM_HD constexpr index_t find_run(const index_array& offsets, index_t position) noexcept {
-  index_t low = 0;
-  index_t high = offsets.size() - 1;
-  while (high - low > 1) {
-    const index_t middle = low + (high - low) / 2;
-    (offsets[middle] <= position ? low : high) = middle;
-  }
-  return low;
-}
-
 /// 0 = offsets[0] < offsets[1] < ... (or <=, where empty runs are allowed).
 constexpr void expect_offsets(const index_array& offsets, bool allow_empty, const char* name, const char* page) {
   SEQPRIM_EXPECTS(offsets.size() >= 1, name, " is empty; n documents need n + 1 offsets. See ", page);
@@ -61,7 +50,7 @@ struct documents {
     const index_t end = offsets[offsets.size() - 1];
     if (p < 0) return {0, 0};
     if (p >= end) return {end, end};
-    const index_t d = detail::find_run(offsets, p);
+    const index_t d = find_run(offsets, p);
     return {offsets[d], offsets[d + 1]};
   }
 
@@ -70,8 +59,7 @@ struct documents {
   SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept {
     const range keys = intersect(k, {0, offsets[offsets.size() - 1]});
     if (keys.empty()) return {0, 0};
-    return {offsets[detail::find_run(offsets, keys.begin)] - offset,
-            offsets[detail::find_run(offsets, keys.end - 1) + 1] - offset};
+    return {offsets[find_run(offsets, keys.begin)] - offset, offsets[find_run(offsets, keys.end - 1) + 1] - offset};
   }
 
   constexpr void validate() const {

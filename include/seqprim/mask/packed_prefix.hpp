@@ -30,7 +30,7 @@ struct packed_prefix {
     const index_t end = offsets[offsets.size() - 1];
     if (p < 0) return {0, 0};
     if (p >= end) return {end, end};
-    const index_t d = detail::find_run(offsets, p);
+    const index_t d = find_run(offsets, p);
     return {offsets[d], max(p + 1, prefix_ends[d])};
   }
 
@@ -39,9 +39,9 @@ struct packed_prefix {
   SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept {
     const range keys = intersect(k, {0, offsets[offsets.size() - 1]});
     if (keys.empty()) return {0, 0};
-    const index_t d = detail::find_run(offsets, keys.begin);
+    const index_t d = find_run(offsets, keys.begin);
     return {(keys.begin < prefix_ends[d] ? offsets[d] : keys.begin) - offset,
-            offsets[detail::find_run(offsets, keys.end - 1) + 1] - offset};
+            offsets[find_run(offsets, keys.end - 1) + 1] - offset};
   }
 
   constexpr void validate() const {

@@ -4,6 +4,7 @@
 /// All position maps and encodings.
 #include <seqprim/position/encode.hpp>
 #include <seqprim/position/none.hpp>
+#include <seqprim/position/packed.hpp>
 #include <seqprim/position/placed.hpp>
 #include <seqprim/position/rotary.hpp>
 #include <seqprim/position/rotary_table.hpp>

@@ -4,5 +4,6 @@
 /// All score modifiers.
 #include <seqprim/score/alibi.hpp>
 #include <seqprim/score/chain.hpp>
+#include <seqprim/score/packed.hpp>
 #include <seqprim/score/rule.hpp>
 #include <seqprim/score/soft_cap.hpp>

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/error.hpp>
+#include <seqprim/core/index.hpp>
+#include <seqprim/core/index_array.hpp>
+
+#include <type_traits>
+
+namespace seqprim {
+
+namespace detail {
+struct named_offsets {
+  const char* name;
+  const index_array& offsets;
+};
+}  // namespace detail
+
+/// Where the queries of a sequence stand among its keys, when there are more of one than of the other.
+enum class corner : unsigned char {
+  bottom_right,  ///< the last query at the last key: the keys before the queries are a cache
+  top_left,      ///< the first query at the first key
+};
+
+/// Sequences of unequal length in one row of tokens, one behind the other (varlen batches, `cu_seqlens`). Queries and keys
+/// have offsets of their own: sequence d holds the queries [q_offsets[d], q_offsets[d + 1]) and the keys [k_offsets[d],
+/// k_offsets[d + 1]). Either side of a sequence may be empty.
+///
+///     position of query q  =  q - q_offsets[d] + shift(d)         shift(d) = keys of d - queries of d, or 0 for top_left
+///     position of key k    =  k - k_offsets[d]
+///
+/// One value serves mask, score and position: `mask::packed`, `score::packed`, `position::packed_queries` and `packed_keys`.
+/// The arrays are borrowed; training and prefill without a cache have one array on both sides: packing{offsets, offsets}.
+///
+/// Errors  validate() throws precondition_error: the arrays differ in length, are empty, do not start at 0 or decrease.
+/// Cost    O(log sequences) to find a sequence. Page docs/reference/core/packing.md
+struct packing {
+  index_array q_offsets;                ///< [sequences + 1], 0 = q_offsets[0] <= q_offsets[1] <= ... = q_len
+  index_array k_offsets;                ///< [sequences + 1], 0 = k_offsets[0] <= k_offsets[1] <= ... = k_len
+  corner align = corner::bottom_right;  ///< which corners of each sequence meet
+
+  [[nodiscard]] SEQPRIM_HD constexpr index_t sequences() const noexcept { return q_offsets.size() - 1; }
+  [[nodiscard]] SEQPRIM_HD constexpr index_t q_len() const noexcept { return q_offsets[q_offsets.size() - 1]; }
+  [[nodiscard]] SEQPRIM_HD constexpr index_t k_len() const noexcept { return k_offsets[k_offsets.size() - 1]; }
+
+  [[nodiscard]] SEQPRIM_HD constexpr range queries(index_t d) const noexcept {
+    return {q_offsets[d], q_offsets[d + 1]};
+  }
+  [[nodiscard]] SEQPRIM_HD constexpr range keys(index_t d) const noexcept { return {k_offsets[d], k_offsets[d + 1]}; }
+
+  /// The sequence of query q in [0, q_len()), of key k in [0, k_len()).
+  [[nodiscard]] SEQPRIM_HD constexpr index_t sequence_of_query(index_t q) const noexcept {
+    return find_run(q_offsets, q);
+  }
+  [[nodiscard]] SEQPRIM_HD constexpr index_t sequence_of_key(index_t k) const noexcept {
+    return find_run(k_offsets, k);
+  }
+
+  /// The position of the first query of sequence d; negative where bottom_right has more queries than keys.
+  [[nodiscard]] SEQPRIM_HD constexpr index_t shift(index_t d) const noexcept {
+    return align == corner::bottom_right ? keys(d).size() - queries(d).size() : 0;
+  }
+
+  [[nodiscard]] SEQPRIM_HD constexpr index_t query_position(index_t q) const noexcept {
+    const index_t d = sequence_of_query(q);
+    return q - q_offsets[d] + shift(d);
+  }
+  [[nodiscard]] SEQPRIM_HD constexpr index_t key_position(index_t k) const noexcept {
+    return k - k_offsets[sequence_of_key(k)];
+  }
+
+  constexpr void validate() const {
+    const char* page = ". See docs/reference/core/packing.md";
+    SEQPRIM_EXPECTS(q_offsets.size() == k_offsets.size(), "packing: q_offsets has ", q_offsets.size(),
+                    " entries, k_offsets ", k_offsets.size(), "; they must agree", page);
+    SEQPRIM_EXPECTS(q_offsets.size() >= 1, "packing: the offsets are empty; n sequences need n + 1", page);
+    for (const auto& [name, offsets] :
+         {detail::named_offsets{"q_offsets", q_offsets}, detail::named_offsets{"k_offsets", k_offsets}}) {
+      if (!offsets.host_readable()) continue;
+      SEQPRIM_EXPECTS(offsets[0] == 0, "packing: ", name, "[0] (", offsets[0], ") must be 0", page);
+      for (index_t d = 1; d < offsets.size(); ++d)
+        SEQPRIM_EXPECTS(offsets[d - 1] <= offsets[d], "packing: ", name, "[", d, "] (", offsets[d],
+                        ") must be >= ", name, "[", d - 1, "] (", offsets[d - 1], ")", page);
+    }
+  }
+  /// The same, and that the sequences end where the rows of the call end.
+  constexpr void validate(index_t expected_q_len, index_t expected_k_len) const {
+    validate();
+    expect_end("q_offsets", q_offsets, "q_len", expected_q_len);
+    expect_end("k_offsets", k_offsets, "k_len", expected_k_len);
+  }
+
+  /// That one side ends where the rows of a call end.
+  static constexpr void expect_end(const char* name, const index_array& offsets, const char* what, index_t length) {
+    if (!offsets.host_readable()) return;
+    SEQPRIM_EXPECTS(offsets[offsets.size() - 1] == length, "packing: ", name, " ends at ", offsets[offsets.size() - 1],
+                    " but ", what, " is ", length, ". See docs/reference/core/packing.md");
+  }
+};
+static_assert(std::is_trivially_copyable_v<packing>);
+
+}  // namespace seqprim

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/packing.hpp>
+#include <seqprim/position/rule.hpp>
+
+namespace seqprim::position {
+
+/// Positions of packed queries: they restart with every sequence, and the last query of a sequence stands at its last key
+/// (corner::bottom_right) or the first at its first key (top_left).
+///
+///     const packing sequences{q_offsets, k_offsets};
+///     attention::softmax op{mask::packed{sequences, mask::causal{}}, score::identity{},
+///                           position::placed{rope, position::packed_queries{sequences}, position::packed_keys{sequences}}};
+///
+/// Errors  precondition_error: as packing::validate; the offsets do not end at the last row.
+/// Cost    O(log sequences) for each token.
+/// Source  spec positions 0.
+struct packed_queries {
+  packing sequences;
+
+  SEQPRIM_HD constexpr index_t operator()(index_t row) const noexcept { return sequences.query_position(row); }
+
+  constexpr void validate(index_t, index_t len) const {
+    sequences.validate();
+    packing::expect_end("q_offsets", sequences.q_offsets, "the number of queries", len);
+  }
+};
+static_assert(map<packed_queries>);
+
+/// Positions of packed keys: 0, 1, 2 ... in every sequence.
+///
+/// Errors  precondition_error: as packing::validate; the offsets do not end at the last row.
+struct packed_keys {
+  packing sequences;
+
+  SEQPRIM_HD constexpr index_t operator()(index_t row) const noexcept { return sequences.key_position(row); }
+
+  constexpr void validate(index_t, index_t len) const {
+    sequences.validate();
+    packing::expect_end("k_offsets", sequences.k_offsets, "the number of keys", len);
+  }
+};
+static_assert(map<packed_keys>);
+
+}  // namespace seqprim::position

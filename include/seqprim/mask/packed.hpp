@@ -5,9 +5,6 @@
 #include <seqprim/mask/causal.hpp>
 #include <seqprim/mask/rule.hpp>
 
-#include <type_traits>
-#include <utility>
-
 namespace seqprim::mask {
 
 namespace detail {
@@ -26,6 +23,10 @@ template <class M>
 [[nodiscard]] SEQPRIM_HD constexpr auto rule_inside(const by_sequence<M>& m, index_t sequence) noexcept {
   return m.mask.bind(sequence, m.head);
 }
+
+template <class M> concept runs_inside = requires(const M& m) {
+  { detail::rule_inside(m, index_t{}) } -> one_run_per_row;
+};
 
 }  // namespace detail
 
@@ -60,8 +61,7 @@ requires(bindable<Inner> || detail::is_by_sequence<Inner>) struct packed {
     return sequences.keys(d).contains(k) && inside(d)(position(d, q), k - sequences.k_offsets[d]);
   }
 
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires
-      one_run_per_row<decltype(detail::rule_inside(std::declval<const Inner&>(), index_t{}))> {
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires detail::runs_inside<Inner> {
     if (q < 0) return {0, 0};
     if (q >= sequences.q_len()) return {sequences.k_len(), sequences.k_len()};
     const index_t d = sequences.sequence_of_query(q);

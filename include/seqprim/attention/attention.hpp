@@ -6,6 +6,8 @@
 #include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/attention/merge.hpp>
+#include <seqprim/attention/paged.hpp>
+#include <seqprim/attention/quantised.hpp>
 #include <seqprim/attention/sink_gradient.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>

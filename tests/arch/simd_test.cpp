@@ -110,13 +110,13 @@ TEST_CASE("simd: lanes outside a run are replaced", "[arch]") {
     upper[i] = 2 + i % 2;
   }
   for (std::int32_t index = -1; index < 5; ++index) {
-    const auto kept = v::keep_in_run(v::set(1.0f), index, lower, upper, v::set(-infinity));
+    const auto kept = v::select(v::in_run(index, lower, upper), v::set(1.0f), v::set(-infinity));
     for (int i = 0; i < v::lanes; ++i)
       REQUIRE(lane_of(kept, i) == (lower[i] <= index && index < upper[i] ? 1.0f : -infinity));
   }
   for (std::int32_t low = -2; low < v::lanes + 2; ++low)
     for (std::int32_t high = -2; high < v::lanes + 2; ++high) {
-      const auto kept = v::keep_lanes(v::set(1.0f), low, high, v::set(-infinity));
+      const auto kept = v::select(v::lanes_in(low, high), v::set(1.0f), v::set(-infinity));
       for (int i = 0; i < v::lanes; ++i) REQUIRE(lane_of(kept, i) == (low <= i && i < high ? 1.0f : -infinity));
     }
 }

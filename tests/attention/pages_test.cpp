@@ -17,6 +17,24 @@ struct long_cache_policy {
   template <class Isa> static constexpr attention::tile_policy choose() noexcept { return {.split_keys = 2048}; }
 };
 // example-end policy
+
+// example-begin number
+/// Keys further away than `reach` fade: the logit loses up to `depth`, smoothly.
+struct fading {
+  float reach;
+  float depth;
+
+  template <class X, class Site = score::site> SEQPRIM_HD constexpr X operator()(X logit, Site at) const noexcept {
+    using score::magnitude;  // for float and double; arch::lanes brings its own
+    const X distance = magnitude(at.template ahead<X>());
+    return logit - X(depth) * score::tanh_of(distance * X(1.0f / reach));
+  }
+  template <class X, class Site = score::site> SEQPRIM_HD constexpr X derivative(X, Site) const noexcept {
+    return X(1.0f);
+  }
+};
+static_assert(score::modifier<fading> && score::takes_lanes<fading, arch::lanes<arch::native_isa, float>>);
+// example-end number
 }  // namespace
 
 TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
@@ -44,6 +62,7 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
     attention::forward(executor, t5, q, k, v, out);
   }
   {
+    attention::forward(executor, attention::softmax{mask::causal{}, fading{.reach = 8, .depth = 2}}, q, k, v, out);
     // example-begin forward
     const attention::softmax op{mask::causal{}};
     attention::forward(executor, op, q, k, v, out, lse);  // lse may be left out

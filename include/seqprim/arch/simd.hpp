@@ -22,7 +22,7 @@ inline constexpr float exp2_polynomial[6] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x
 /// The primary template has one lane and is correct everywhere; it also serves double, which is for references and
 /// gradient checks.
 ///
-/// max(a, b) returns b when either is NaN. exp2: relative error < 2e-7; exp2(0) = 1 exactly; results below 2^-126 may
+/// max(a, b) and min(a, b) return b when either is NaN. exp2: relative error < 2e-7; exp2(0) = 1 exactly; results below 2^-126 may
 /// become 0; exp2(-inf) = 0, exp2(NaN) = NaN.
 template <class Isa, class T> struct simd {
   static_assert(compiled_for<Isa>,
@@ -53,6 +53,7 @@ template <class Isa, class T> struct simd {
   [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return a / b; }
   [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return a * b + c; }
   [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return a > b ? a : b; }
+  [[gnu::always_inline]] static reg min(reg a, reg b) noexcept { return a < b ? a : b; }
   [[gnu::always_inline]] static reg sqrt(reg x) noexcept { return std::sqrt(x); }
   [[gnu::always_inline]] static reg exp2(reg x) noexcept {
     if constexpr (sizeof(T) == 8) {
@@ -72,15 +73,24 @@ template <class Isa, class T> struct simd {
       return x < -126.0f ? 0.0f : result;
     }
   }
-  /// Where lower[i] <= index + i < upper[i] keep x, elsewhere `otherwise`.
-  [[gnu::always_inline]] static reg keep_in_run(reg x, std::int32_t index, const std::int32_t* lower,
-                                                const std::int32_t* upper, reg otherwise) noexcept {
-    return lower[0] <= index && index < upper[0] ? x : otherwise;
+  /// Which lanes: an answer for each.
+  using lane_mask = bool;
+  /// Lanes with lower[lane] <= index < upper[lane].
+  [[gnu::always_inline]] static lane_mask in_run(std::int32_t index, const std::int32_t* lower,
+                                                 const std::int32_t* upper) noexcept {
+    return lower[0] <= index && index < upper[0];
   }
-  /// Keeps lanes lower <= index + lane < upper of x, elsewhere `otherwise`.
-  [[gnu::always_inline]] static reg keep_lanes(reg x, std::int32_t lower, std::int32_t upper, reg otherwise) noexcept {
-    return lower <= 0 && 0 < upper ? x : otherwise;
+  /// Lanes in [lower, upper).
+  [[gnu::always_inline]] static lane_mask lanes_in(std::int32_t lower, std::int32_t upper) noexcept {
+    return lower <= 0 && 0 < upper;
   }
+  /// Lanes whose byte is not 0.
+  [[gnu::always_inline]] static lane_mask lanes_of(const unsigned char* bytes) noexcept { return bytes[0] != 0; }
+  [[gnu::always_inline]] static lane_mask both(lane_mask a, lane_mask b) noexcept { return a && b; }
+  [[gnu::always_inline]] static lane_mask either(lane_mask a, lane_mask b) noexcept { return a || b; }
+  [[gnu::always_inline]] static lane_mask inverse(lane_mask a) noexcept { return !a; }
+  /// x in the lanes of the mask, elsewhere `otherwise`.
+  [[gnu::always_inline]] static reg select(lane_mask m, reg x, reg otherwise) noexcept { return m ? x : otherwise; }
   [[gnu::always_inline]] static T sum(reg x) noexcept { return x; }
   [[gnu::always_inline]] static T maximum(reg x) noexcept { return x; }
 

@@ -61,6 +61,7 @@ template <> struct simd<avx2, float> {
   [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return _mm256_div_ps(a, b); }
   [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return _mm256_fmadd_ps(a, b, c); }
   [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return _mm256_max_ps(a, b); }
+  [[gnu::always_inline]] static reg min(reg a, reg b) noexcept { return _mm256_min_ps(a, b); }
   [[gnu::always_inline]] static reg sqrt(reg x) noexcept { return _mm256_sqrt_ps(x); }
 
   [[gnu::always_inline]] static reg exp2(reg x) noexcept {
@@ -79,18 +80,30 @@ template <> struct simd<avx2, float> {
     return _mm256_andnot_ps(_mm256_cmp_ps(x, set(-126.0f), _CMP_LT_OQ), result);
   }
 
-  [[gnu::always_inline]] static reg keep_in_run(reg x, std::int32_t index, const std::int32_t* lower,
-                                                const std::int32_t* upper, reg otherwise) noexcept {
+  using lane_mask = __m256i;
+  [[gnu::always_inline]] static lane_mask in_run(std::int32_t index, const std::int32_t* lower,
+                                                 const std::int32_t* upper) noexcept {
     const __m256i i = _mm256_set1_epi32(index);
     const __m256i below = _mm256_cmpgt_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(lower)), i);
-    const __m256i inside = _mm256_cmpgt_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(upper)), i);
-    return _mm256_blendv_ps(otherwise, x, _mm256_castsi256_ps(_mm256_andnot_si256(below, inside)));
+    return _mm256_andnot_si256(below,
+                               _mm256_cmpgt_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(upper)), i));
   }
-  [[gnu::always_inline]] static reg keep_lanes(reg x, std::int32_t lower, std::int32_t upper, reg otherwise) noexcept {
+  [[gnu::always_inline]] static lane_mask lanes_in(std::int32_t lower, std::int32_t upper) noexcept {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(lower), lane);
-    const __m256i inside = _mm256_cmpgt_epi32(_mm256_set1_epi32(upper), lane);
-    return _mm256_blendv_ps(otherwise, x, _mm256_castsi256_ps(_mm256_andnot_si256(below, inside)));
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lower), lane),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(upper), lane));
+  }
+  [[gnu::always_inline]] static lane_mask lanes_of(const unsigned char* bytes) noexcept {
+    const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
+    return _mm256_cmpgt_epi32(x, _mm256_setzero_si256());
+  }
+  [[gnu::always_inline]] static lane_mask both(lane_mask a, lane_mask b) noexcept { return _mm256_and_si256(a, b); }
+  [[gnu::always_inline]] static lane_mask either(lane_mask a, lane_mask b) noexcept { return _mm256_or_si256(a, b); }
+  [[gnu::always_inline]] static lane_mask inverse(lane_mask a) noexcept {
+    return _mm256_xor_si256(a, _mm256_set1_epi32(-1));
+  }
+  [[gnu::always_inline]] static reg select(lane_mask m, reg x, reg otherwise) noexcept {
+    return _mm256_blendv_ps(otherwise, x, _mm256_castsi256_ps(m));
   }
 
   [[gnu::always_inline]] static float sum(reg x) noexcept {

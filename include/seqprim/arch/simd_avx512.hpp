@@ -55,6 +55,7 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static reg div(reg a, reg b) noexcept { return _mm512_div_ps(a, b); }
   [[gnu::always_inline]] static reg fma(reg a, reg b, reg c) noexcept { return _mm512_fmadd_ps(a, b, c); }
   [[gnu::always_inline]] static reg max(reg a, reg b) noexcept { return _mm512_max_ps(a, b); }
+  [[gnu::always_inline]] static reg min(reg a, reg b) noexcept { return _mm512_min_ps(a, b); }
   [[gnu::always_inline]] static reg sqrt(reg x) noexcept { return _mm512_sqrt_ps(x); }
 
   [[gnu::always_inline]] static reg exp2(reg x) noexcept {
@@ -65,16 +66,29 @@ template <> struct simd<avx512, float> {
     return _mm512_scalef_ps(fma(p, r, set(1.0f)), n);
   }
 
-  [[gnu::always_inline]] static reg keep_in_run(reg x, std::int32_t index, const std::int32_t* lower,
-                                                const std::int32_t* upper, reg otherwise) noexcept {
+  using lane_mask = __mmask16;
+  [[gnu::always_inline]] static lane_mask in_run(std::int32_t index, const std::int32_t* lower,
+                                                 const std::int32_t* upper) noexcept {
     const __m512i i = _mm512_set1_epi32(index);
-    const __mmask16 inside = _mm512_mask_cmplt_epi32_mask(_mm512_cmple_epi32_mask(_mm512_loadu_si512(lower), i), i,
-                                                          _mm512_loadu_si512(upper));
-    return _mm512_mask_blend_ps(inside, otherwise, x);
+    return _mm512_mask_cmplt_epi32_mask(_mm512_cmple_epi32_mask(_mm512_loadu_si512(lower), i), i,
+                                        _mm512_loadu_si512(upper));
   }
-  [[gnu::always_inline]] static reg keep_lanes(reg x, std::int32_t lower, std::int32_t upper, reg otherwise) noexcept {
-    const __mmask16 inside = static_cast<__mmask16>(first_lanes(upper) & ~first_lanes(lower));
-    return _mm512_mask_blend_ps(inside, otherwise, x);
+  [[gnu::always_inline]] static lane_mask lanes_in(std::int32_t lower, std::int32_t upper) noexcept {
+    return static_cast<lane_mask>(first_lanes(upper) & ~first_lanes(lower));
+  }
+  [[gnu::always_inline]] static lane_mask lanes_of(const unsigned char* bytes) noexcept {
+    const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+    return _mm_test_epi8_mask(x, x);
+  }
+  [[gnu::always_inline]] static lane_mask both(lane_mask a, lane_mask b) noexcept {
+    return static_cast<lane_mask>(a & b);
+  }
+  [[gnu::always_inline]] static lane_mask either(lane_mask a, lane_mask b) noexcept {
+    return static_cast<lane_mask>(a | b);
+  }
+  [[gnu::always_inline]] static lane_mask inverse(lane_mask a) noexcept { return static_cast<lane_mask>(~a); }
+  [[gnu::always_inline]] static reg select(lane_mask m, reg x, reg otherwise) noexcept {
+    return _mm512_mask_blend_ps(m, otherwise, x);
   }
 
   [[gnu::always_inline]] static float sum(reg x) noexcept { return _mm512_reduce_add_ps(x); }

@@ -28,7 +28,7 @@ void weights_and_gradients(const Mask& mask, const Score& score, range rows, ran
   constexpr bool identity = std::is_same_v<Score, score::identity>;
   if constexpr (!identity) {
     for (index_t i = 0; i < rows.size() * row_step; ++i) raw[i] = logits[i];
-    modify<Columns>(score, rows, columns, logits, row_step);
+    modify<Isa, Columns>(score, T{1}, rows, columns, logits, row_step);
   }
   if (partial) hide<Isa, T, Columns>(mask, rows, columns, logits, row_step, -std::numeric_limits<T>::infinity());
   for (index_t i = 0; i < rows.size(); ++i) {
@@ -41,12 +41,8 @@ void weights_and_gradients(const Mask& mask, const Score& score, range rows, ran
       v::store(logit + j, p);
       v::store(gradient + j, v::mul(p, v::sub(v::load(gradient + j), row_delta)));
     }
-    if constexpr (!identity) {
-      for (index_t j = columns.begin; j < columns.end; ++j)
-        gradient[j - columns.begin] *= static_cast<T>(
-            score.derivative(raw[i * row_step + j - columns.begin], site_of<Columns>(rows.begin + i, j)));
-    }
   }
+  multiply_by_derivative<Isa, Columns>(score, rows, columns, raw, gradients, row_step);
   if (partial) {
     // Where lse or dp is NaN (a query that sees a NaN, padding), 2^(-inf - lse) and 0 * dp are NaN too.
     hide<Isa, T, Columns>(mask, rows, columns, logits, row_step, T{0});
@@ -120,8 +116,8 @@ void backward_queries(const tile_policy& policy, const Mask& mask, const Score& 
         nullptr, clean_buffer, [&](index_t key_row, index_t i) { return mask(rows.begin + i, keys.begin + key_row); });
   };
   for_visible_tiles(
-      mask::key_hull(mask, rows, k.extent(0)), policy.k_tile, k.extent(0),
-      [&](range keys) { return mask.classify(rows, keys); }, add);
+      mask::key_hull(mask, rows, k.extent(0)), policy.k_tile, [&](range keys) { return mask.classify(rows, keys); },
+      add);
   scale_tile<Isa>(result, width, head_dim, padded, static_cast<T>(scale));
   arch::transpose_into<Isa, T>(result, width, head_dim, rows.size(), dq.data + rows.begin * dq.stride(0), dq.stride(0),
                                head_dim);
@@ -184,8 +180,7 @@ template <class Isa, class T> class key_gradients {
                                               visible);
     };
     for_visible_tiles(
-        mask::query_hull(mask, span_, q.extent(0)), step_, q.extent(0),
-        [&](range rows) { return mask.classify(rows, span_); }, add);
+        mask::query_hull(mask, span_, q.extent(0)), step_, [&](range rows) { return mask.classify(rows, span_); }, add);
   }
 
   template <class Dk, class Dv>

@@ -41,7 +41,7 @@ void decode_row(const Mask& mask, const Score& score, double scale, index_t row,
   for (index_t j = 0; j < count; j += simd::lanes) {
     const int live = static_cast<int>(min<index_t>(simd::lanes, count - j));
     auto p = simd::exp2(simd::sub(simd::load_partial(logits + j, live), simd::set(safe)));
-    p = simd::keep_lanes(p, 0, live, simd::zero());
+    p = simd::select(simd::lanes_in(0, live), p, simd::zero());
     simd::store_partial(logits + j, p, live);
     sums = simd::add(sums, p);
   }

@@ -57,14 +57,14 @@ template <class Isa, class T> class online_softmax {
     clean_buffer_ = value_buffer_ + policy.k_tile * round_up(value_dim, 64);
   }
 
-  /// Starts a tile with the queries q[rows, head_dim]. `factor` > 0 may wait until the logits are exponentiated
-  /// (`late`), where it costs nothing; else the queries are multiplied.
-  template <class Q> void begin(const Q* q, index_t q_row, range rows, T factor, bool late) noexcept {
+  /// Starts a tile with the queries q[rows, head_dim], whose logits will be multiplied by `factor`. Only a negative one goes
+  /// into the queries, its sign, so that maxima stay maxima.
+  template <class Q> void begin(const Q* q, index_t q_row, range rows, T factor) noexcept {
     rows_ = rows;
     padded_ = round_up(rows.size(), v::lanes);
     arch::transpose_into<Isa, T>(q, q_row, rows.size(), head_dim_, queries_, width_, padded_);
-    scale_ = late ? factor : T{1};
-    if (!late) scale_tile<Isa>(queries_, width_, head_dim_, padded_, factor);
+    scale_ = factor < T{0} ? -factor : factor;
+    if (factor < T{0}) scale_tile<Isa>(queries_, width_, head_dim_, padded_, T{-1});
     for (index_t i = 0; i < padded_; i += v::lanes) {
       v::store(top_ + i, v::set(-std::numeric_limits<T>::infinity()));
       v::store(sum_ + i, v::zero());
@@ -79,10 +79,10 @@ template <class Isa, class T> class online_softmax {
     const auto key = widen<Isa, T>(k, k_row, keys.size(), head_dim_, key_buffer_);
     arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded_, head_dim_, key.data, key.row, 1, queries_, width_,
                                               logits_, width_);
-    modify<columns_are::queries>(score, keys, rows_, logits_, width_);
+    modify<Isa, columns_are::queries>(score, scale_, keys, rows_, logits_, width_);
     if (partial)
       hide<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
-    exponentiate(keys.size());
+    exponentiate(keys.size(), std::is_same_v<Score, score::identity> ? scale_ * static_cast<T>(log2_e) : T{1});
     const auto value = widen<Isa, T>(values, v_row, keys.size(), value_dim_, value_buffer_);
     const auto visible = [&](index_t j, index_t i) { return mask(rows_.begin + i, keys.begin + j); };
     if (empty_) {
@@ -104,9 +104,9 @@ template <class Isa, class T> class online_softmax {
 
  private:
   /// logits -> weights 2^(scale logit - top); moves top and sum along and leaves the factor for the old out in rescale_.
-  void exponentiate(index_t keys) noexcept {
+  void exponentiate(index_t keys, T factor) noexcept {
     const auto lowest = v::set(std::numeric_limits<T>::lowest());
-    const auto scale = v::set(scale_);
+    const auto scale = v::set(factor);
     for (index_t i = 0; i < padded_; i += v::lanes) {
       const auto old_top = v::load(top_ + i);
       auto largest = v::load(logits_ + i);
@@ -164,10 +164,9 @@ template <class Isa, class T> class online_softmax_pairs {
     values_ = keys_ + policy.k_tile * head_pairs_;
   }
 
-  void begin(const bfloat16* q, index_t q_row, range rows, T factor, bool) noexcept {
+  void begin(const bfloat16* q, index_t q_row, range rows, T factor) noexcept {
     rows_ = rows;
     padded_ = round_up(rows.size(), v::lanes);
-    // A factor would round the queries; it waits for the logits. Its sign is exact and goes in, so that maxima stay maxima.
     scale_ = factor < T{0} ? -factor : factor;
     pairs::transpose_rows(q, q_row, rows.size(), head_dim_, factor < T{0}, queries_, width_, padded_);
     for (index_t i = 0; i < padded_; i += v::lanes) {
@@ -194,14 +193,10 @@ template <class Isa, class T> class online_softmax_pairs {
       arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded_, head_pairs_, static_cast<const pair*>(keys_),
                                                 head_pairs_, index_t{1}, queries_, width_, logits_, width_);
     }
-    constexpr bool identity = std::is_same_v<Score, score::identity>;
-    if constexpr (!identity) {
-      scale_tile<Isa>(logits_, width_, keys.size(), padded_, scale_);
-      modify<columns_are::queries>(score, keys, rows_, logits_, width_);
-    }
+    modify<Isa, columns_are::queries>(score, scale_, keys, rows_, logits_, width_);
     if (partial)
       hide<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
-    exponentiate(keys.size(), identity ? scale_ : T{1});
+    exponentiate(keys.size(), std::is_same_v<Score, score::identity> ? scale_ * static_cast<T>(log2_e) : T{1});
     add_values(values, v_row, keys, mask, partial);
     empty_ = false;
   }
@@ -299,11 +294,9 @@ void forward_tile(const tile_policy& policy, const Mask& mask, const Score& scor
                   const tensor_view<const Q, 2>& q, const tensor_view<const K, 2>& k, const tensor_view<const V, 2>& v,
                   const tensor_view<Out, 2>& out, Lse* lse, index_t lse_step, T* scratch) noexcept {
   online_softmax_for<Isa, T, Q, K, V> softmax(policy, q.extent(1), v.extent(1), scratch);
-  softmax.begin(q.data + rows.begin * q.stride(0), q.stride(0), rows, static_cast<T>(query_factor<Score>(scale)),
-                std::is_same_v<Score, score::identity> && scale > 0);
+  softmax.begin(q.data + rows.begin * q.stride(0), q.stride(0), rows, static_cast<T>(scale));
   for_visible_tiles(
-      mask::key_hull(mask, rows, k.extent(0)), policy.k_tile, k.extent(0),
-      [&](range keys) { return mask.classify(rows, keys); },
+      mask::key_hull(mask, rows, k.extent(0)), policy.k_tile, [&](range keys) { return mask.classify(rows, keys); },
       [&](range keys, bool partial) {
         softmax.add(k.data + keys.begin * k.stride(0), k.stride(0), v.data + keys.begin * v.stride(0), v.stride(0),
                     keys, mask, score, partial);

@@ -114,7 +114,8 @@ template <class Isa, class T>
   const logits_reader<v, T> z{row, {.cap = soft_cap}};
   const auto minus_infinity = v::set(-std::numeric_limits<T>::infinity());
   auto tops = minus_infinity;
-  over_row<v>(vocab, [&](index_t j, int n) { tops = v::max(tops, v::keep_lanes(z(j, n), 0, n, minus_infinity)); });
+  over_row<v>(vocab,
+              [&](index_t j, int n) { tops = v::max(tops, v::select(v::lanes_in(0, n), z(j, n), minus_infinity)); });
   // Infinite tops would turn infinity - infinity into NaN; a finite stand-in keeps the terms 0 or infinite.
   const T top = min(max(v::maximum(tops), std::numeric_limits<T>::lowest()), std::numeric_limits<T>::max());
   const auto shift = v::set(top);
@@ -127,10 +128,10 @@ template <class Isa, class T>
     auto exps = v::zero(), weights = v::zero(), logits = v::zero();
     over_row<v>(min(chunk, vocab - begin), [&](index_t j, int n) {
       const auto x = z(begin + j, n);
-      const auto e = v::keep_lanes(v::exp2(v::mul(v::sub(x, shift), log2e)), 0, n, v::zero());
+      const auto e = v::select(v::lanes_in(0, n), v::exp2(v::mul(v::sub(x, shift), log2e)), v::zero());
       exps = v::add(exps, e);
       weights = v::fma(e, v::max(v::sub(x, shift), v::set(std::numeric_limits<T>::lowest())), weights);
-      logits = v::add(logits, v::keep_lanes(x, 0, n, v::zero()));
+      logits = v::add(logits, v::select(v::lanes_in(0, n), x, v::zero()));
     });
     sum += static_cast<double>(v::sum(exps));
     weighted += static_cast<double>(v::sum(weights));

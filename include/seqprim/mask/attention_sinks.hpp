@@ -2,7 +2,10 @@
 #pragma once
 
 #include <seqprim/core/error.hpp>
+#include <seqprim/mask/algebra.hpp>
+#include <seqprim/mask/key_range.hpp>
 #include <seqprim/mask/rule.hpp>
+#include <seqprim/mask/sliding_window.hpp>
 
 namespace seqprim::mask {
 
@@ -24,6 +27,12 @@ struct attention_sinks {
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept {
     const index_t p = q + offset;
     return k <= p && (k < sinks || k > p - window);
+  }
+
+  /// The same rule, made of rules with one run of keys a row: kernels compare with runs instead of asking for each pair.
+  SEQPRIM_HD constexpr auto composition() const noexcept {
+    return causal{offset} &
+           (key_range{0, sinks} | sliding_window{.left = window - 1, .right = unlimited, .offset = offset});
   }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept {

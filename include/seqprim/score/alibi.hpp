@@ -3,6 +3,7 @@
 
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/tensor_view.hpp>
+#include <seqprim/score/number.hpp>
 #include <seqprim/score/rule.hpp>
 
 #include <concepts>
@@ -19,11 +20,11 @@ struct distance_bias {
   index_t offset = 0;          ///< key position of query 0 [tokens]
   bool bidirectional = false;  ///< later keys count by their distance too
 
-  template <std::floating_point T> SEQPRIM_HD constexpr T operator()(T logit, site at) const noexcept {
-    const index_t distance = at.q + offset - at.k;
-    return logit - static_cast<T>(slope) * static_cast<T>(bidirectional && distance < 0 ? -distance : distance);
+  template <class X, class Site = site> SEQPRIM_HD constexpr X operator()(X logit, Site at) const noexcept {
+    const X ahead = at.template ahead<X>(offset);
+    return multiply_add(X(slope), bidirectional ? -magnitude(ahead) : ahead, logit);
   }
-  template <std::floating_point T> SEQPRIM_HD constexpr T derivative(T, site) const noexcept { return T{1}; }
+  template <class X, class Site = site> SEQPRIM_HD constexpr X derivative(X, Site) const noexcept { return X(1.0f); }
 };
 static_assert(modifier<distance_bias>);
 

@@ -15,12 +15,12 @@ template <bindable First, bindable Second> struct chain {
   First first;
   Second second;
 
-  template <std::floating_point T>
-  requires(modifier<First>&& modifier<Second>) SEQPRIM_HD constexpr T operator()(T logit, site at) const noexcept {
-    return second(first(logit, at), at);
-  }
-  template <std::floating_point T>
-  requires(modifier<First>&& modifier<Second>) SEQPRIM_HD constexpr T derivative(T logit, site at) const noexcept {
+  template <class X, class Site = site>
+  requires requires(const First& f, const Second& s, X x, Site at) { s(f(x, at), at); }
+  SEQPRIM_HD constexpr X operator()(X logit, Site at) const noexcept { return second(first(logit, at), at); }
+  template <class X, class Site = site>
+  requires requires(const First& f, const Second& s, X x, Site at) { s.derivative(f(x, at), at) * f.derivative(x, at); }
+  SEQPRIM_HD constexpr X derivative(X logit, Site at) const noexcept {
     return second.derivative(first(logit, at), at) * first.derivative(logit, at);
   }
 

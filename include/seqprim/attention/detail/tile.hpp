@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/lanes.hpp>
 #include <seqprim/arch/tile.hpp>
-#include <seqprim/mask/rule.hpp>
+#include <seqprim/attention/detail/hide.hpp>
 #include <seqprim/score/rule.hpp>
 
 #include <cmath>
@@ -39,54 +40,6 @@ template <class T> [[nodiscard]] row_end<T> end_row(T top, T sum, T sink) noexce
   return {shrink / sum, (top + std::log2(sum)) * static_cast<T>(ln_2)};
 }
 
-/// Which side of the problem runs along the columns (lanes) of a tile.
-enum class columns_are { queries, keys };
-
-/// Replaces what the mask hides in tile[row, column] by `hidden`. `rows` and `columns` are the absolute indices of
-/// the tile; columns beyond the range, up to whole registers, may change.
-template <class Isa, class T, columns_are Columns, class Mask>
-void hide(const Mask& mask, range rows, range columns, T* tile, index_t tile_row, T hidden) noexcept {
-  using v = arch::simd<Isa, T>;
-  if constexpr (mask::one_run_per_row<Mask> && Columns == columns_are::keys) {
-    for (index_t i = rows.begin; i < rows.end; ++i) {
-      const range run = intersect(mask.visible_keys(i), columns);
-      T* const row = tile + (i - rows.begin) * tile_row;
-      for (index_t j = 0; j < columns.size(); j += v::lanes) {
-        // An empty run may lie anywhere: both ends are brought into the tile before they become 32 bits.
-        const auto within = [&](index_t key) {
-          return static_cast<std::int32_t>(max(index_t{0}, min(key - columns.begin, columns.size())) - j);
-        };
-        const std::int32_t lower = within(run.begin), upper = within(run.end);
-        v::store(row + j, v::keep_lanes(v::load(row + j), lower, upper, v::set(hidden)));
-      }
-    }
-  } else if constexpr (mask::one_run_per_row<Mask>) {
-    for (index_t j = 0; j < columns.size(); j += v::lanes) {
-      std::int32_t lower[v::lanes] = {}, upper[v::lanes] = {};
-      for (index_t lane = 0; lane < min<index_t>(v::lanes, columns.size() - j); ++lane) {
-        const range run = intersect(mask.visible_keys(columns.begin + j + lane), rows);
-        const auto within = [&](index_t key) {
-          return static_cast<std::int32_t>(max(index_t{0}, min(key - rows.begin, rows.size())));
-        };
-        lower[lane] = within(run.begin);
-        upper[lane] = within(run.end);
-      }
-      for (index_t i = 0; i < rows.size(); ++i) {
-        T* const at = tile + i * tile_row + j;
-        v::store(at, v::keep_in_run(v::load(at), static_cast<std::int32_t>(i), lower, upper, v::set(hidden)));
-      }
-    }
-  } else {
-    for (index_t i = rows.begin; i < rows.end; ++i) {
-      T* const row = tile + (i - rows.begin) * tile_row;
-      for (index_t j = columns.begin; j < columns.end; ++j) {
-        const bool visible = Columns == columns_are::queries ? mask(j, i) : mask(i, j);
-        row[j - columns.begin] = visible ? row[j - columns.begin] : hidden;
-      }
-    }
-  }
-}
-
 /// tile[rows, columns] *= factor, in whole registers.
 template <class Isa, class T>
 void scale_tile(T* tile, index_t tile_row, index_t rows, index_t columns, T factor) noexcept {
@@ -98,13 +51,11 @@ void scale_tile(T* tile, index_t tile_row, index_t rows, index_t columns, T fact
     }
 }
 
-/// Calls body(part, partial) for each piece of `step` indices of the hull, cut at multiples of `step` and at `length`, that
-/// classify(part) does not call empty.
+/// Calls body(part, partial) for each piece of at most `step` indices of the hull that classify(part) does not call empty.
 template <class Classify, class Body>
-void for_visible_tiles(range hull, index_t step, index_t length, const Classify& classify, const Body& body) noexcept {
-  if (hull.empty()) return;
-  for (index_t begin = hull.begin / step * step; begin < hull.end; begin += step) {
-    const range part{begin, min(begin + step, length)};
+void for_visible_tiles(range hull, index_t step, const Classify& classify, const Body& body) noexcept {
+  for (index_t begin = hull.begin; begin < hull.end; begin += step) {
+    const range part{begin, min(begin + step, hull.end)};
     const mask::tile_kind kind = classify(part);
     if (kind != mask::tile_kind::empty) body(part, kind == mask::tile_kind::partial);
   }
@@ -114,21 +65,67 @@ template <columns_are Columns> [[nodiscard]] constexpr score::site site_of(index
   return Columns == columns_are::queries ? score::site{column, row} : score::site{row, column};
 }
 
-/// logit = score(raw) * log2(e) for every number of a tile; nothing for the identity, whose factor is already in the queries.
-template <columns_are Columns, class T, class Score>
-void modify(const Score& score, range rows, range columns, T* tile, index_t tile_row) noexcept {
-  if constexpr (!std::is_same_v<Score, score::identity>) {
+/// What each lane adds to the distance of key and query.
+template <class Isa, columns_are Columns, class T> [[nodiscard]] arch::lanes<Isa, T> lane_step() noexcept {
+  const auto numbers = arch::lane_numbers<Isa, T>();
+  return Columns == columns_are::keys ? numbers : -numbers;
+}
+
+/// logit = score(raw * factor) * log2(e) for every number of a tile; nothing for the identity. Columns beyond the range, up to
+/// whole registers, may change.
+template <class Isa, columns_are Columns, class T, class Score>
+void modify(const Score& score, T factor, range rows, range columns, T* tile, index_t tile_row) noexcept {
+  using v = arch::simd<Isa, T>;
+  using X = arch::lanes<Isa, T>;
+  if constexpr (std::is_same_v<Score, score::identity>) {
+    return;
+  } else if constexpr (v::lanes > 1 && score::takes_lanes<Score, X>) {
+    const X step = lane_step<Isa, Columns, T>();
+    for (index_t j = 0; j < columns.size(); j += v::lanes)
+      for (index_t i = 0; i < rows.size(); ++i) {
+        T* const at = tile + i * tile_row + j;
+        const score::lane_site<X> site{site_of<Columns>(rows.begin + i, columns.begin + j), step};
+        const X logits = score(X(v::mul(v::load(at), v::set(factor))), site);
+        v::store(at, v::mul(logits.reg, v::set(static_cast<T>(log2_e))));
+      }
+  } else {
     for (index_t i = rows.begin; i < rows.end; ++i) {
       T* const row = tile + (i - rows.begin) * tile_row;
       for (index_t j = columns.begin; j < columns.end; ++j) {
         T& logit = row[j - columns.begin];
-        logit = static_cast<T>(score(logit, site_of<Columns>(i, j))) * static_cast<T>(log2_e);
+        logit = static_cast<T>(score(logit * factor, site_of<Columns>(i, j))) * static_cast<T>(log2_e);
       }
     }
   }
 }
 
-/// The factor that is folded into the queries before the scores are computed: logits come out in units of log 2 where no
+/// gradient *= d score / d raw for every number of a tile, of which `raw` holds the logits before the modifier.
+template <class Isa, columns_are Columns, class T, class Score>
+void multiply_by_derivative(const Score& score, range rows, range columns, const T* raw, T* gradient,
+                            index_t tile_row) noexcept {
+  using v = arch::simd<Isa, T>;
+  using X = arch::lanes<Isa, T>;
+  if constexpr (std::is_same_v<Score, score::identity>) {
+    return;
+  } else if constexpr (v::lanes > 1 && score::takes_lanes<Score, X>) {
+    const X step = lane_step<Isa, Columns, T>();
+    for (index_t j = 0; j < columns.size(); j += v::lanes)
+      for (index_t i = 0; i < rows.size(); ++i) {
+        const index_t at = i * tile_row + j;
+        const score::lane_site<X> site{site_of<Columns>(rows.begin + i, columns.begin + j), step};
+        const X slope = score.derivative(X(v::load(raw + at)), site);
+        v::store(gradient + at, v::mul(v::load(gradient + at), slope.reg));
+      }
+  } else {
+    for (index_t i = 0; i < rows.size(); ++i)
+      for (index_t j = 0; j < columns.size(); ++j) {
+        const index_t at = i * tile_row + j;
+        gradient[at] *= static_cast<T>(score.derivative(raw[at], site_of<Columns>(rows.begin + i, columns.begin + j)));
+      }
+  }
+}
+
+/// The factor that backward folds into an operand before the logits are computed: they come out in units of log 2 where no
 /// score modifier stands between.
 template <class Score> [[nodiscard]] constexpr double query_factor(double scale) noexcept {
   return std::is_same_v<Score, score::identity> ? scale * log2_e : scale;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <seqprim/attention/detail/tile.hpp>
+#include <seqprim/mask/mask.hpp>
+#include <seqprim/score/score.hpp>
+
+#include <cmath>
+#include <limits>
+#include <support/catch.hpp>
+#include <support/random.hpp>
+#include <vector>
+
+using namespace seqprim;
+using attention::detail::columns_are;
+
+namespace {
+
+using isa = arch::native_isa;
+
+/// Hides in a tile of ones and compares each number with the mask's own answer.
+template <columns_are Columns, class Mask> void require_hidden(const Mask& mask, range rows, range columns) {
+  const index_t step = round_up(columns.size(), 16);
+  std::vector<float> tile(static_cast<std::size_t>(rows.size() * step), 1.0f);
+  attention::detail::hide<isa, float, Columns>(mask, rows, columns, tile.data(), step, -7.0f);
+  for (index_t i = 0; i < rows.size(); ++i)
+    for (index_t j = 0; j < columns.size(); ++j) {
+      const index_t row = rows.begin + i, column = columns.begin + j;
+      const bool visible = Columns == columns_are::queries ? mask(column, row) : mask(row, column);
+      CAPTURE(row, column);
+      REQUIRE(tile[static_cast<std::size_t>(i * step + j)] == (visible ? 1.0f : -7.0f));
+    }
+}
+
+template <class Mask> void require_hidden(const Mask& mask) {
+  test::random_numbers random(17);
+  for (int trial = 0; trial < 12; ++trial) {
+    const index_t row = random.integer(0, 100), column = random.integer(0, 100);
+    const range rows{row, row + random.integer(1, 40)}, columns{column, column + random.integer(1, 40)};
+    require_hidden<columns_are::queries>(mask, rows, columns);
+    require_hidden<columns_are::keys>(mask, rows, columns);
+  }
+}
+
+/// A modifier that only takes one number at a time.
+struct bare {
+  float operator()(float logit, score::site at) const { return logit + 0.25f * static_cast<float>(at.q - 2 * at.k); }
+  float derivative(float logit, score::site) const { return 1.0f + logit; }
+};
+static_assert(score::modifier<bare> && !score::takes_lanes<bare, arch::lanes<isa, float>>);
+
+/// A tile of logits modified at once, against the modifier asked for each logit alone.
+template <columns_are Columns, class Score> void require_modified(const Score& score) {
+  test::random_numbers random(18);
+  const range rows{40, 47}, columns{11, 44};
+  const index_t step = 48;
+  std::vector<float> raw(7 * 48);
+  for (float& x : raw) x = 20.0f * random.normal();
+  std::vector<float> tile = raw, gradient(7 * 48, 2.0f);
+  attention::detail::modify<isa, Columns>(score, 0.5f, rows, columns, tile.data(), step);
+  attention::detail::multiply_by_derivative<isa, Columns>(score, rows, columns, raw.data(), gradient.data(), step);
+  for (index_t i = 0; i < rows.size(); ++i)
+    for (index_t j = 0; j < columns.size(); ++j) {
+      const auto at = static_cast<std::size_t>(i * step + j);
+      const auto site = attention::detail::site_of<Columns>(rows.begin + i, columns.begin + j);
+      // The same formula with and without contraction: a few roundings of the largest number in it (an ALiBi bias, the logit).
+      const float expected = score(0.5f * raw[at], site) * static_cast<float>(attention::detail::log2_e);
+      REQUIRE(std::fabs(tile[at] - expected) <= 1e-5f);
+      REQUIRE(gradient[at] == Approx(2.0f * score.derivative(raw[at], site)).epsilon(1e-5).margin(1e-30));
+    }
+}
+
+template <class Score> void require_modified(const Score& score) {
+  require_modified<columns_are::queries>(score);
+  require_modified<columns_are::keys>(score);
+}
+
+}  // namespace
+
+TEST_CASE("hide: leaves what the mask shows and nothing else, for runs, compositions and bare rules",
+          "[attention][property]") {
+  index_t ends[] = {0, 17, 17 + 30, 150};
+  tensor<bool, 2> visible(150, 150);
+  test::random_numbers random(19);
+  for (bool& x : visible) x = random.integer(0, 1) == 1;
+  require_hidden(mask::full{});
+  require_hidden(mask::causal{-3});
+  require_hidden(mask::causal_window(9, 4));
+  require_hidden(mask::documents{{ends, 4}} & mask::causal{});
+  require_hidden(mask::attention_sinks{.sinks = 5, .window = 12, .offset = 7});
+  require_hidden(mask::attention_sinks{.sinks = 0, .window = mask::unlimited});
+  require_hidden(mask::dense{visible.view()});
+  require_hidden(~mask::dense{visible.view()} | mask::causal_window(3));
+  require_hidden((mask::attention_sinks{.sinks = 40, .window = 6} | mask::key_range{60, 70}) & ~mask::causal{-30});
+}
+
+TEST_CASE("modify: many logits at once give what one gives, for every kind of modifier", "[attention][property]") {
+  require_modified(score::soft_cap{.cap = 7.0f});
+  require_modified(score::distance_bias{.slope = 0.3f, .offset = 5});
+  require_modified(score::distance_bias{.slope = 0.3f, .offset = 5, .bidirectional = true});
+  require_modified(score::soft_cap{.cap = 7.0f} | score::distance_bias{.slope = 0.3f});
+  require_modified(bare{});
+  require_modified(bare{} | score::soft_cap{.cap = 100.0f});
+}

@@ -35,8 +35,46 @@ template <class T> struct trained {
   }
 };
 
-/// The gradients of one (row, key) pair are sums of products of sums; each level rounds relative to the size of its terms.
-/// The naive loop in float loses about sqrt(n) of the worst case n * 2^-24; the budget is the worst case of the shortest sum.
+template <class T> float rounded(float x) {
+  if constexpr (std::is_same_v<T, bfloat16>) return static_cast<float>(bfloat16(x));
+  return x;
+}
+
+/// The naive loop in the precision of the kernel: float products and sums in the order of the definition, from the same out
+/// and lse. With bfloat16 operands p and ds are rounded to bfloat16 too, as every kernel does that multiplies such numbers.
+template <class T, class Op>
+void naive_backward(const Op& op, const attention_problem<T>& p, const trained<T>& t, tensor<float, 4>& dq,
+                    tensor<float, 4>& dk, tensor<float, 4>& dv) {
+  const float scale = static_cast<float>(op.scale_for(p.head_dim));
+  const auto number = [](T x) { return static_cast<float>(x); };
+  for (index_t b = 0; b < p.batch; ++b)
+    for (index_t h = 0; h < p.heads; ++h) {
+      const auto mask = mask::bind(op.mask, b, h);
+      const auto score = score::bind(op.score, b, h);
+      const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
+      for (index_t i = 0; i < p.q_len; ++i) {
+        float delta = 0;
+        for (index_t d = 0; d < p.value_dim; ++d) delta += number(t.out(b, h, i, d)) * number(t.dout(b, h, i, d));
+        for (index_t j = 0; j < p.k_len; ++j) {
+          if (!mask(i, j)) continue;
+          float dot = 0, dp = 0;
+          for (index_t d = 0; d < p.head_dim; ++d) dot += number(p.q(b, h, i, d)) * number(p.k(b, g, j, d));
+          for (index_t d = 0; d < p.value_dim; ++d) dp += number(t.dout(b, h, i, d)) * number(p.v(b, g, j, d));
+          const score::site at{i, j};
+          const float weight = std::exp(static_cast<float>(score(scale * dot, at)) - t.lse(b, h, i));
+          const float ds =
+              rounded<T>(scale * weight * (dp - delta) * static_cast<float>(score.derivative(scale * dot, at)));
+          for (index_t d = 0; d < p.value_dim; ++d) dv(b, g, j, d) += rounded<T>(weight) * number(t.dout(b, h, i, d));
+          for (index_t d = 0; d < p.head_dim; ++d) {
+            dk(b, g, j, d) += ds * number(p.q(b, h, i, d));
+            dq(b, h, i, d) += ds * number(p.k(b, g, j, d));
+          }
+        }
+      }
+    }
+}
+
+/// Backward against the definition within the error budget: twice what the naive loop loses, plus two roundings of the result.
 template <class T, class Op> void require_close(const Op& op, attention_problem<T> p, random_numbers& random) {
   trained<T> t(p);
   random.fill(t.dout);
@@ -47,14 +85,18 @@ template <class T, class Op> void require_close(const Op& op, attention_problem<
   tensor<double, 4> dq(p.batch, p.heads, p.q_len, p.head_dim), dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
       dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
   attention::reference::backward(op, p.q, p.k, p.v, t.dout, dq, dk, dv);
-  const auto budget = [&](const tensor<double, 4>& exact) {
-    // float sums of up to a few hundred terms, delta from a rounded out, and one rounding of the result
-    return std::max(1.0, test::largest(exact)) * (64 * 0x1p-24 + 4 * test::rounding<T>);
-  };
+  tensor<float, 4> naive_dq(p.batch, p.heads, p.q_len, p.head_dim), naive_dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
+      naive_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
+  naive_backward(op, p, t, naive_dq, naive_dk, naive_dv);
   CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
-  REQUIRE(test::distance(t.dq, dq) <= budget(dq));
-  REQUIRE(test::distance(t.dk, dk) <= budget(dk));
-  REQUIRE(test::distance(t.dv, dv) <= budget(dv));
+  const auto check = [](const tensor<T, 4>& actual, const tensor<double, 4>& exact, const tensor<float, 4>& naive) {
+    const double size = std::max(1.0, test::largest(exact));
+    const double budget = 2 * test::distance(naive, exact) + 2 * (test::rounding<T> + test::rounding<float>)*size;
+    REQUIRE(test::distance(actual, exact) <= budget);
+  };
+  check(t.dq, dq, naive_dq);
+  check(t.dk, dk, naive_dk);
+  check(t.dv, dv, naive_dv);
 }
 
 }  // namespace

@@ -167,6 +167,10 @@ template <> struct pair_products<avx512_bf16> {
     const reg halves = reinterpret_cast<reg>(_mm512_cvtne2ps_pbh(high, low));  // low in the first 16, high behind
     _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave(), halves));
   }
+  /// Sixteen pairs of neighbours: the numbers of `low` and then those of `high`, rounded to nearest even.
+  [[gnu::always_inline]] static void store_rounded_row(bfloat16_pair* p, __m512 low, __m512 high) noexcept {
+    _mm512_storeu_si512(p, reinterpret_cast<reg>(_mm512_cvtne2ps_pbh(high, low)));
+  }
   /// out[d] = (first[d], second[d]) for `count` numbers; a null second row counts as zeros.
   static void interleave_rows(const bfloat16* first, const bfloat16* second, index_t count,
                               bfloat16_pair* out) noexcept {

@@ -1,205 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/matmul.hpp>
+#include <seqprim/attention/detail/backward_pairs.hpp>
+#include <seqprim/attention/detail/backward_tile.hpp>
+#include <seqprim/attention/detail/backward_turns.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
-#include <seqprim/attention/detail/tile.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
 #include <seqprim/core/scratch.hpp>
 
-#include <cstdint>
+#include <atomic>
 #include <limits>
+#include <type_traits>
 
 namespace seqprim::attention {
 
 namespace detail {
 
-/// Turns tiles of raw logits and of dp = <dout, v> into weights p and logit gradients ds, in place:
-///
-///     p = 2^(logit - lse)        ds = p (dp - delta) d logit / d raw        both 0 where hidden
-///
-/// lse (in units of log 2) and delta = <dout, out> belong to the queries, wherever these run.
-template <class Isa, class T, columns_are Columns, class Mask, class Score>
-void weights_and_gradients(const Mask& mask, const Score& score, range rows, range columns, index_t padded_columns,
-                           const T* lse, const T* delta, bool partial, T* logits, T* gradients, T* raw,
-                           index_t row_step) noexcept {
+/// The engine for these element types on this instruction set.
+template <class Isa, class T, class Q, class K, class V, class Dout>
+using key_tile_for =
+    std::conditional_t<arch::pair_products<Isa>::available && std::is_same_v<Q, bfloat16> &&
+                           std::is_same_v<K, bfloat16> && std::is_same_v<V, bfloat16> && std::is_same_v<Dout, bfloat16>,
+                       key_tile_pairs<Isa, T>, key_tile<Isa, T>>;
+
+/// Numbers per query before the products: lse in units of log 2 and delta = <dout, out>. Rows that see nothing get weights of 0.
+template <class Isa, class T, class Out, class Dout, class Lse>
+void prepare_rows(const tensor_view<const Out, 2>& out, const tensor_view<const Dout, 2>& dout,
+                  const tensor_view<const Lse, 1>& lse, range rows, T* row_lse, T* delta) noexcept {
+  for (index_t i = rows.begin; i < rows.end; ++i) {
+    const T natural = lse(i);
+    const bool empty = natural == -std::numeric_limits<T>::infinity();
+    row_lse[i] = empty ? std::numeric_limits<T>::infinity() : natural * static_cast<T>(log2_e);
+    delta[i] =
+        empty ? T{0} : arch::dot<Isa, T>(out.data + i * out.stride(0), dout.data + i * dout.stride(0), out.extent(1));
+  }
+}
+
+/// out[0 .. count) = in[0 .. count), rounded to the type of out.
+template <class Isa, class T, class X> void store_row(const T* in, index_t count, X* out) noexcept {
   using v = arch::simd<Isa, T>;
-  constexpr bool identity = std::is_same_v<Score, score::identity>;
-  if constexpr (!identity) {
-    for (index_t i = 0; i < rows.size() * row_step; ++i) raw[i] = logits[i];
-    modify<Isa, Columns>(score, T{1}, rows, columns, logits, row_step);
-  }
-  if (partial) hide<Isa, T, Columns>(mask, rows, columns, logits, row_step, -std::numeric_limits<T>::infinity());
-  for (index_t i = 0; i < rows.size(); ++i) {
-    T* const logit = logits + i * row_step;
-    T* const gradient = gradients + i * row_step;
-    for (index_t j = 0; j < padded_columns; j += v::lanes) {
-      const auto row_lse = Columns == columns_are::queries ? v::load(lse + j) : v::set(lse[i]);
-      const auto row_delta = Columns == columns_are::queries ? v::load(delta + j) : v::set(delta[i]);
-      const auto p = v::exp2(v::sub(v::load(logit + j), row_lse));
-      v::store(logit + j, p);
-      v::store(gradient + j, v::mul(p, v::sub(v::load(gradient + j), row_delta)));
-    }
-  }
-  multiply_by_derivative<Isa, Columns>(score, rows, columns, raw, gradients, row_step);
-  if (partial) {
-    // Where lse or dp is NaN (a query that sees a NaN, padding), 2^(-inf - lse) and 0 * dp are NaN too.
-    hide<Isa, T, Columns>(mask, rows, columns, logits, row_step, T{0});
-    hide<Isa, T, Columns>(mask, rows, columns, gradients, row_step, T{0});
-  }
+  index_t d = 0;
+  for (; d + v::lanes <= count; d += v::lanes) v::store(out + d, v::load(in + d));
+  if (d < count) v::store_partial(out + d, v::load(in + d), static_cast<int>(count - d));
 }
-
-/// Scratch of one piece of backward: two operands turned so that the owned tile runs along the lanes, three tiles of
-/// numbers (logits, gradients, raw logits), two results, and rows widened to T.
-struct backward_sizes {
-  index_t owned, other, head_dim, value_dim;
-
-  [[nodiscard]] index_t total() const noexcept {
-    const index_t dims = round_up(head_dim, 64) + round_up(value_dim, 64);
-    return owned * 2 * (head_dim + value_dim) + 3 * owned * other + 2 * owned + 4 * max(owned, other) * dims;
-  }
-};
-
-/// Numbers per query that both passes need: lse in units of log 2 (+inf for rows that see nothing, so that their weights are
-/// 0) and delta.
-template <class T> struct query_statistics {
-  const T* lse;
-  const T* delta;
-};
-
-/// dq of one tile of queries: for each visible tile of keys, dq^T += k^T ds^T.
-template <class Isa, class T, class Mask, class Score, class Q, class K, class V, class Dout, class Dq>
-void backward_queries(const tile_policy& policy, const Mask& mask, const Score& score, double scale, range rows,
-                      const tensor_view<const Q, 2>& q, const tensor_view<const K, 2>& k,
-                      const tensor_view<const V, 2>& v, const tensor_view<const Dout, 2>& dout,
-                      const query_statistics<T>& statistics, const tensor_view<Dq, 2>& dq, T* scratch) noexcept {
-  using simd = arch::simd<Isa, T>;
-  const index_t width = policy.q_tile, head_dim = q.extent(1), value_dim = v.extent(1);
-  const index_t padded = round_up(rows.size(), simd::lanes);
-  T* const queries = scratch;                                 // [head_dim, width]
-  T* const douts = queries + width * head_dim;                // [value_dim, width]
-  T* const result = douts + width * value_dim;                // [head_dim, width]
-  T* const logits = result + width * (head_dim + value_dim);  // [k_tile, width]
-  T* const gradients = logits + width * policy.k_tile;        // [k_tile, width]
-  T* const raw = gradients + width * policy.k_tile;           // [k_tile, width]
-  T* const statistics_buffer = raw + width * policy.k_tile;   // lse and delta, padded to whole registers
-  T* const key_buffer = statistics_buffer + 2 * width;
-  T* const value_buffer = key_buffer + policy.k_tile * round_up(head_dim, 64);
-  T* const clean_buffer = value_buffer + policy.k_tile * round_up(value_dim, 64);
-
-  arch::transpose_into<Isa, T>(q.data + rows.begin * q.stride(0), q.stride(0), rows.size(), head_dim, queries, width,
-                               padded);
-  scale_tile<Isa>(queries, width, head_dim, padded, static_cast<T>(query_factor<Score>(scale)));
-  arch::transpose_into<Isa, T>(dout.data + rows.begin * dout.stride(0), dout.stride(0), rows.size(), value_dim, douts,
-                               width, padded);
-  for (index_t i = 0; i < padded; ++i) {
-    const bool live = i < rows.size();
-    statistics_buffer[i] = live ? statistics.lse[rows.begin + i] : std::numeric_limits<T>::infinity();
-    statistics_buffer[width + i] = live ? statistics.delta[rows.begin + i] : T{0};
-  }
-  for (index_t i = 0; i < width * head_dim; ++i) result[i] = T{0};
-
-  const auto add = [&](range keys, bool partial) {
-    const auto key = widen<Isa, T>(k.data + keys.begin * k.stride(0), k.stride(0), keys.size(), head_dim, key_buffer);
-    const auto value =
-        widen<Isa, T>(v.data + keys.begin * v.stride(0), v.stride(0), keys.size(), value_dim, value_buffer);
-    arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded, head_dim, key.data, key.row, 1, queries, width,
-                                              logits, width);
-    arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded, value_dim, value.data, value.row, 1, douts, width,
-                                              gradients, width);
-    weights_and_gradients<Isa, T, columns_are::queries>(mask, score, keys, rows, padded, statistics_buffer,
-                                                        statistics_buffer + width, partial, logits, gradients, raw,
-                                                        width);
-    weighted_sum<Isa, arch::start::keep, T>(
-        partial, keys.size(), rows.size(), padded, head_dim, key.data, key.row, gradients, width, result, width,
-        nullptr, clean_buffer, [&](index_t key_row, index_t i) { return mask(rows.begin + i, keys.begin + key_row); });
-  };
-  for_visible_tiles(
-      mask::key_hull(mask, rows, k.extent(0)), policy.k_tile, [&](range keys) { return mask.classify(rows, keys); },
-      add);
-  scale_tile<Isa>(result, width, head_dim, padded, static_cast<T>(scale));
-  arch::transpose_into<Isa, T>(result, width, head_dim, rows.size(), dq.data + rows.begin * dq.stride(0), dq.stride(0),
-                               head_dim);
-}
-
-/// The part of a gradient tile of keys that one query head adds: dv^T += dout^T p, dk^T += q^T ds over its visible queries.
-/// Keys run along the lanes here; their tile is turned once and stays.
-template <class Isa, class T> class key_gradients {
-  using simd = arch::simd<Isa, T>;
-
- public:
-  key_gradients(const tile_policy& policy, index_t head_dim, index_t value_dim, T* scratch) noexcept
-      : width_(policy.q_tile), step_(policy.k_tile), head_dim_(head_dim), value_dim_(value_dim) {
-    keys_ = scratch;
-    values_ = keys_ + width_ * head_dim;
-    dk_ = values_ + width_ * value_dim;
-    dv_ = dk_ + width_ * head_dim;
-    logits_ = dv_ + width_ * value_dim;
-    gradients_ = logits_ + width_ * step_;
-    raw_ = gradients_ + width_ * step_;
-    query_buffer_ = raw_ + width_ * step_;
-    dout_buffer_ = query_buffer_ + step_ * round_up(head_dim, 64);
-    clean_buffer_ = dout_buffer_ + step_ * round_up(value_dim, 64);
-  }
-
-  template <class K, class V>
-  void begin(const tensor_view<const K, 2>& k, const tensor_view<const V, 2>& v, range keys, T factor) noexcept {
-    span_ = keys;
-    padded_ = round_up(keys.size(), simd::lanes);
-    arch::transpose_into<Isa, T>(k.data + keys.begin * k.stride(0), k.stride(0), keys.size(), head_dim_, keys_, width_,
-                                 padded_);
-    scale_tile<Isa>(keys_, width_, head_dim_, padded_, factor);
-    arch::transpose_into<Isa, T>(v.data + keys.begin * v.stride(0), v.stride(0), keys.size(), value_dim_, values_,
-                                 width_, padded_);
-    for (index_t i = 0; i < width_ * head_dim_; ++i) dk_[i] = T{0};
-    for (index_t i = 0; i < width_ * value_dim_; ++i) dv_[i] = T{0};
-  }
-
-  template <class Mask, class Score, class Q, class Dout>
-  void add_head(const Mask& mask, const Score& score, const tensor_view<const Q, 2>& q,
-                const tensor_view<const Dout, 2>& dout, const query_statistics<T>& statistics) noexcept {
-    const auto add = [&](range rows, bool partial) {
-      const auto query =
-          widen<Isa, T>(q.data + rows.begin * q.stride(0), q.stride(0), rows.size(), head_dim_, query_buffer_);
-      const auto gradient =
-          widen<Isa, T>(dout.data + rows.begin * dout.stride(0), dout.stride(0), rows.size(), value_dim_, dout_buffer_);
-      arch::multiply<Isa, T, arch::start::zero>(rows.size(), padded_, head_dim_, query.data, query.row, 1, keys_,
-                                                width_, logits_, width_);
-      arch::multiply<Isa, T, arch::start::zero>(rows.size(), padded_, value_dim_, gradient.data, gradient.row, 1,
-                                                values_, width_, gradients_, width_);
-      weights_and_gradients<Isa, T, columns_are::keys>(mask, score, rows, span_, padded_, statistics.lse + rows.begin,
-                                                       statistics.delta + rows.begin, partial, logits_, gradients_,
-                                                       raw_, width_);
-      const auto visible = [&](index_t row, index_t j) { return mask(rows.begin + row, span_.begin + j); };
-      weighted_sum<Isa, arch::start::keep, T>(partial, rows.size(), span_.size(), padded_, value_dim_, gradient.data,
-                                              gradient.row, logits_, width_, dv_, width_, nullptr, clean_buffer_,
-                                              visible);
-      weighted_sum<Isa, arch::start::keep, T>(partial, rows.size(), span_.size(), padded_, head_dim_, query.data,
-                                              query.row, gradients_, width_, dk_, width_, nullptr, clean_buffer_,
-                                              visible);
-    };
-    for_visible_tiles(
-        mask::query_hull(mask, span_, q.extent(0)), step_, [&](range rows) { return mask.classify(rows, span_); }, add);
-  }
-
-  template <class Dk, class Dv>
-  void finish(double scale, const tensor_view<Dk, 2>& dk, const tensor_view<Dv, 2>& dv) noexcept {
-    scale_tile<Isa>(dk_, width_, head_dim_, padded_, static_cast<T>(scale));
-    arch::transpose_into<Isa, T>(dk_, width_, head_dim_, span_.size(), dk.data + span_.begin * dk.stride(0),
-                                 dk.stride(0), head_dim_);
-    arch::transpose_into<Isa, T>(dv_, width_, value_dim_, span_.size(), dv.data + span_.begin * dv.stride(0),
-                                 dv.stride(0), value_dim_);
-  }
-
- private:
-  index_t width_, step_, head_dim_, value_dim_;
-  range span_{};
-  index_t padded_ = 0;
-  T *keys_, *values_, *dk_, *dv_, *logits_, *gradients_, *raw_, *query_buffer_, *dout_buffer_, *clean_buffer_;
-};
 
 /// Everything after validation and position encoding.
+///
+/// A piece of work is one tile of keys: it owns dk and dv there, and adds to dq of the queries that see it, in turns. The
+/// tiles of one key head are a chain; pieces of different chains meet nowhere.
 template <class Isa, class Policy, class Op, class Q, class K, class V, class Out, class Lse, class Dout, class Dq,
           class Dk, class Dv>
 void backward_tiles(const cpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
@@ -208,61 +59,99 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
                     const tensor_view<const Dout, 4>& dout, const tensor_view<Dq, 4>& dq, const tensor_view<Dk, 4>& dk,
                     const tensor_view<Dv, 4>& dv) {
   using T = accumulator<Q>;
+  using engine = key_tile_for<Isa, T, Q, K, V, Dout>;
   constexpr tile_policy policy = Policy::template choose<Isa>();
-  static_assert(policy.q_tile > 0 && policy.q_tile % 64 == 0 && policy.k_tile > 0,
-                "seqprim: q_tile of an attention policy must be a multiple of 64, and k_tile positive");
+  static_assert(policy.backward_keys > 0 && policy.backward_keys % 64 == 0 && policy.backward_rows > 0 &&
+                    policy.backward_rows % 2 == 0,
+                "seqprim: backward_keys of an attention policy must be a multiple of 64, and backward_rows even");
   const double scale = op.scale_for(p.head_dim);
-  const index_t rows = p.batch * p.heads * p.q_len;
-  const scratch<T> statistics(2, rows);
-  const auto of_head = [&](index_t b, index_t h) {
-    const index_t at = (b * p.heads + h) * p.q_len;
-    return query_statistics<T>{statistics.slab(0) + at, statistics.slab(1) + at};
-  };
-  parallel_for(executor, p.batch * p.heads, [&](index_t piece, int) {
-    const index_t b = piece / p.heads, h = piece % p.heads;
-    T* const row_lse = statistics.slab(0) + piece * p.q_len;
-    T* const delta = statistics.slab(1) + piece * p.q_len;
-    for (index_t i = 0; i < p.q_len; ++i) {
-      const T natural = lse(b, h, i);
-      const bool empty = natural == -std::numeric_limits<T>::infinity();
-      row_lse[i] = empty ? std::numeric_limits<T>::infinity() : natural * static_cast<T>(log2_e);
-      T sum = 0;
-      for (index_t d = 0; d < p.value_dim; ++d)
-        sum += static_cast<T>(out(b, h, i, d)) * static_cast<T>(dout(b, h, i, d));
-      delta[i] = empty ? T{0} : sum;
-    }
-  });
+  const index_t group = p.group(), chains = p.batch * p.kv_heads;
+  const index_t q_tiles = ceil_div(p.q_len, policy.backward_rows), k_tiles = ceil_div(p.k_len, policy.backward_keys);
+  const index_t dq_row = round_up(p.head_dim, arch::simd<Isa, T>::lanes);
+  if (chains == 0) return;
 
-  // Two passes, one owner for each piece of the results: nothing is added up across threads, so no bit depends on them.
-  const index_t q_tiles = ceil_div(p.q_len, policy.q_tile), k_tiles = ceil_div(p.k_len, policy.q_tile);
-  const index_t q_pieces = p.batch * p.heads * q_tiles, k_pieces = p.batch * p.kv_heads * k_tiles;
-  if (q_pieces + k_pieces == 0) return;
-  const backward_sizes sizes{policy.q_tile, policy.k_tile, p.head_dim, p.value_dim};
-  const scratch<T> slabs(static_cast<int>(min<index_t>(max<index_t>(q_pieces + k_pieces, 1), thread_count(executor))),
-                         sizes.total());
-  parallel_for(executor, q_pieces + k_pieces, [&](index_t piece, int thread) {
-    if (piece < k_pieces) {
-      const index_t b = piece / k_tiles / p.kv_heads, g = piece / k_tiles % p.kv_heads;
-      const index_t begin = piece % k_tiles * policy.q_tile;
-      const range keys{begin, min<index_t>(begin + policy.q_tile, p.k_len)};
-      key_gradients<Isa, T> gradients(policy, p.head_dim, p.value_dim, slabs.slab(thread));
-      gradients.begin(k[b][g], v[b][g], keys,
-                      static_cast<T>(query_factor<decltype(score::bind(op.score, b, b))>(scale)));
-      for (index_t n = 0; n < p.group(); ++n) {
-        const index_t h = p.query_head(g, n);
-        gradients.add_head(mask::bind(op.mask, b, h), score::bind(op.score, b, h), q[b][h], dout[b][h], of_head(b, h));
+  // Chains are worked on together, so that threads seldom wait for each other; a few at a time bound the memory.
+  constexpr index_t enough = index_t{1} << 20;  // numbers
+  const index_t chain_size = max<index_t>(1, group * p.q_len * dq_row);
+  const index_t together = min(chains, max<index_t>(thread_count(executor), enough / chain_size));
+  const index_t heads = together * group;
+  const scratch<T> statistics(2, heads * p.q_len);
+  const scratch<T> sums(1, heads * p.q_len * dq_row);
+  const index_t prepared_size = round_up(engine::prepared_size(p.q_len, p.head_dim, p.value_dim), 64);
+  const scratch<unsigned char> prepared(1, heads * prepared_size);
+  const scratch<T> slabs(static_cast<int>(min<index_t>(max<index_t>(1, together * k_tiles), thread_count(executor))),
+                         engine::scratch_size(policy, p.head_dim, p.value_dim));
+  const auto rows_of = [&](index_t tile) {
+    return range{tile * policy.backward_rows, min<index_t>((tile + 1) * policy.backward_rows, p.q_len)};
+  };
+
+  for (index_t first = 0; first < chains; first += together) {
+    const index_t count = min(together, chains - first);
+    // The n-th query head of a chain.
+    const auto head_of = [&](index_t chain, index_t n) { return p.query_head((first + chain) % p.kv_heads, n); };
+    const auto rows_of_head = [&](index_t chain, index_t n) {
+      const index_t b = (first + chain) / p.kv_heads, h = head_of(chain, n), slot = chain * group + n;
+      return query_head_rows<T, Q, Dout>{.q = q[b][h],
+                                         .dout = dout[b][h],
+                                         .lse = statistics.slab(0) + slot * p.q_len,
+                                         .delta = statistics.slab(1) + slot * p.q_len,
+                                         .dq = sums.slab(0) + slot * p.q_len * dq_row,
+                                         .dq_row = dq_row,
+                                         .prepared = prepared.slab(0) + slot * prepared_size};
+    };
+    parallel_for(executor, count * group * q_tiles, [&](index_t piece, int) {
+      const index_t slot = piece / q_tiles, chain = slot / group, n = slot % group;
+      const index_t b = (first + chain) / p.kv_heads, h = head_of(chain, n);
+      const range rows = rows_of(piece % q_tiles);
+      prepare_rows<Isa, T>(out[b][h], dout[b][h], lse[b][h], rows, statistics.slab(0) + slot * p.q_len,
+                           statistics.slab(1) + slot * p.q_len);
+      engine::prepare(q[b][h], dout[b][h], rows, prepared.slab(0) + slot * prepared_size);
+      T* const dq_sums = sums.slab(0) + slot * p.q_len * dq_row;
+      for (index_t i = rows.begin * dq_row; i < rows.end * dq_row; ++i) dq_sums[i] = T{0};
+    });
+
+    turns order(count, k_tiles);
+    std::atomic<index_t> started{0};
+    parallel_for(executor, min<index_t>(count * k_tiles, thread_count(executor)), [&](index_t, int thread) {
+      // Taken in ascending order by whichever threads there are: a piece only ever waits for one that has been taken.
+      for (index_t piece = started++; piece < count * k_tiles; piece = started++) {
+        const index_t chain = piece % count, tile = piece / count;
+        const index_t b = (first + chain) / p.kv_heads, g = (first + chain) % p.kv_heads;
+        const range keys{tile * policy.backward_keys, min<index_t>((tile + 1) * policy.backward_keys, p.k_len)};
+        engine gradients(policy, p.head_dim, p.value_dim, slabs.slab(thread));
+        gradients.begin(k[b][g], v[b][g], keys);
+        auto turn = order.of(chain, tile);
+        for (index_t n = 0; n < group; ++n) {
+          const index_t h = head_of(chain, n);
+          const auto mask = mask::bind(op.mask, b, h);
+          const auto score = score::bind(op.score, b, h);
+          const auto factors = backward_scale<T>::template of<std::remove_const_t<decltype(score)>>(scale);
+          const auto head = rows_of_head(chain, n);
+          range hull = mask::query_hull(mask, keys, p.q_len);
+          hull.begin -= hull.begin % 2;  // rows are paired from an even one on
+          for_visible_tiles(
+              hull, policy.backward_rows, [&](range rows) { return mask.classify(rows, keys); },
+              [&](range rows, bool partial) {
+                turn.begin(n * p.q_len + rows.begin);
+                gradients.add(mask, score, factors, head, k[b][g], rows, partial,
+                              [&] { turn.wait(n * p.q_len + rows.end); });
+              });
+        }
+        turn.finish();
+        gradients.finish(dk[b][g], dv[b][g]);
       }
-      gradients.finish(scale, dk[b][g], dv[b][g]);
-    } else {
-      piece -= k_pieces;
-      const index_t b = piece / q_tiles / p.heads, h = piece / q_tiles % p.heads;
-      const index_t begin = (q_tiles - 1 - piece % q_tiles) * policy.q_tile;
-      const range tile{begin, min<index_t>(begin + policy.q_tile, p.q_len)};
-      backward_queries<Isa, T>(policy, mask::bind(op.mask, b, h), score::bind(op.score, b, h), scale, tile, q[b][h],
-                               k[b][p.kv_head(h)], v[b][p.kv_head(h)], dout[b][h], of_head(b, h), dq[b][h],
-                               slabs.slab(thread));
-    }
-  });
+    });
+
+    parallel_for(executor, count * group * q_tiles, [&](index_t piece, int) {
+      const index_t slot = piece / q_tiles, chain = slot / group, n = slot % group;
+      const index_t b = (first + chain) / p.kv_heads;
+      const range rows = rows_of(piece % q_tiles);
+      const tensor_view<Dq, 2> result = dq[b][head_of(chain, n)];
+      const T* const from = sums.slab(0) + (slot * p.q_len + rows.begin) * dq_row;
+      for (index_t i = 0; i < rows.size(); ++i)
+        store_row<Isa>(from + i * dq_row, p.head_dim, result.data + (rows.begin + i) * result.stride(0));
+    });
+  }
 }
 
 }  // namespace detail
@@ -276,9 +165,12 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
 /// Layout   the last axis contiguous, other strides free; dq, dk, dv may not overlap anything else. They are overwritten.
 /// Edge     a row without visible key (lse = -inf) has dq = 0 and adds nothing to dk and dv; neither does dout there, even NaN.
 /// Errors   precondition_error before anything is written, as forward.
-/// Repeat   same bits for any number of threads, for one build and policy.
-/// Cost     4 head_dim + 3 value_dim multiply-adds a visible pair and head (forward: head_dim + value_dim); allocates 8 bytes a
-///          query row, tile scratch for each thread, and encoded copies of q and k if op.position encodes.
+/// Repeat   same bits for any number of threads, for one build and policy: dq is added to in the order of the keys.
+/// Cost     3 head_dim + 2 value_dim multiply-adds a visible pair and head (forward: head_dim + value_dim). Where q, k, v and
+///          dout are bfloat16 and the processor multiplies pairs of them, it does, and p and their gradients are rounded to
+///          bfloat16. Allocates tile scratch for each thread; for at least as many key heads as there are threads 4 head_dim +
+///          8 bytes a query row (with pairs 2 (head_dim + value_dim) more); and encoded copies of q and k if op.position
+///          encodes.
 /// Source   Dao et al., "FlashAttention"; spec layers-losses 1.6.  Page docs/reference/attention/backward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
           class Lse, class Dout, class Dq, class Dk, class Dv>

@@ -11,12 +11,15 @@ struct tile_policy {
   int q_tile = 64;       ///< query rows that one piece of work owns; a multiple of 64
   int k_tile = 128;      ///< keys of one step of the online softmax
   int split_keys = 512;  ///< decode: keys of one piece of work, fixed so that bits depend on neither batch nor threads
+  int backward_keys = 64;  ///< backward: keys that one piece of work owns; a multiple of 64
+  int backward_rows = 64;  ///< backward: query rows of one step; even
 };
 
 /// The default choice; pass a type of your own as the second template argument of an entry point to override it.
 ///
 /// Evidence: benchmarks/attention_bench. 64 queries fill one register block of AVX-512 (4 x 16) or four of AVX2; the
-/// tile of logits of 128 keys (32 KiB) stays in the first-level cache of current processors (48 KiB).
+/// tile of logits of 128 keys (32 KiB) stays in the first-level cache of current processors (48 KiB). Backward holds several tiles at once, and square
+/// ones waste least where a mask cuts them.
 struct default_policy {
   template <class Isa> static constexpr tile_policy choose() noexcept { return {}; }
 };

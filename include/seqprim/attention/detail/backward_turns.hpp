@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/index.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <limits>
+#include <memory>
+#include <thread>
+
+namespace seqprim::attention::detail {
+inline namespace SEQPRIM_TARGET_NAMESPACE {
+
+/// Lets pieces of work that run at the same time add to shared sums in one order: that of the pieces, so that no bit depends
+/// on the threads. Every piece walks through numbered places in ascending order and may leave some out; before it adds to
+/// some it waits until every earlier piece of its chain has gone past them.
+///
+/// Nobody waits for ever when pieces are started in ascending order: the earliest unfinished one of a chain never waits.
+class turns {
+ public:
+  turns(index_t chains, index_t pieces)
+      : pieces_(pieces), reached_(new std::atomic<index_t>[static_cast<std::size_t>(chains * pieces)]()) {}
+
+  /// One piece's place in its chain.
+  class place {
+   public:
+    /// Returns when every earlier piece has gone past the places before `end`.
+    void wait(index_t end) noexcept {
+      for (index_t i = settled_; i < piece_; ++i) {
+        index_t reached = chain_[i].load(std::memory_order_acquire);
+        for (int spins = 0; reached < end; ++spins, reached = chain_[i].load(std::memory_order_acquire)) {
+          // As long as a tile may take; a yield sooner could give the core away for much longer.
+          if (spins < 4096) {
+            pause();
+          } else {
+            std::this_thread::yield();
+          }
+        }
+        if (i == settled_ && reached == finished) ++settled_;
+      }
+    }
+    /// This piece will add nothing before `at` any more.
+    void begin(index_t at) noexcept { chain_[piece_].store(at, std::memory_order_release); }
+    void finish() noexcept { chain_[piece_].store(finished, std::memory_order_release); }
+
+   private:
+    friend turns;
+    static void pause() noexcept {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    static constexpr index_t finished = std::numeric_limits<index_t>::max();
+    place(std::atomic<index_t>* chain, index_t piece) noexcept : chain_(chain), piece_(piece) {}
+
+    std::atomic<index_t>* chain_;
+    index_t piece_, settled_ = 0;
+  };
+
+  [[nodiscard]] place of(index_t chain, index_t piece) noexcept {
+    return place(reached_.get() + chain * pieces_, piece);
+  }
+
+ private:
+  index_t pieces_;
+  std::unique_ptr<std::atomic<index_t>[]> reached_;
+};
+
+}  // namespace SEQPRIM_TARGET_NAMESPACE
+}  // namespace seqprim::attention::detail

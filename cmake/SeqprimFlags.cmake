@@ -10,8 +10,5 @@ if(SEQPRIM_SANITIZE)
   target_link_options(seqprim_build_flags INTERFACE "$<$<LINK_LANGUAGE:CXX>:${seqprim_sanitizers}>")
 endif()
 
-# Instruction-set flags of a translation unit: seqprim picks its engine from what the compiler is allowed to use.
-set(SEQPRIM_FLAGS_scalar "")
-set(SEQPRIM_FLAGS_avx2 -mavx2 -mfma -mf16c)
-set(SEQPRIM_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
+include(SeqprimIsa)
 set(SEQPRIM_FLAGS_native -march=native)

@@ -20,6 +20,7 @@ configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/seqprimConfig.cmake.in"
                               INSTALL_DESTINATION "${seqprim_package_dir}" NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file(seqprimConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/seqprimConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/seqprimConfigVersion.cmake"
+              "${CMAKE_CURRENT_LIST_DIR}/SeqprimDispatch.cmake" "${CMAKE_CURRENT_LIST_DIR}/SeqprimIsa.cmake" "${CMAKE_CURRENT_LIST_DIR}/SeqprimSeal.cmake"
         DESTINATION "${seqprim_package_dir}" COMPONENT seqprim)
 
 # The file finds its prefix from its own place.

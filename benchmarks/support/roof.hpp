@@ -76,6 +76,11 @@ template <class Isa = arch::native_isa> double bfloat16_roof() {
   }
 }
 
+/// What bfloat16_roof() is the roof of, in words.
+template <class Isa = arch::native_isa> [[nodiscard]] constexpr const char* bfloat16_roof_name() noexcept {
+  return arch::pair_products<Isa>::available ? "products of bfloat16 pairs" : "fma in float";
+}
+
 /// Bytes per second that one thread reads from memory: the best of one and four streams through 256 MiB.
 inline double read_roof() {
   static const double roof = [] {

@@ -142,6 +142,11 @@ class Peer:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                try:
+                    pipe.close()
+                except OSError:  # what was not yet read by the process
+                    pass
             self.process = None
 
 
@@ -296,7 +301,8 @@ def main():
         python = peers_python(install=not arguments.no_peers)
         rounds = arguments.rounds or (1 if arguments.quick else 3)
         today = datetime.date.today().isoformat()
-        commit = run("git", "rev-parse", "--short", "HEAD")
+        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        commit = found.stdout.strip() or "unknown"
         result = {"machine": arguments.machine, "commit": commit, "date": today, "compiler": compiler_of(binary),
                   "rounds": rounds}
         result["context"], result["results"] = measure_own(binary, rounds, arguments.quick)

@@ -43,7 +43,8 @@ def bars(axis, groups, unit, form, limit=None):
         start = y
         for kind in kinds:
             axis.barh(y, values[kind], height * 0.92, color=COLOURS[kind])
-            axis.text(values[kind], y, " " + form.format(values[kind]), va="center", ha="left", fontsize=8)
+            axis.annotate(form.format(values[kind]), (values[kind], y), (3, 0), textcoords="offset points", va="center",
+                          fontsize=8)
             if kind in goals:
                 axis.plot([goals[kind]] * 2, [y - height / 2, y + height / 2], color=MARK, linewidth=2)
             y += height

@@ -94,13 +94,14 @@ template <class T> class unfused {
     auto top = v::set(-1e30f);
     for (index_t j = 0; j < visible; j += v::lanes) {
       const int live = static_cast<int>(min<index_t>(v::lanes, visible - j));
-      top = v::max(top, v::keep_lanes(v::load_partial(row + j, live), 0, live, top));
+      top = v::max(top, v::select(v::lanes_in(0, live), v::load_partial(row + j, live), top));
     }
     const auto shift = v::mul(v::set(-v::maximum(top)), scale);
     auto sum = v::zero();
     for (index_t j = 0; j < visible; j += v::lanes) {
       const int live = static_cast<int>(min<index_t>(v::lanes, visible - j));
-      const auto p = v::keep_lanes(v::exp2(v::fma(v::load_partial(row + j, live), scale, shift)), 0, live, v::zero());
+      const auto p =
+          v::select(v::lanes_in(0, live), v::exp2(v::fma(v::load_partial(row + j, live), scale, shift)), v::zero());
       v::store_partial(row + j, p, live);
       sum = v::add(sum, p);
     }

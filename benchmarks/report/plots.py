@@ -44,7 +44,7 @@ def bars(axis, groups, unit, form, limit=None):
         for kind in kinds:
             axis.barh(y, values[kind], height * 0.92, color=COLOURS[kind])
             axis.annotate(form.format(values[kind]), (values[kind], y), (3, 0), textcoords="offset points", va="center",
-                          fontsize=8)
+                          fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})
             if kind in goals:
                 axis.plot([goals[kind]] * 2, [y - height / 2, y + height / 2], color=MARK, linewidth=2)
             y += height
@@ -110,30 +110,40 @@ PEER_LABELS = {"forward_full": "forward, full", "forward_causal": "forward, caus
 
 
 def peers(results, folder, version):
-    panels = []
-    for api, title, goals in (("sdpa", "scaled_dot_product_attention", {"bfloat16": 2.0, "float": 1.3}),
-                              ("flex", "FlexAttention, S 4096, d 128", {"bfloat16": 3.0, "float": 3.0})):
-        groups = {}
-        for peer in results.peers:
-            if peer["case"]["api"] != api or "ratio" not in peer:
-                continue
-            name = PEER_LABELS.get(peer["benchmark"].split("<")[0], peer["benchmark"].split("<")[0])
-            case = peer["case"]
-            label = name if api == "flex" and case["op"] == "forward" else f"{name}, S {case['seq']}, d {case['dim']}"
-            groups.setdefault(label, {})[case["type"]] = peer["ratio"]
-        if groups:
-            panels.append((title, [(label, values, goals) for label, values in groups.items()]))
+    goals = {"sdpa": {"bfloat16": 2.0, "float": 1.3}, "flex": {"bfloat16": 3.0, "float": 3.0}}
+    panels = {"forward": ("scaled_dot_product_attention, forward", {}),
+              "other": ("scaled_dot_product_attention, backward and decode", {}),
+              "flex": ("FlexAttention", {})}
+    for peer in results.peers:
+        case = peer["case"]
+        if "ratio" not in peer:
+            continue
+        name = PEER_LABELS.get(peer["benchmark"].split("<")[0], peer["benchmark"].split("<")[0])
+        where = "flex" if case["api"] == "flex" else "forward" if case["op"] == "forward" else "other"
+        label = f"{name}, S {case['seq']}, d {case['dim']}"
+        panels[where][1].setdefault(label, ({}, goals[case["api"]]))[0][case["type"]] = peer["ratio"]
+    panels = {where: panel for where, panel in panels.items() if panel[1]}
     if not panels:
         return
-    rows = [sum(len(values) + 0.6 for _, values, _ in groups) for _, groups in panels]
-    figure, axes = plt.subplots(len(panels), 1, figsize=(8.2, 0.22 * sum(rows) + 0.9 * len(panels)), squeeze=False,
-                                gridspec_kw={"height_ratios": rows}, layout="constrained")
-    for axis, (title, groups) in zip(axes[:, 0], panels):
-        highest = max(max(values.values()) for _, values, _ in groups)
-        bars(axis, groups, "speed, times that of PyTorch", "{:.1f}", 1.1 * highest)
+    lines = {where: len(groups) + 2 for where, (_, groups) in panels.items()}
+    right = [where for where in ("other", "flex") if where in panels]
+    height = max(lines.get("forward", 0), sum(lines[where] for where in right))
+    figure = plt.figure(figsize=(12.5, 0.42 * height), layout="constrained")
+    left_part, right_part = figure.subfigures(1, 2) if "forward" in panels and right else (figure, figure)
+    axes = {}
+    if "forward" in panels:
+        axes["forward"] = left_part.subplots()
+    if right:
+        made = right_part.subplots(len(right), 1, squeeze=False, height_ratios=[lines[where] for where in right])
+        axes |= dict(zip(right, made[:, 0]))
+    for where, axis in axes.items():
+        title, groups = panels[where]
+        highest = max(max(values.values()) for values, _ in groups.values())
+        bars(axis, [(label, values, goal) for label, (values, goal) in groups.items()],
+             f"speed, times that of PyTorch {version}", "{:.2f}", 1.15 * highest)
         axis.axvline(1, color="#555555", linewidth=1)
-        axis.set_title(f"Against PyTorch {version} on the CPU: {title}")
-    legend(axes[0, 0], ["bfloat16", "float"], loc="lower right")
+        axis.set_title(title)
+    legend(next(iter(axes.values())), ["bfloat16", "float"], loc="upper right")
     save(figure, folder, "peers")
 
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward. Flop counted: 10 dim a visible pair; the kernel recomputes the logits in each of its two passes and does 14.
+// Backward. Flop counted: 10 dim a visible pair, five products.
 #include <support/attention.hpp>
 
 using namespace seqprim;

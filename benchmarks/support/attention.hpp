@@ -87,7 +87,7 @@ template <class Mask> mask::tile_counts tiles_of(const Mask& mask, index_t q_len
   return mask::count_tiles(mask::bind(mask, 0, 0), q_len, k_len, policy.q_tile, policy.k_tile);
 }
 
-/// Flop of one pair and head: two products forward, five backward (the recomputed logits are not counted as work).
+/// Flop of one pair and head: two products forward, five backward (the logits are made again).
 inline double forward_flop(index_t dim) { return 4.0 * static_cast<double>(dim); }
 inline double backward_flop(index_t dim) { return 10.0 * static_cast<double>(dim); }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/amx_permission.hpp>
 #include <seqprim/core/config.hpp>
 
 #include <type_traits>
@@ -26,9 +27,16 @@ struct avx512_bf16 {  ///< AVX-512 and its products of bfloat16 pairs
   static constexpr int registers = 32;
 };
 
+struct amx_bf16 {  ///< avx512_bf16 and the tile registers of AMX with their bfloat16 products
+  static constexpr const char* name = "amx_bf16";
+  static constexpr int registers = 32;
+};
+
 /// The best instruction set that the flags of this translation unit allow.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-#  if defined(__AVX512BF16__)
+#  if defined(__AVX512BF16__) && (defined(__AMX_BF16__) || defined(__AMXBF16__))
+using native_isa = amx_bf16;
+#  elif defined(__AVX512BF16__)
 using native_isa = avx512_bf16;
 #  else
 using native_isa = avx512;
@@ -48,6 +56,9 @@ template <> inline constexpr bool compiled_for<avx2> = true;
 template <> inline constexpr bool compiled_for<avx512> = true;
 #  if defined(__AVX512BF16__)
 template <> inline constexpr bool compiled_for<avx512_bf16> = true;
+#    if (defined(__AMX_BF16__) || defined(__AMXBF16__))
+template <> inline constexpr bool compiled_for<amx_bf16> = true;
+#    endif
 #  endif
 #endif
 
@@ -78,6 +89,9 @@ template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx2>() noexcept { 
 template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512>() noexcept { return refusal<avx2>(); }
 template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512_bf16>() noexcept { return refusal<avx2>(); }
 #endif
+template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<amx_bf16>() noexcept {
+  return refusal<avx512_bf16>() != nullptr ? refusal<avx512_bf16>() : amx_refusal();
+}
 
 /// True when the machine that runs this program offers everything that Isa needs.
 template <class Isa> [[nodiscard]] SEQPRIM_INLINE bool runs_here() noexcept { return refusal<Isa>() == nullptr; }

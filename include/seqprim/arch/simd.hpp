@@ -86,6 +86,9 @@ template <class Isa, class T> struct simd {
   }
   /// Lanes whose byte is not 0.
   [[gnu::always_inline]] static lane_mask lanes_of(const unsigned char* bytes) noexcept { return bytes[0] != 0; }
+  /// Lanes with a > b; where either is NaN, not.
+  [[gnu::always_inline]] static lane_mask larger(reg a, reg b) noexcept { return a > b; }
+  [[gnu::always_inline]] static bool any(lane_mask m) noexcept { return m; }
   [[gnu::always_inline]] static lane_mask both(lane_mask a, lane_mask b) noexcept { return a && b; }
   [[gnu::always_inline]] static lane_mask either(lane_mask a, lane_mask b) noexcept { return a || b; }
   [[gnu::always_inline]] static lane_mask inverse(lane_mask a) noexcept { return !a; }

@@ -97,6 +97,10 @@ template <> struct simd<avx2, float> {
     const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
     return _mm256_cmpgt_epi32(x, _mm256_setzero_si256());
   }
+  [[gnu::always_inline]] static lane_mask larger(reg a, reg b) noexcept {
+    return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
+  }
+  [[gnu::always_inline]] static bool any(lane_mask m) noexcept { return _mm256_movemask_epi8(m) != 0; }
   [[gnu::always_inline]] static lane_mask both(lane_mask a, lane_mask b) noexcept { return _mm256_and_si256(a, b); }
   [[gnu::always_inline]] static lane_mask either(lane_mask a, lane_mask b) noexcept { return _mm256_or_si256(a, b); }
   [[gnu::always_inline]] static lane_mask inverse(lane_mask a) noexcept {

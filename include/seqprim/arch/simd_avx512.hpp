@@ -80,6 +80,8 @@ template <> struct simd<avx512, float> {
     const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
     return _mm_test_epi8_mask(x, x);
   }
+  [[gnu::always_inline]] static lane_mask larger(reg a, reg b) noexcept { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  [[gnu::always_inline]] static bool any(lane_mask m) noexcept { return m != 0; }
   [[gnu::always_inline]] static lane_mask both(lane_mask a, lane_mask b) noexcept {
     return static_cast<lane_mask>(a & b);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/simd.hpp>
+#include <seqprim/arch/tile_unit.hpp>
 #include <seqprim/arch/unrolled.hpp>
 
 #include <type_traits>
@@ -95,15 +96,12 @@ inline void multiply_columns(index_t rows, index_t depth, const In* a, index_t a
 
 }  // namespace detail
 
-/// c[m, n] = start + sum_k a[m, k] b[k, n] for small matrices that the caller holds in cache.
-///
-/// a is read one number at a time, with any strides; rows of b and c are contiguous and both are padded: `columns` is a
-/// multiple of the lanes. Each c[m, n] is one chain of fma over k in ascending order, wherever it lies in the tile.
-///
-/// Operands are numbers of type T, or bfloat16_pair where the instruction set multiplies them: depth then counts pairs.
+namespace detail {
+
+/// multiply() by registers.
 template <class Isa, class T, start Start, class In>
-void multiply(index_t rows, index_t columns, index_t depth, const In* a, index_t a_row, index_t a_depth, const In* b,
-              index_t b_depth, T* c, index_t c_row, const T* factor = nullptr) noexcept {
+void multiply_registers(index_t rows, index_t columns, index_t depth, const In* a, index_t a_row, index_t a_depth,
+                        const In* b, index_t b_depth, T* c, index_t c_row, const T* factor) noexcept {
   constexpr int lanes = simd<Isa, T>::lanes;
   constexpr int width = block_columns<Isa, T>;
   index_t j = 0;
@@ -114,6 +112,81 @@ void multiply(index_t rows, index_t columns, index_t depth, const In* a, index_t
   for (; j < columns; j += lanes) {
     detail::multiply_columns<Isa, T, Start, 1>(rows, depth, a, a_row, a_depth, b + j, b_depth, c + j, c_row,
                                                Start == start::rescale ? factor + j : nullptr);
+  }
+}
+
+/// c[i, j] *= factor[j].
+template <class Isa, class T>
+void scale_columns(index_t rows, index_t columns, T* c, index_t c_row, const T* factor) noexcept {
+  using v = simd<Isa, T>;
+  for (index_t i = 0; i < rows; ++i)
+    for (index_t j = 0; j < columns; j += v::lanes)
+      v::store(c + i * c_row + j, v::mul(v::load(c + i * c_row + j), v::load(factor + j)));
+}
+
+/// multiply() by matrix registers as far as whole tiles go, the rest by registers. Rows of a are contiguous (a_depth = 1), or its
+/// columns are (a_row = 1) and it is turned on the way.
+template <class Isa, start Start>
+void multiply_with_tiles(index_t rows, index_t columns, index_t depth, const bfloat16_pair* a, index_t a_row,
+                         index_t a_depth, const bfloat16_pair* b, index_t b_depth, float* c, index_t c_row,
+                         const float* factor) noexcept {
+  const index_t tall = rows / tile_edge * tile_edge, deep = depth / tile_edge * tile_edge;
+  if (tall == 0 || deep == 0 || (a_depth != 1 && a_row != 1)) {
+    multiply_registers<Isa, float, Start>(rows, columns, depth, a, a_row, a_depth, b, b_depth, c, c_row, factor);
+    return;
+  }
+  const auto nothing = [] {};
+  const auto add = [&](bool zero, index_t count, index_t length, const bfloat16_pair* left, index_t left_row,
+                       const bfloat16_pair* right, float* sums) {
+    if (zero) {
+      multiply_tiles<Isa, true>(count, columns, length, left, left_row, right, b_depth, sums, c_row, nothing);
+    } else {
+      multiply_tiles<Isa, false>(count, columns, length, left, left_row, right, b_depth, sums, c_row, nothing);
+    }
+  };
+  if constexpr (Start == start::rescale) scale_columns<Isa>(tall, columns, c, c_row, factor);
+  if (a_depth == 1) {
+    add(Start == start::zero, tall, deep, a, a_row, b, c);
+  } else {
+    constexpr index_t most = 64;
+    alignas(64) bfloat16_pair turned[2 * tile_edge * most];
+    for (index_t i = 0; i < tall; i += 2 * tile_edge) {
+      const index_t count = min(2 * tile_edge, tall - i);
+      for (index_t k = 0; k < deep; k += most) {
+        const index_t length = min(most, deep - k);
+        for (index_t y = 0; y < count; y += tile_edge)
+          for (index_t x = 0; x < length; x += tile_edge)
+            transpose_pairs<Isa>(a + i + y + (k + x) * a_depth, a_depth, turned + y * most + x, most);
+        add(Start == start::zero && k == 0, count, length, turned, most, b + k * b_depth, c + i * c_row);
+      }
+    }
+  }
+  if (deep < depth) {
+    multiply_registers<Isa, float, start::keep>(tall, columns, depth - deep, a + deep * a_depth, a_row, a_depth,
+                                                b + deep * b_depth, b_depth, c, c_row, nullptr);
+  }
+  if (tall < rows) {
+    multiply_registers<Isa, float, Start>(rows - tall, columns, depth, a + tall * a_row, a_row, a_depth, b, b_depth,
+                                          c + tall * c_row, c_row, factor);
+  }
+}
+
+}  // namespace detail
+
+/// c[m, n] = start + sum_k a[m, k] b[k, n] for small matrices that the caller holds in cache.
+///
+/// a is read one number at a time, with any strides; rows of b and c are contiguous and both are padded: `columns` is a
+/// multiple of the lanes. Each c[m, n] is one chain of fma over k in ascending order, wherever it lies in the tile.
+///
+/// Operands are numbers of type T, or bfloat16_pair where the instruction set multiplies them: depth then counts pairs. Matrix
+/// registers are used where Isa has them: the caller then holds a tile_session.
+template <class Isa, class T, start Start, class In>
+void multiply(index_t rows, index_t columns, index_t depth, const In* a, index_t a_row, index_t a_depth, const In* b,
+              index_t b_depth, T* c, index_t c_row, const T* factor = nullptr) noexcept {
+  if constexpr (std::is_same_v<In, bfloat16_pair> && tile_unit<Isa>::available) {
+    detail::multiply_with_tiles<Isa, Start>(rows, columns, depth, a, a_row, a_depth, b, b_depth, c, c_row, factor);
+  } else {
+    detail::multiply_registers<Isa, T, Start>(rows, columns, depth, a, a_row, a_depth, b, b_depth, c, c_row, factor);
   }
 }
 

@@ -29,7 +29,9 @@
 
 /// Name of the inline namespace around host functions that are too large to inline everywhere: one name for each
 /// instruction set, so translation units compiled for different ones do not share their code.
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__) || defined(__AMXBF16__)
+#  define SEQPRIM_TARGET_NAMESPACE for_amx_bf16
+#elif defined(__AVX512BF16__)
 #  define SEQPRIM_TARGET_NAMESPACE for_avx512_bf16
 #elif defined(__AVX512F__)
 #  define SEQPRIM_TARGET_NAMESPACE for_avx512

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/simd.hpp>
+#include <seqprim/arch/tile_unit.hpp>
+
+namespace seqprim::arch {
+
+template <> struct simd<amx_bf16, float> : simd<avx512, float> {};
+template <> struct pair_products<amx_bf16> : pair_products<avx512_bf16> {};
+
+/// The tile registers of AMX. Written as assembly with a memory clobber: the intrinsics of GCC 12 let stores to an operand
+/// sink below the load of its tile.
+template <> struct tile_unit<amx_bf16> {
+  static constexpr bool available = true;
+  using otherwise = avx512_bf16;
+
+  [[gnu::always_inline]] static void begin() noexcept {
+    // Palette 1; eight tiles of 16 rows of 64 bytes.
+    struct alignas(64) {
+      unsigned char palette = 1, start_row = 0, reserved[14] = {};
+      unsigned short row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      unsigned char rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } const config;
+    static_assert(sizeof(config) == 64);
+    asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
+  }
+  [[gnu::always_inline]] static void end() noexcept { asm volatile("tilerelease" ::: "memory"); }
+
+  template <int Tile> [[gnu::always_inline]] static void zero() noexcept {
+    asm volatile("tilezero %%tmm%c0" ::"i"(Tile) : "memory");
+  }
+  template <int Tile, class X> [[gnu::always_inline]] static void load(const X* rows, index_t row) noexcept {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(row * index_t{sizeof(X)}), "i"(Tile) : "memory");
+  }
+  template <int Tile> [[gnu::always_inline]] static void store(float* rows, index_t row) noexcept {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(rows), "r"(row * index_t{sizeof(float)}), "i"(Tile) : "memory");
+  }
+  /// sum += a b: 16 x 16 sums of 16 products of pairs.
+  template <int Sum, int A, int B> [[gnu::always_inline]] static void add_products() noexcept {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sum), "i"(A), "i"(B) : "memory");
+  }
+};
+
+}  // namespace seqprim::arch

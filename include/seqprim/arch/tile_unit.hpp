@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/simd.hpp>
+#include <seqprim/arch/unrolled.hpp>
+
+#include <type_traits>
+
+namespace seqprim::arch {
+
+/// Matrix registers, where the instruction set has them: eight tiles of 16 rows of 64 bytes. The primary template stands for
+/// the instruction sets that have none.
+///
+/// `otherwise` is the instruction set to fall back to where they are refused (runs_here<Isa>() says so).
+///
+/// begin() makes them usable in the calling thread, end() gives them back; in between: zero<tile>(), load<tile>(rows, row),
+/// store<tile>(rows, row) with `row` elements from row to row, and add_products<sum, a, b>(): 16 x 16 floats += 16 rows of 16
+/// bfloat16 pairs x 16 pairs of 16 columns. Tests emulate one with the same members.
+template <class Isa> struct tile_unit { static constexpr bool available = false; };
+
+/// Calls body(Isa{}), or body with the instruction set to fall back to where the matrix registers of Isa are refused.
+template <class Isa, class Body> void with_granted(const Body& body) {
+  if constexpr (tile_unit<Isa>::available) {
+    if (runs_here<Isa>()) {
+      body(Isa{});
+    } else {
+      body(typename tile_unit<Isa>::otherwise{});
+    }
+  } else {
+    body(Isa{});
+  }
+}
+
+/// Edge of a tile: rows of each, columns of floats or pairs.
+inline constexpr index_t tile_edge = 16;
+
+/// Holds the tile registers of the calling thread while it lives. Every function below needs one; where the instruction set
+/// has no tiles it is nothing.
+template <class Isa> class tile_session {
+ public:
+  tile_session() noexcept {
+    if constexpr (tile_unit<Isa>::available) tile_unit<Isa>::begin();
+  }
+  ~tile_session() {
+    if constexpr (tile_unit<Isa>::available) tile_unit<Isa>::end();
+  }
+  tile_session(const tile_session&) = delete;
+  tile_session& operator=(const tile_session&) = delete;
+};
+
+namespace detail {
+
+/// (Rows x Columns tiles of c) (+)= a b: the sums stay in tile registers over the whole depth.
+template <class Isa, bool Zero, int Rows, int Columns, class Between>
+void multiply_tile_block(index_t depth, const bfloat16_pair* a, index_t a_row, const bfloat16_pair* b, index_t b_depth,
+                         float* c, index_t c_row, const Between& between) noexcept {
+  using unit = tile_unit<Isa>;
+  constexpr int first_a = 4, first_b = 6;
+  unrolled<Rows>([&](auto i) {
+    unrolled<Columns>([&](auto j) {
+      constexpr int sum = i * Columns + j;
+      if constexpr (Zero) {
+        unit::template zero<sum>();
+      } else {
+        unit::template load<sum>(c + i * tile_edge * c_row + j * tile_edge, c_row);
+      }
+    });
+  });
+  for (index_t k = 0; k < depth; k += tile_edge) {
+    unrolled<Columns>([&](auto j) {
+      constexpr int tile = first_b + j;
+      unit::template load<tile>(b + k * b_depth + j * tile_edge, b_depth);
+    });
+    unrolled<Rows>([&](auto i) {
+      constexpr int tile = first_a + i;
+      unit::template load<tile>(a + i * tile_edge * a_row + k, a_row);
+      unrolled<Columns>([&](auto j) {
+        constexpr int sum = i * Columns + j, right = first_b + j;
+        unit::template add_products<sum, tile, right>();
+      });
+    });
+    between();
+  }
+  unrolled<Rows>([&](auto i) {
+    unrolled<Columns>([&](auto j) {
+      constexpr int sum = i * Columns + j;
+      unit::template store<sum>(c + i * tile_edge * c_row + j * tile_edge, c_row);
+    });
+  });
+}
+
+}  // namespace detail
+
+/// How often multiply_tiles calls between().
+[[nodiscard]] constexpr index_t tile_steps(index_t rows, index_t columns, index_t depth) noexcept {
+  return ceil_div(rows, 2 * tile_edge) * ceil_div(columns, 2 * tile_edge) * (depth / tile_edge);
+}
+
+/// c[m, n] = (Zero ? 0 : c[m, n]) + sum_k a[m, k] b[k, n], all of it in tiles: rows, columns and depth (in pairs) are multiples of
+/// 16, rows of a, b and c are contiguous. between() is called after each step of at most four tile products, whose
+/// latency it hides: vector work goes there.
+template <class Isa, bool Zero, class Between>
+void multiply_tiles(index_t rows, index_t columns, index_t depth, const bfloat16_pair* a, index_t a_row,
+                    const bfloat16_pair* b, index_t b_depth, float* c, index_t c_row, const Between& between) noexcept {
+  constexpr index_t two = 2 * tile_edge;
+  for (index_t i = 0; i < rows; i += two) {
+    for (index_t j = 0; j < columns; j += two) {
+      const auto block = [&](auto tall, auto wide) {
+        detail::multiply_tile_block<Isa, Zero, tall, wide>(depth, a + i * a_row, a_row, b + j, b_depth,
+                                                           c + i * c_row + j, c_row, between);
+      };
+      constexpr std::integral_constant<int, 1> one_tile;
+      constexpr std::integral_constant<int, 2> two_tiles;
+      const bool tall = i + two <= rows, wide = j + two <= columns;
+      if (tall && wide) {
+        block(two_tiles, two_tiles);
+      } else if (tall) {
+        block(two_tiles, one_tile);
+      } else if (wide) {
+        block(one_tile, two_tiles);
+      } else {
+        block(one_tile, one_tile);
+      }
+    }
+  }
+}
+
+/// out[j, i] = in[i, j] for 16 x 16 pairs.
+template <class Isa>
+void transpose_pairs(const bfloat16_pair* in, index_t in_row, bfloat16_pair* out, index_t out_row) noexcept {
+  using v = simd<Isa, float>;
+  static_assert(v::lanes == tile_edge);
+  typename v::reg block[v::lanes];
+  unrolled<v::lanes>([&](auto i) { block[i] = v::load(reinterpret_cast<const float*>(in + i * in_row)); });
+  v::transpose(block);
+  unrolled<v::lanes>([&](auto i) { v::store(reinterpret_cast<float*>(out + i * out_row), block[i]); });
+}
+
+}  // namespace seqprim::arch
+
+#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__)
+#  include <seqprim/arch/amx.hpp>
+#endif

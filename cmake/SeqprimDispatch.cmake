@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # One source file, compiled once for each instruction set, in one program: the build side of seqprim/arch/dispatch.hpp.
-# seqprim_compile_per_isa(target SOURCES a.cpp ... [ISAS scalar avx2 avx512 avx512_bf16])
+# seqprim_compile_per_isa(target SOURCES a.cpp ... [ISAS scalar avx2 avx512 avx512_bf16 amx_bf16])
 #
 # Adds the sources to the target once for each instruction set. Call it in the folder that creates the target; the sources
 # inherit the include directories, definitions, options and libraries of the target.
@@ -13,7 +13,7 @@ function(seqprim_compile_per_isa target)
   include("${CMAKE_CURRENT_FUNCTION_LIST_DIR}/SeqprimIsa.cmake")
   set(seal "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/SeqprimSeal.cmake")
   if(NOT TARGET ${target} OR NOT arg_SOURCES OR arg_UNPARSED_ARGUMENTS)
-    message(FATAL_ERROR "seqprim_compile_per_isa(target SOURCES a.cpp ... [ISAS scalar avx2 avx512 avx512_bf16]): "
+    message(FATAL_ERROR "seqprim_compile_per_isa(target SOURCES a.cpp ... [ISAS scalar avx2 avx512 avx512_bf16 amx_bf16]): "
                         "got (${ARGV})")
   endif()
   if(NOT arg_ISAS)

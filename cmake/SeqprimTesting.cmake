@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Which engines this processor can run; tests of the others are built but not run, and CTest names them as disabled.
-foreach(isa avx2 avx512 avx512_bf16)
+foreach(isa avx2 avx512 avx512_bf16 amx_bf16)
   if(NOT DEFINED SEQPRIM_RUNS_${isa})
     set(isa_source "${CMAKE_CURRENT_BINARY_DIR}/runs_${isa}.cpp")
     file(WRITE "${isa_source}" "#include <seqprim/arch/isa.hpp>

@@ -160,6 +160,36 @@ TEST_CASE("tiles: a NaN in a query or a key stays in its rows", "[attention][edg
   for (index_t i = 0; i < 100; ++i) REQUIRE(std::isnan(static_cast<float>(out(0, 0, i, 0))) == (i == 20 || i >= 90));
 }
 
+TEST_CASE("tiles: backward agrees with the same on registers", "[attention][property]") {
+  random_numbers random(407);
+  for (int trial = 0; trial < 12; ++trial) {
+    auto p = test::random_problem<bfloat16>(random, 200);
+    const attention::softmax op{mask::causal{mask::bottom_right(p.q_len, p.k_len)}, score::soft_cap{.cap = 4.0f}};
+    tensor<bfloat16, 4> out(p.batch, p.heads, p.q_len, p.value_dim), dout = out;
+    tensor<float, 3> lse(p.batch, p.heads, p.q_len);
+    random.fill(dout);
+    struct gradients {
+      tensor<bfloat16, 4> dq, dk, dv;
+    };
+    const auto run = [&](auto engine) {
+      using Isa = decltype(engine);
+      gradients g{p.q, p.k, p.v};
+      attention::forward<Isa>(cpu{}, op, p.q, p.k, p.v, out, lse);
+      attention::backward<Isa>(cpu{}, op, p.q, p.k, p.v, out, lse, dout, g.dq, g.dk, g.dv);
+      return g;
+    };
+    const gradients tiles = run(isa{}), registers = run(arch::avx512_bf16{});
+    CAPTURE(trial, p.q_len, p.k_len, p.head_dim, p.value_dim);
+    // The same products in another order: p and ds may round to the other neighbour, and so may the results.
+    const auto close = [](const auto& a, const auto& b) {
+      return test::distance(a, b) <= 4 * test::rounding<bfloat16> * std::max(1.0, test::largest(b));
+    };
+    REQUIRE(close(tiles.dq, registers.dq));
+    REQUIRE(close(tiles.dk, registers.dk));
+    REQUIRE(close(tiles.dv, registers.dv));
+  }
+}
+
 #if !defined(SEQPRIM_TEST_AMX)
 TEST_CASE("tiles: strides, threads and batch do not change a bit; refused tiles fall back", "[attention][property]") {
   random_numbers random(406);

@@ -6,14 +6,23 @@
 
 namespace seqprim::arch {
 
+/// What amx_bf16 falls back to where the tile registers are refused: avx512_bf16 under a name of its own, because it is compiled
+/// with other flags.
+struct amx_bf16_refused {
+  static constexpr const char* name = "avx512_bf16";
+  static constexpr int registers = 32;
+};
+
 template <> struct simd<amx_bf16, float> : simd<avx512, float> {};
+template <> struct simd<amx_bf16_refused, float> : simd<avx512, float> {};
 template <> struct pair_products<amx_bf16> : pair_products<avx512_bf16> {};
+template <> struct pair_products<amx_bf16_refused> : pair_products<avx512_bf16> {};
 
 /// The tile registers of AMX. Written as assembly with a memory clobber: the intrinsics of GCC 12 let stores to an operand
 /// sink below the load of its tile.
 template <> struct tile_unit<amx_bf16> {
   static constexpr bool available = true;
-  using otherwise = avx512_bf16;
+  using otherwise = amx_bf16_refused;
 
   [[gnu::always_inline]] static void begin() noexcept {
     // Palette 1; eight tiles of 16 rows of 64 bytes.

@@ -30,7 +30,7 @@ namespace seqprim::arch {
 template <class... Isas> struct isa_list { static constexpr int size = sizeof...(Isas); };
 
 /// All instruction sets that this library has engines for.
-using all_isas = isa_list<scalar, avx2, avx512, avx512_bf16>;
+using all_isas = isa_list<scalar, avx2, avx512, avx512_bf16, amx_bf16>;
 
 /// What `choose` found.
 template <int Size> struct isa_choice {

@@ -113,6 +113,7 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
     turns order(count, k_tiles);
     std::atomic<index_t> started{0};
     parallel_for(executor, min<index_t>(count * k_tiles, thread_count(executor)), [&](index_t, int thread) {
+      const arch::tile_session<Isa> session;
       // Taken in ascending order by whichever threads there are: a piece only ever waits for one that has been taken.
       for (index_t piece = started++; piece < count * k_tiles; piece = started++) {
         const index_t chain = piece % count, tile = piece / count;
@@ -219,10 +220,13 @@ void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys
   detail::expect_apart<self>("dq", dq, "dk", dk);
   detail::expect_apart<self>("dq", dq, "dv", dv);
   detail::expect_apart<self>("dk", dk, "dv", dv);
-  detail::with_encoded<Isa>(
-      executor, op, q, k, [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
-        detail::backward_tiles<Isa, Policy>(executor, plain_op, p, q_encoded, k_encoded, v, out, lse, dout, dq, dk, dv);
-      });
+  detail::with_encoded<Isa>(executor, op, q, k,
+                            [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
+                              arch::with_granted<Isa>([&](auto isa) {
+                                detail::backward_tiles<decltype(isa), Policy>(executor, plain_op, p, q_encoded,
+                                                                              k_encoded, v, out, lse, dout, dq, dk, dv);
+                              });
+                            });
   detail::gradients_before_encoding<Isa>(executor, op, dq, dk);
 }
 

@@ -33,7 +33,7 @@ TEST_CASE("soft_cap: is cap * tanh(s / cap) to a few units in the last place", "
     REQUIRE(f.derivative(-s, here) == f.derivative(s, here));
   }
   CAPTURE(cap, worst, worst_derivative);
-  REQUIRE(worst <= 5.0);  // tanh: 3; the division and the product: 1/2 each, amplified at most by 2
+  REQUIRE(worst <= 6.0);  // tanh: 3, 5 without fma; the quotient by cap and the product: 1/2 each
   REQUIRE(worst_derivative <= 5.0);
 }
 

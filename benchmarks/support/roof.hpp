@@ -46,8 +46,38 @@ inline double fma_roof() {
   return roof;
 }
 
-/// Flop per second of one thread in products of bfloat16 pairs; the fma roof where the processor has none.
+/// Flop per second of one thread in products of tiles, from tile registers that never leave the unit.
+template <class Isa> double tile_roof() {
+  static const double roof = [] {
+    using unit = arch::tile_unit<Isa>;
+    constexpr long rounds = 1'000'000;
+    alignas(64) static float ones[16 * 16];
+    for (float& x : ones) x = bit_cast<float>(0x3f803f80u);  // two bfloat16 ones
+    const double seconds = fastest(7, [] {
+      const arch::tile_session<Isa> session;
+      arch::unrolled<4>([](auto i) { unit::template zero<i>(); });
+      arch::unrolled<4>([](auto i) {
+        constexpr int tile = 4 + i;
+        unit::template load<tile>(ones, 16);
+      });
+      for (long i = 0; i < rounds; ++i) {
+        unit::template add_products<0, 4, 6>();
+        unit::template add_products<1, 4, 7>();
+        unit::template add_products<2, 5, 6>();
+        unit::template add_products<3, 5, 7>();
+      }
+    });
+    return 4.0 * (2 * 16 * 16 * 32) * static_cast<double>(rounds) / seconds;
+  }();
+  return roof;
+}
+
+/// Flop per second of one thread in bfloat16: products of tiles where they are granted, else of pairs; the fma roof where the
+/// processor has neither.
 template <class Isa = arch::native_isa> double bfloat16_roof() {
+  if constexpr (arch::tile_unit<Isa>::available) {
+    if (arch::runs_here<Isa>()) return tile_roof<Isa>();
+  }
   if constexpr (arch::pair_products<Isa>::available) {
     static const double roof = [] {
       using v = arch::simd<Isa, float>;
@@ -77,7 +107,8 @@ template <class Isa = arch::native_isa> double bfloat16_roof() {
 }
 
 /// What bfloat16_roof() is the roof of, in words.
-template <class Isa = arch::native_isa> [[nodiscard]] constexpr const char* bfloat16_roof_name() noexcept {
+template <class Isa = arch::native_isa> [[nodiscard]] const char* bfloat16_roof_name() noexcept {
+  if (arch::tile_unit<Isa>::available && arch::runs_here<Isa>()) return "AMX tiles";
   return arch::pair_products<Isa>::available ? "products of bfloat16 pairs" : "fma in float";
 }
 

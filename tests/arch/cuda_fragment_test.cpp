@@ -26,6 +26,12 @@ template <int Width> void check_swizzle() {
       offsets.insert(offset);
     }
   REQUIRE(offsets.size() == std::size_t{rows} * Width);  // no two numbers share a place
+  for (int row = 0; row < 16; ++row)
+    for (const int column : {0, 8})
+      for (int down = 0; down + row < rows; down += 8)
+        for (int right = 0; right + column < Width; right += 16)
+          REQUIRE(layout::moved(layout::offset(row, column), down, right) ==
+                  layout::offset(row + down, column + right));
   // Eight rows of any 8 x 8 matrix lie in different 16-byte groups of the 128 bytes that shared memory reads at once.
   for (int first = 0; first < rows; first += 8)
     for (int column = 0; column < Width; column += 8) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA forward against the definition in double, with poisoned outputs, odd lengths, empty rows and every element type.
+// The CUDA forward against the definition in double and the CPU, with poisoned outputs, odd lengths, empty rows and every element type. Each
+// composition of types is compiled for one or two sizes of heads only: a kernel costs the compiler a second.
 #include <seqprim/attention/forward.cuh>
+#include <seqprim/attention/forward.hpp>
 #include <seqprim/attention/reference.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
@@ -8,64 +10,193 @@
 #include <cuda/expect.cuh>
 
 #include <attention/problem.hpp>
+#include <cmath>
+#include <cstring>
 #include <support/device.cuh>
 
 namespace seqprim::test {
 
 namespace {
 
-template <class T, class Op> void check(const Op& op, const attention_problem<T>& p) {
-  tensor<T, 4> out(p.batch, p.heads, p.q_len, p.value_dim);
-  tensor<float, 3> lse(p.batch, p.heads, p.q_len);
-  out.fill(T(77.0f));
-  lse.fill(77.0f);
-  const device_tensor<T, 4> q(p.q), k(p.k), v(p.v), device_out(out);
-  const device_tensor<float, 3> device_lse(lse);
-  attention::forward(cuda{}, op, q.view(), k.view(), v.view(), device_out.view(), device_lse.view());
-  device_out.read(out);
-  device_lse.read(lse);
+template <class T> struct results {
+  tensor<T, 4> out;
+  tensor<float, 3> lse;
+};
 
+/// The public entry; its choice of kernel.
+struct entry_point {
+  template <class... Arguments> static void run(const Arguments&... arguments) {
+    attention::forward(cuda{}, arguments...);
+  }
+};
+/// The tensor-core kernel of one size of heads, so that no other one is compiled.
+template <int Dims> struct one_size {
+  template <class Op, class T>
+  static void run(const Op& op, const tensor_view<T, 4>& q, const tensor_view<T, 4>& k, const tensor_view<T, 4>& v,
+                  const tensor_view<T, 4>& out, const tensor_view<float, 3>& lse) {
+    using namespace attention::detail;
+    const tensor_view<const T, 4> queries(q), keys(k), values(v);
+    const problem p = validate_inputs<entry::forward>(cpu{}, op, queries, keys, values);
+    launch_forward_block<arch::cuda::mma_sync, attention::default_block_policy, dims_constant<Dims>>(
+        cuda{}, op, p, queries, keys, values, out, lse);
+  }
+};
+
+template <class Kernel, class T, class Op> results<T> run(const Op& op, const attention_problem<T>& p) {
+  results<T> r{tensor<T, 4>(p.batch, p.heads, p.q_len, p.value_dim), tensor<float, 3>(p.batch, p.heads, p.q_len)};
+  r.out.fill(T(std::nanf("")));
+  r.lse.fill(std::nanf(""));
+  const device_tensor<T, 4> q(p.q), k(p.k), v(p.v), device_out(r.out);
+  const device_tensor<float, 3> device_lse(r.lse);
+  Kernel::run(op, q.view(), k.view(), v.view(), device_out.view(), device_lse.view());
+  device_out.read(r.out);
+  device_lse.read(r.lse);
+  return r;
+}
+
+template <class Kernel, class T, class Op> void check(const Op& op, const attention_problem<T>& p) {
+  const results<T> r = run<Kernel>(op, p);
   tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
   attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
   tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
   naive_forward(op, p, naive, naive_lse);
-  const double size = std::max(1.0, largest(exact));
-  SEQPRIM_EXPECT(distance(out, exact) <= 2 * distance(naive, exact) + 2 * (rounding<T> + 2 * rounding<float>)*size);
-  SEQPRIM_EXPECT(distance(lse, exact_lse) <=
-                 2 * distance(naive_lse, exact_lse) + 8 * rounding<float> * std::max(1.0, largest(exact_lse)));
+  const double size = std::max(1.0, largest(exact)), lse_size = std::max(1.0, largest(exact_lse));
+  const double budget = 2 * distance(naive, exact) + 2 * (rounding<T> + 2 * rounding<float>)*size;
+  SEQPRIM_EXPECT(distance(r.out, exact) <= budget);
+  SEQPRIM_EXPECT(distance(r.lse, exact_lse) <= 2 * distance(naive_lse, exact_lse) + 8 * rounding<float> * lse_size);
+
+  // The CPU result of the same operator is as close to the definition, so the two are at most two budgets apart.
+  tensor<T, 4> host(p.batch, p.heads, p.q_len, p.value_dim);
+  attention::forward(cpu{}, op, p.q, p.k, p.v, host);
+  SEQPRIM_EXPECT(distance(r.out, host) <= 2 * budget);
+
+  const results<T> again = run<Kernel>(op, p);
+  SEQPRIM_EXPECT(std::memcmp(r.out.data(), again.out.data(), static_cast<std::size_t>(r.out.size()) * sizeof(T)) == 0);
+  SEQPRIM_EXPECT(std::memcmp(r.lse.data(), again.lse.data(), static_cast<std::size_t>(r.lse.size()) * 4) == 0);
 }
 
-template <class T> void check_type() {
+/// Lengths around the tiles of 16, 32, 64 and 128; dims up to the kernel's, half of them its own.
+template <class T> attention_problem<T> tile_problem(random_numbers& random, index_t head_dims, index_t value_dims) {
+  const index_t edges[] = {0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 191, 257, 300};
+  const index_t group = random.integer(1, 3), kv_heads = random.integer(1, 2);
+  const auto dim = [&](index_t most) {
+    return random.integer(0, 1) == 0   ? most
+           : random.integer(0, 1) == 0 ? random.integer(1, most / 8) * 8
+                                       : random.integer(1, most);
+  };
+  attention_problem<T> p(random.integer(1, 2), group * kv_heads, kv_heads, edges[random.integer(0, 13)],
+                         edges[random.integer(0, 13)], dim(head_dims), dim(value_dims));
+  p.fill(random);
+  return p;
+}
+
+template <int Dims, class T, class Make> void check_tiles(std::uint64_t seed, const Make& make_op) {
+  using dims = attention::detail::dims_constant<Dims>;
+  random_numbers random(seed);
+  for (int trial = 0; trial < 12; ++trial) {
+    const auto p = tile_problem<T>(random, dims::head, dims::value);
+    const index_t offset = trial % 2 == 0 ? mask::bottom_right(p.q_len, p.k_len) : random.integer(-20, 40);
+    check<one_size<Dims>>(make_op(p, offset), p);
+  }
+}
+
+void check_tensor_cores() {
+  const auto causal = [](const auto&, index_t offset) { return attention::softmax{mask::causal{offset}}; };
+  check_tiles<0, bfloat16>(411, causal);
+  check_tiles<1, bfloat16>(412, causal);
+  check_tiles<2, bfloat16>(413, causal);
+  check_tiles<3, bfloat16>(414, causal);
+  check_tiles<4, bfloat16>(415, causal);
+  check_tiles<0, half>(416, causal);
+  check_tiles<0, bfloat16>(417, [](const auto&, index_t offset) {
+    return attention::softmax{mask::sliding_window{.left = 30, .offset = offset} & ~mask::key_range{3, 9}}
+        .with_sink(0.3f)
+        .tiled_heads();
+  });
+  check_tiles<0, half>(418, [](const auto& p, index_t offset) {
+    return attention::softmax{mask::causal{offset},
+                              score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}}
+        .scaled(-0.21f);
+  });
+  check_tiles<2, half>(419, [](const auto& p, index_t offset) {
+    return attention::softmax{mask::prefix{.length = p.k_len / 3, .offset = offset}};
+  });
+}
+
+/// What no row sees is never used; a NaN that some rows see stays in them.
+void check_confinement() {
+  random_numbers random(431);
+  attention_problem<bfloat16> p(1, 2, 1, 150, 150, 64, 64);
+  p.fill(random);
+  const attention::softmax op{mask::causal{}};
+  const auto clean = run<one_size<0>>(op, p);
+  const auto not_a_number = bfloat16(std::nanf(""));
+  for (const int where : {0, 1, 2}) {
+    attention_problem<bfloat16> dirty = p;
+    (where == 0 ? dirty.q : where == 1 ? dirty.k : dirty.v)(0, 0, 77, 5) = not_a_number;
+    const auto r = run<one_size<0>>(op, dirty);
+    bool confined = true, reached = true;
+    for (index_t h = 0; h < 2; ++h)
+      for (index_t i = 0; i < 150; ++i) {
+        const bool sees = where == 0 ? h == 0 && i == 77 : i >= 77;
+        if (sees) reached = reached && std::isnan(static_cast<float>(r.out(0, h, i, 5)));
+        if (!sees)
+          for (index_t d = 0; d < 64; ++d) confined = confined && r.out(0, h, i, d).bits == clean.out(0, h, i, d).bits;
+      }
+    SEQPRIM_EXPECT(confined);
+    SEQPRIM_EXPECT(reached);
+  }
+}
+
+template <class Kernel, class T> void check_type() {
   random_numbers random(401);
   for (int trial = 0; trial < trials(24); ++trial) {
     const auto p = random_problem<T>(random);
     const index_t offset = random.integer(-20, 40);
-    switch (trial % 4) {
-      case 0: check(attention::softmax{}, p); break;
-      case 1: check(attention::softmax{mask::causal{offset}}, p); break;
-      case 2:
-        check(attention::softmax{mask::sliding_window{.left = 30, .offset = offset} & ~mask::key_range{3, 9}}, p);
+    switch (trial % 3) {
+      case 0: check<Kernel>(attention::softmax{}.with_sink(-1.0f), p); break;
+      case 1:
+        check<Kernel>(attention::softmax{mask::sliding_window{.left = 30, .offset = offset} & ~mask::key_range{3, 9}},
+                      p);
         break;
       default:
-        check(attention::softmax{mask::causal{offset},
-                                 score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}},
-              p);
+        check<Kernel>(attention::softmax{mask::causal{offset}, score::soft_cap{.cap = 5.0f} |
+                                                                   score::alibi{.heads = p.heads, .offset = offset}},
+                      p);
     }
   }
+}
+
+/// Slices of a fused projection: rows at odd multiples of two bytes go through the copies number by number.
+void check_layouts() {
+  random_numbers random(441);
+  tensor<half, 4> fused(2, 3, 70, 3 * 40 + 1);  // [batch, heads, len, q | k | v], an odd step
+  random.fill(fused);
+  const auto part = [](const auto& view, index_t n) { return view.slice(3, {n * 40, n * 40 + 40}); };
+  tensor<half, 4> out(2, 3, 70, 40), expected(2, 3, 70, 40);
+  out.fill(half(std::nanf("")));
+  const device_tensor<half, 4> device(fused), device_out(out);
+  const attention::softmax op{};
+  attention::forward(cuda{}, op, part(device.view(), 0), part(device.view(), 1), part(device.view(), 2),
+                     device_out.view());
+  device_out.read(out);
+  attention::forward(cpu{}, op, part(fused.view(), 0), part(fused.view(), 1), part(fused.view(), 2), expected);
+  SEQPRIM_EXPECT(distance(out, expected) <= 4 * rounding<half> * std::max(1.0, largest(expected)));
 }
 
 }  // namespace
 
 void test_forward() {
-  check_type<float>();
-  check_type<half>();
-  check_type<bfloat16>();
+  check_type<entry_point, float>();
+  check_tensor_cores();
+  check_confinement();
+  check_layouts();
   random_numbers random(402);
   attention_problem<float> wide(1, 2, 1, 37, 41, 200, 300);
   wide.fill(random);
-  check(attention::softmax{mask::causal{4}}, wide);
+  check<entry_point>(attention::softmax{}, wide);
 
   attention_problem<float> too_wide(1, 1, 1, 2, 2, 8, 600);
   tensor<float, 4> out(1, 1, 2, 600);

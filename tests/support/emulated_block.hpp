@@ -45,6 +45,10 @@ class emulated_engine {
 
   [[nodiscard]] int lane() const { return thread_ % 32; }
   [[nodiscard]] int warp() const { return thread_ / 32; }
+  [[nodiscard]] std::uint32_t block() const;
+
+  using address = std::byte*;
+  [[nodiscard]] address address_of(void* shared) const { return static_cast<std::byte*>(shared); }
 
   template <class T>
   void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) const;
@@ -72,9 +76,10 @@ class emulated_engine {
 
 class emulated_block {
  public:
-  /// Runs body(engine, shared memory) for each of warps * 32 lanes. Throws logic_error when lanes wait for each other for ever.
-  template <class Body> static void run(int warps, std::size_t shared_bytes, std::uint32_t seed, const Body& body) {
-    emulated_block block(warps, shared_bytes, seed);
+  /// Runs body(engine, shared memory) for each of warps * 32 lanes of block `index`, which also is the seed of the order in which
+  /// warps run. Throws logic_error when lanes wait for each other for ever.
+  template <class Body> static void run(int warps, std::size_t shared_bytes, std::uint32_t index, const Body& body) {
+    emulated_block block(warps, shared_bytes, index);
     block.body_ = [&body, &block](const emulated_engine& engine) { body(engine, block.shared()); };
     block.schedule();
   }
@@ -103,12 +108,13 @@ class emulated_block {
     long generation = 0;
   };
 
-  emulated_block(int warps, std::size_t shared_bytes, std::uint32_t seed)
+  emulated_block(int warps, std::size_t shared_bytes, std::uint32_t index)
       : warps_(warps),
+        index_(index),
         lanes_(static_cast<std::size_t>(warps) * 32),
         meetings_(static_cast<std::size_t>(warps)),
         memory_(new std::byte[shared_bytes + 16]),
-        random_(seed) {
+        random_(index) {
     std::memset(memory_.get(), 0xff, shared_bytes + 16);  // NaN
   }
 
@@ -208,6 +214,7 @@ class emulated_block {
   lane_state& state(int warp, int lane) { return lanes_[static_cast<std::size_t>(warp * 32 + lane)]; }
 
   int warps_;
+  std::uint32_t index_;
   std::vector<lane_state> lanes_;
   std::vector<meeting> meetings_;
   meeting barrier_;
@@ -220,6 +227,8 @@ class emulated_block {
   [[maybe_unused]] const void* main_bottom_ = nullptr;  // of the scheduler's stack, for the sanitizer
   [[maybe_unused]] std::size_t main_size_ = 0;
 };
+
+inline std::uint32_t emulated_engine::block() const { return block_->index_; }
 
 template <class T>
 void emulated_engine::multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) const {

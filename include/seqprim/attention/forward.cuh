@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/cuda/mma_sync.cuh>
+#include <seqprim/attention/detail/block_dims.cuh>
+#include <seqprim/attention/detail/forward_block.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
+#include <seqprim/attention/tuning.cuh>
 #include <seqprim/core/cuda.cuh>
 
 #include <cuda_runtime.h>
@@ -31,11 +35,12 @@ __device__ __forceinline__ float warp_max(float x) {
 /// One warp owns one query row and walks over the keys, 32 at a time: each lane computes the logit of one key; then each lane
 /// owns the value channels lane, lane + 32, ... `Chunks` of them. Tiles that the mask calls empty for the rows of the block
 /// are skipped by all its warps.
-template <int Chunks, class Mask, class Score, class Q, class K, class V, class Out>
+template <int Chunks, class Op, class Q, class K, class V, class Out>
 __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
-    forward_kernel(const Mask op_mask, const Score op_score, const float scale, const problem p,
-                   const tensor_view<const Q, 4> q, const tensor_view<const K, 4> k, const tensor_view<const V, 4> v,
-                   const tensor_view<Out, 4> out, const tensor_view<float, 3> lse) {
+    forward_rows_kernel(const __grid_constant__ Op op, const float scale, const __grid_constant__ problem p,
+                        const tensor_view<const Q, 4> q, const tensor_view<const K, 4> k,
+                        const tensor_view<const V, 4> v, const tensor_view<Out, 4> out,
+                        const tensor_view<float, 3> lse) {
   extern __shared__ float query_rows[];  // [rows_per_block, head_dim]
   const int warp = static_cast<int>(threadIdx.x) / warp_lanes, lane = static_cast<int>(threadIdx.x) % warp_lanes;
   const index_t heads = q.extent(1), q_len = q.extent(2), head_dim = q.extent(3), k_len = k.extent(2),
@@ -48,8 +53,8 @@ __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
   const index_t i = first_row + warp;
   if (i >= rows.end) return;  // whole warps leave; the rest of the kernel synchronises within warps only
 
-  const auto mask = mask::bind(op_mask, b, h);
-  const auto score = score::bind(op_score, b, h);
+  const auto mask = mask::bind(op.mask, b, h);
+  const auto score = score::bind(op.score, b, h);
   float* const query = query_rows + warp * head_dim;
   for (index_t d = lane; d < head_dim; d += warp_lanes) query[d] = static_cast<float>(q(b, h, i, d));
   __syncwarp();
@@ -90,45 +95,68 @@ __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
       }
     }
   }
-  const float inverse = sum == 0 ? 0.0f : 1.0f / sum;
+  const float sink = op.sink_of(h);  // one more column of the softmax, without a value
+  const float last_top = sink > top ? sink : top, safe = last_top == -infinity ? 0.0f : last_top;
+  const float rescale = expf(top - safe);
+  sum = sum * rescale + expf(sink - safe);
+  const float inverse = sum == 0 ? 0.0f : rescale / sum;
 #pragma unroll
   for (int n = 0; n < Chunks; ++n) {
     const index_t d = lane + n * warp_lanes;
     if (d < value_dim) out(b, h, i, d) = static_cast<Out>(acc[n] * inverse);
   }
-  if (lse.data != nullptr && lane == 0) lse(b, h, i) = sum == 0 ? -infinity : top + logf(sum);
+  if (lse.data != nullptr && lane == 0) lse(b, h, i) = sum == 0 ? -infinity : last_top + logf(sum);
 }
 
 template <int Chunks, class Op, class Q, class K, class V, class Out>
-void launch_forward(const cuda& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
-                    const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v, const tensor_view<Out, 4>& out,
-                    const tensor_view<float, 3>& lse) {
-  const index_t blocks = p.batch * p.heads * ceil_div(p.q_len, rows_per_block);
-  if (blocks == 0) return;
-  SEQPRIM_EXPECTS(blocks <= 0x7fffffff, "attention::forward: ", blocks,
-                  " blocks exceed the CUDA limit of 2^31 - 1. See docs/reference/attention/forward.md");
-  const auto shared = static_cast<std::size_t>(rows_per_block * p.head_dim) * sizeof(float);
-  forward_kernel<Chunks><<<static_cast<unsigned>(blocks), warp_lanes * rows_per_block, shared, executor.stream>>>(
-      op.mask, op.score, static_cast<float>(op.scale_for(p.head_dim)), p, q, k, v, out, lse);
-  check_cuda(cudaGetLastError(), "attention::forward");
+void launch_forward_rows(const cuda& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
+                         const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
+                         const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse) {
+  launch_blocks("attention::forward", executor, forward_rows_kernel<Chunks, Op, Q, K, V, Out>,
+                p.batch * p.heads * ceil_div(p.q_len, rows_per_block), warp_lanes * rows_per_block,
+                static_cast<std::size_t>(rows_per_block * p.head_dim) * sizeof(float), op,
+                static_cast<float>(op.scale_for(p.head_dim)), p, q, k, v, out, lse);
+}
+
+/// Tensor cores: see detail/block_softmax.hpp.
+template <class Shape, class Engine, class Call>
+__global__ void __launch_bounds__(Shape::lanes, 1) forward_block_kernel(const __grid_constant__ Call call) {
+  extern __shared__ uint4 block_memory[];
+  forward_block<Shape>(Engine{}, call, block_memory);
+}
+
+template <class Engine, class Policy, class Dims, class Op, class T, class Out>
+void launch_forward_block(const cuda& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
+                          const tensor_view<const T, 4>& k, const tensor_view<const T, 4>& v,
+                          const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse) {
+  constexpr block_policy policy = Policy::template forward<Engine, T, Dims::head, Dims::value>();
+  using shape = block_shape<T, Dims::head, Dims::value, policy.q_tile, policy.k_tile, policy.warps, policy.stages>;
+  launch_blocks("attention::forward", executor, forward_block_kernel<shape, Engine, forward_call<Op, T, Out>>,
+                forward_blocks<shape>(p), shape::lanes, shape::shared_bytes,
+                make_forward_call(op, p, q, k, v, out, lse));
 }
 
 }  // namespace detail
 
 /// Attention forward on CUDA: the same operator value, shapes, edge values and errors as on the CPU; the definition is the
-/// same. Views point to device memory, and so do arrays inside the mask and the score (index_array::on_device()).
+/// same. Views point to device memory, and so do arrays inside the mask, the score and the sinks (index_array::on_device()).
 ///
-/// A first, simple kernel: right for every mask, score, type and length, and far from the limit of the device. Tensor-core
-/// kernels replace it behind the same call.
+/// q, k and v of one 16-bit type with dims up to 256 go through the tensor cores: blocks of 128 query rows, keys and values on
+/// their way to shared memory while the previous ones are multiplied, weights rounded to the type of v and never leaving their
+/// registers. Everything else goes through a simple kernel, one warp a query row. A view whose last extent is part of its type
+/// (`tensor_view<T, 4, 128>`) compiles one kernel instead of five.
+///
+/// `Engine` and `Policy` choose instructions and tile sizes: attention/tuning.cuh.
 ///
 /// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before.
-/// Layout   as on the CPU.
+/// Layout   as on the CPU. Rows at multiples of 16 bytes are copied 16 bytes at a time, others number by number.
 /// Errors   precondition_error before the launch; cuda_error when the launch is refused. Errors inside the kernel surface at
 ///          the caller's next synchronisation.
-/// Repeat   same bits in every run and any batch.
+/// Repeat   same bits in every run and any batch, for one policy.
 /// Cost     no allocation, no synchronisation; can be captured into a graph.
 /// Page     docs/reference/attention/forward.md
-template <class Op, class Q, class K, class V, class Out, class Lse>
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
+          class Out, class Lse>
 void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
              Lse&& log_sum_exp) {
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
@@ -137,7 +165,8 @@ void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys
   static_assert(detail::require_one_precision<Q, K, V, Out>());
   static_assert(std::is_same_v<decltype(Op::position), position::none>,
                 "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
-  const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
+  using T = element_of<Q>;
+  const auto q = tensor_view<const T, 4>(as_view(queries));
   const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
   const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
   const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
@@ -152,20 +181,35 @@ void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim,
                   "attention::forward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
                   ") must be <= 512 on CUDA. See docs/reference/attention/forward.md");
-  if (p.value_dim <= 64) {
-    detail::launch_forward<2>(executor, op, p, q, k, v, out, lse);
-  } else if (p.value_dim <= 128) {
-    detail::launch_forward<4>(executor, op, p, q, k, v, out, lse);
-  } else {
-    detail::launch_forward<16>(executor, op, p, q, k, v, out, lse);
+  constexpr index_t head_dim = decltype(as_view(queries))::last_extent,
+                    value_dim = decltype(as_view(values))::last_extent;
+  if constexpr (detail::block_elements<T, element_of<K>, element_of<V>> && head_dim <= detail::largest_block_dim &&
+                value_dim <= detail::largest_block_dim) {
+    if (p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
+      detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
+        detail::launch_forward_block<Engine, Policy, decltype(dims)>(executor, op, p, q, k, v, out, lse);
+      });
+      return;
+    }
+  }
+  constexpr bool always_blocks = detail::block_elements<T, element_of<K>, element_of<V>> &&
+                                 head_dim != dynamic_extent && value_dim != dynamic_extent &&
+                                 head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
+  if constexpr (!always_blocks) {
+    if (p.value_dim <= 128) {
+      detail::launch_forward_rows<4>(executor, op, p, q, k, v, out, lse);
+    } else {
+      detail::launch_forward_rows<16>(executor, op, p, q, k, v, out, lse);
+    }
   }
 }
 
 /// The same without lse.
-template <class Op, class Q, class K, class V, class Out>
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
+          class Out>
 void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
   static_assert(detail::require_operand<Q, 4>());
-  forward(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
+  forward<Engine, Policy>(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
 }
 
 }  // namespace seqprim::attention

@@ -20,11 +20,14 @@
 #  define SEQPRIM_INLINE inline
 #endif
 
-/// In front of a loop whose counter indexes registers, in code that host and device share: the device compiler must unroll it.
-#if defined(__CUDACC__) || defined(__clang__)
+/// In front of a loop in code that host and device share. The device compiler must unroll loops whose counter indexes registers,
+/// and leave those alone that are long and rare. A host compiler chooses for itself.
+#if defined(__CUDA_ARCH__) || defined(__clang__)
 #  define SEQPRIM_UNROLL _Pragma("unroll")
+#  define SEQPRIM_ROLLED _Pragma("unroll 1")
 #else
 #  define SEQPRIM_UNROLL
+#  define SEQPRIM_ROLLED
 #endif
 
 /// Name of the inline namespace around host functions that are too large to inline everywhere: one name for each

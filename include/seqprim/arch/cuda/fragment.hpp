@@ -57,7 +57,8 @@ inline constexpr int mma_rows = 16, mma_columns = 8, mma_depth = 16;
 
 /// A tile [rows, Width] of 16-bit numbers in shared memory, dense, in chunks of 8 numbers (16 bytes). Chunks of a row change
 /// places so that the eight rows of an 8 x 8 matrix lie in eight different groups of four banks: neither ldmatrix nor 16-byte
-/// copies conflict. Width is a multiple of 32.
+/// copies conflict. Rows of a multiple of 128 bytes all start in one bank: eight orders. Rows of an odd multiple of 64 bytes start
+/// in two: four orders. Width is a multiple of 32.
 template <int Width> struct swizzled {
   static_assert(Width % 32 == 0, "seqprim: a tile in shared memory has rows of a multiple of 32 numbers");
   static constexpr int width = Width;
@@ -69,8 +70,13 @@ template <int Width> struct swizzled {
   }
   /// Where chunk `c` of a row lies.
   [[nodiscard]] SEQPRIM_HD static constexpr int chunk(int row, int c) noexcept {
-    // Rows of a multiple of 128 bytes start in one bank: eight orders. Rows of an odd multiple of 64 bytes start in two.
     return chunks % 8 == 0 ? c ^ (row & 7) : c ^ (row >> 1 & 3);
+  }
+  /// offset(row + rows, column + columns) from start = offset(row, column), for column < 16, rows a multiple of 8 and columns of
+  /// 16. With constants for both, a lane needs few different addresses; the rest goes into the instructions.
+  [[nodiscard]] SEQPRIM_HD static constexpr int moved(int start, int rows, int columns) noexcept {
+    constexpr int period = chunks % 8 == 0 ? 64 : 32;  // numbers that the order permutes
+    return (start ^ columns % period) + (columns / period * period + rows * width);
   }
 };
 

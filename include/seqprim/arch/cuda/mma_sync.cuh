@@ -21,8 +21,21 @@ namespace seqprim::arch::cuda {
 struct mma_sync {
   static constexpr const char* name = "mma_sync";
 
-  [[nodiscard]] __device__ __forceinline__ int lane() const { return static_cast<int>(threadIdx.x) % warp_lanes; }
-  [[nodiscard]] __device__ __forceinline__ int warp() const { return static_cast<int>(threadIdx.x) / warp_lanes; }
+  [[nodiscard]] __device__ __forceinline__ int lane() const { return static_cast<int>(threadIdx.x % warp_lanes); }
+  [[nodiscard]] __device__ __forceinline__ int warp() const { return static_cast<int>(threadIdx.x / warp_lanes); }
+
+  /// The number of the block in the grid. Read anew each time: what follows from it need not stay in registers for long.
+  [[nodiscard]] __device__ __forceinline__ std::uint32_t block() const {
+    std::uint32_t index;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
+    return index;
+  }
+
+  /// An address in shared memory, counted in bytes: `address + n` is n bytes further. Half the registers of a pointer.
+  using address = std::uint32_t;
+  [[nodiscard]] __device__ __forceinline__ address address_of(const void* shared) const {
+    return static_cast<address>(__cvta_generic_to_shared(shared));
+  }
 
   /// c[16, 8] += a[16, 16] b[16, 8]; T is half or bfloat16, two numbers a register. Places: fragment.hpp.
   template <class T>
@@ -41,25 +54,33 @@ struct mma_sync {
   }
 
   /// Four 8 x 8 matrices of 16-bit numbers; each lane names one row of 16 bytes in shared memory.
-  __device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], const void* shared_row) const {
+  __device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], address row) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(shared_row))
+                 : "r"(row)
                  : "memory");
   }
+  __device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], const void* row) const {
+    load_matrices(r, address_of(row));
+  }
   /// The same, each matrix transposed.
-  __device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4], const void* shared_row) const {
+  __device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4], address row) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(shared_row))
+                 : "r"(row)
                  : "memory");
+  }
+  __device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) const {
+    load_matrices_transposed(r, address_of(row));
   }
 
   /// Begins to copy the first `bytes` (0..16) of 16 bytes from global to shared memory and to set the rest to zero. Both
   /// addresses are multiples of 16 bytes; with 0 bytes nothing is read. Any lane alone.
+  __device__ __forceinline__ void copy_async(address shared, const void* global, int bytes) const {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
+  }
   __device__ __forceinline__ void copy_async(void* shared, const void* global, int bytes) const {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
-                 : "memory");
+    copy_async(address_of(shared), global, bytes);
   }
   /// Closes a group of copies; groups finish in order.
   __device__ __forceinline__ void commit_copies() const { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -97,11 +118,6 @@ struct mma_sync {
       asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     }
     return bits;
-  }
-
- private:
-  [[nodiscard]] __device__ __forceinline__ static std::uint32_t shared_address(const void* pointer) {
-    return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
   }
 };
 

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/cuda/mma_sync.cuh>
+
+namespace seqprim::attention {
+
+/// Sizes of one block of a tensor-core kernel. They change speed and rounding order, never meaning.
+struct block_policy {
+  int q_tile = 128;      ///< query rows, 16 for each warp or group of warps that share keys
+  int k_tile = 64;       ///< keys of one step of the online softmax
+  int warps = 8;         ///< a multiple of q_tile / 16; more than that share the keys of each tile
+  int stages = 2;        ///< tiles of keys and values in shared memory
+  int split_keys = 512;  ///< decode: keys of one block, fixed so that bits depend on neither batch nor device
+};
+
+/// The default choice, by engine, element type and dims (those of the kernel: 64, 96, 128, 192 x 128 or 256). Pass a type of your
+/// own as the second template argument of an entry point, after the engine, to override it.
+///
+/// Evidence: none measured yet. Reasons: 128 rows halve the traffic of keys and values from the second-level cache against 64; the
+/// rows, the sums and two stages fit 99 KiB, the least that sm_80 and its successors offer a block; no variable leaves its
+/// register (nvcc 13, docs/gpu.md). A decoding block has 16 rows, so its four warps share the keys.
+struct default_block_policy {
+  template <class Engine, class T, int HeadDim, int ValueDim> static constexpr block_policy forward() noexcept {
+    if (HeadDim > 192) return {.q_tile = 64, .k_tile = 32, .warps = 8};
+    if (HeadDim > 128) return {.k_tile = 32};
+    return {};
+  }
+  template <class Engine, class T, int HeadDim, int ValueDim> static constexpr block_policy decode() noexcept {
+    return {.q_tile = 16, .k_tile = HeadDim > 192 ? 32 : 64, .warps = HeadDim > 192 ? 2 : 4};
+  }
+};
+
+}  // namespace seqprim::attention

@@ -7,11 +7,10 @@ namespace seqprim::attention {
 
 /// Sizes of one block of a tensor-core kernel. They change speed and rounding order, never meaning.
 struct block_policy {
-  int q_tile = 128;      ///< query rows, 16 for each warp or group of warps that share keys
-  int k_tile = 64;       ///< keys of one step of the online softmax
-  int warps = 8;         ///< a multiple of q_tile / 16; more than that share the keys of each tile
-  int stages = 2;        ///< tiles of keys and values in shared memory
-  int split_keys = 512;  ///< decode: keys of one block, fixed so that bits depend on neither batch nor device
+  int q_tile = 128;  ///< query rows, 16 for each warp or group of warps that share keys
+  int k_tile = 64;   ///< keys of one step of the online softmax
+  int warps = 8;     ///< a multiple of q_tile / 16; more than that share the keys of each tile
+  int stages = 2;    ///< tiles of keys and values in shared memory
 };
 
 /// The default choice, by engine, element type and dims (those of the kernel: 64, 96, 128, 192 x 128 or 256). Pass a type of your
@@ -26,9 +25,16 @@ struct default_block_policy {
     if (HeadDim > 128) return {.k_tile = 32};
     return {};
   }
+  /// Decode, up to 16 rows (query heads that share a key head times queries).
   template <class Engine, class T, int HeadDim, int ValueDim> static constexpr block_policy decode() noexcept {
     return {.q_tile = 16, .k_tile = HeadDim > 192 ? 32 : 64, .warps = HeadDim > 192 ? 2 : 4};
   }
+  /// Decode, more rows.
+  template <class Engine, class T, int HeadDim, int ValueDim> static constexpr block_policy decode_rows() noexcept {
+    return {.q_tile = 64, .k_tile = HeadDim > 128 ? 32 : 64, .warps = HeadDim > 192 ? 8 : 4};
+  }
+  /// Decode: keys of one block, a multiple of k_tile; fixed, so that bits depend on neither batch nor device.
+  static constexpr int split_keys = 512;
 };
 
 }  // namespace seqprim::attention

@@ -158,7 +158,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   static constexpr int key_blocks = Shape::warp_keys / 8;    // accumulators of logits
   static constexpr int value_blocks = Shape::value_dim / 8;  // accumulators of out
   static constexpr int depth_steps = Shape::head_dim / arch::cuda::mma_depth;
-  static constexpr bool queries_stay = Shape::head_dim <= 128;  // in registers; else they are read again for each tile
+  static constexpr bool queries_stay = Shape::head_dim <= 96;  // in registers; else they are read again for each tile
   static constexpr bool plain = std::is_same_v<score_type, score::identity>;
   static constexpr float infinity = __builtin_huge_valf();
 
@@ -359,7 +359,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
 
   /// Adds the warp's keys of one tile.
   template <bool Partial> SEQPRIM_HD void add(int stage, range keys) noexcept {
-    using namespace arch::cuda;
+    using arch::cuda::accumulator_of_left_register, arch::cuda::mma_depth;
     const int lane = engine_.lane();
     const auto k = engine_.address_of(key_tile(stage) + first_key_ * Shape::head_dim);
     const auto v = engine_.address_of(value_tile(stage) + first_key_ * Shape::value_dim);
@@ -371,7 +371,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       for (int e = 0; e < 4; ++e) logits[n][e] = 0;
     }
 
-    const place right = right_address(lane), below = right_transposed_address(lane);
+    const place right = arch::cuda::right_address(lane), below = arch::cuda::right_transposed_address(lane);
     const int right_start = Shape::key_layout::offset(right.row, right.column);
     const int below_start = Shape::value_layout::offset(below.row, below.column);
     SEQPRIM_UNROLL

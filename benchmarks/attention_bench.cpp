@@ -251,7 +251,8 @@ BENCHMARK_TEMPLATE(two_threads_causal, bfloat16)->Apply(two_thread_sizes);
 }  // namespace
 
 int main(int argc, char** argv) {
-  benchmark::AddCustomContext("isa", arch::native_isa::name);
+  arch::with_granted<arch::native_isa>(
+      [](auto granted) { benchmark::AddCustomContext("isa", decltype(granted)::name); });
   benchmark::AddCustomContext("fma_roof_GFLOP/s", std::to_string(bench::fma_roof() * 1e-9));
   benchmark::AddCustomContext("bfloat16_roof_GFLOP/s", std::to_string(bench::bfloat16_roof() * 1e-9));
   benchmark::AddCustomContext("bfloat16_roof_of", bench::bfloat16_roof_name());

@@ -109,7 +109,7 @@ template <class Isa = arch::native_isa> double bfloat16_roof() {
 /// What bfloat16_roof() is the roof of, in words.
 template <class Isa = arch::native_isa> [[nodiscard]] const char* bfloat16_roof_name() noexcept {
   if (arch::tile_unit<Isa>::available && arch::runs_here<Isa>()) return "AMX tiles";
-  return arch::pair_products<Isa>::available ? "products of bfloat16 pairs" : "fma in float";
+  return arch::pair_products<Isa>::available ? "products of bfloat16 pairs, no AMX here" : "fma in float, no AMX here";
 }
 
 /// Bytes per second that one thread reads from memory: the best of one and four streams through 256 MiB.

@@ -128,6 +128,49 @@ TEST_CASE("packed: windows of neighbouring sequences leave the keys between them
   REQUIRE(mask::query_hull(m, {5990, 6100}, 64) == range{5, 6});
 }
 
+TEST_CASE("packed: a composition inside is the composition of the packed parts", "[mask][property]") {
+  random_numbers random(34);
+  for (const corner align : {corner::bottom_right, corner::top_left}) {
+    const sequences s = random_sequences(random, 9, 20);
+    const auto check = [&](const auto& inner) {
+      const mask::packed m{s.with(align), inner};
+      const auto parts = m.composition();
+      bool same = true;
+      for (index_t q = 0; q < s.q.back(); ++q)
+        for (index_t k = 0; k < s.k.back(); ++k) same = same && m(q, k) == parts(q, k);
+      REQUIRE(same);
+    };
+    check(mask::attention_sinks{.sinks = 2, .window = 4});
+    check(mask::causal{} & ~mask::key_range{2, 5});
+    check(~mask::causal{});
+    check((mask::causal_window(3) | mask::key_range{0, 2}) & mask::causal{});
+  }
+}
+
+TEST_CASE("packed: tiles of rows end where two sequences are better taken apart", "[mask]") {
+  const auto tiles = [](const auto& m, index_t q_len) {
+    std::vector<index_t> ends;
+    for (index_t row = 0; row < q_len; row = ends.back()) {
+      ends.push_back(mask::tile_end(m, {row, q_len}));
+      REQUIRE((ends.back() > row && ends.back() <= q_len));
+    }
+    return ends;
+  };
+  const std::vector<std::int32_t> long_ones = {0, 100, 300, 350}, short_ones = {0, 4, 8, 8, 12};
+  std::vector<std::int32_t> single, caches;  // one query each, 500 keys each: a register of queries at a time
+  for (int d = 0; d <= 40; ++d) {
+    single.push_back(d);
+    caches.push_back(500 * d);
+  }
+  REQUIRE(tiles(mask::packed{packing{long_ones, long_ones}, mask::causal{}}, 350) ==
+          std::vector<index_t>{100, 300, 350});
+  REQUIRE(tiles(mask::documents{long_ones} & mask::causal{}, 350) == std::vector<index_t>{100, 300, 350});
+  REQUIRE(tiles(mask::documents{.offsets = long_ones, .offset = -7}, 360) == std::vector<index_t>{107, 307, 360});
+  REQUIRE(tiles(mask::packed{packing{short_ones, short_ones}, mask::causal{}}, 12) == std::vector<index_t>{12});
+  REQUIRE(tiles(mask::packed{packing{single, caches}, mask::causal{}}, 40) == std::vector<index_t>{16, 32, 40});
+  REQUIRE(tiles(mask::causal{}, 100) == std::vector<index_t>{100});
+}
+
 TEST_CASE("packed: rejects offsets that do not fit the call and inner masks that do not fit a sequence",
           "[mask][errors]") {
   const std::vector<std::int32_t> q = {0, 7, 7, 30}, k = {0, 19, 40, 63}, down = {0, 20, 19, 30};

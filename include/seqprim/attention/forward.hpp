@@ -106,10 +106,15 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
     const index_t b = piece / q_tiles / p.heads, h = piece / q_tiles % p.heads, g = p.kv_head(h);
     const index_t begin = tile * policy.q_tile;
     const range rows{begin, min<index_t>(begin + policy.q_tile, p.q_len)};
-    Lse* const row_lse = lse.data == nullptr ? nullptr : &lse(b, h, begin);
-    forward_tile<Isa, T>(policy, mask::bind(op.mask, b, h), score::bind(op.score, b, h), scale,
-                         static_cast<T>(op.sink_of(h)) * static_cast<T>(log2_e), rows, q[b][h], k[b][g],
-                         values.of(b, g), v[b][g], out[b][h], row_lse, lse.strides[2], slabs.slab(thread));
+    const auto mask = mask::bind(op.mask, b, h);
+    for (range rest = rows; !rest.empty();) {
+      const range part{rest.begin, mask::tile_end(mask, rest)};
+      rest.begin = part.end;
+      Lse* const row_lse = lse.data == nullptr ? nullptr : &lse(b, h, part.begin);
+      forward_tile<Isa, T>(policy, mask, score::bind(op.score, b, h), scale,
+                           static_cast<T>(op.sink_of(h)) * static_cast<T>(log2_e), part, q[b][h], k[b][g],
+                           values.of(b, g), v[b][g], out[b][h], row_lse, lse.strides[2], slabs.slab(thread));
+    }
   });
 }
 

@@ -65,6 +65,10 @@ template <bindable A, bindable B> struct both {
     return intersect(mask::query_hull(first, k, q_len), mask::query_hull(second, k, q_len));
   }
 
+  SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept requires detail::rules<A, B> {
+    return min(mask::tile_end(first, q), mask::tile_end(second, q));
+  }
+
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires detail::any_binds<A, B> {
     return mask::bind(first, batch, head) & mask::bind(second, batch, head);
   }

@@ -62,6 +62,15 @@ struct documents {
     return {offsets[find_run(offsets, keys.begin)] - offset, offsets[find_run(offsets, keys.end - 1) + 1] - offset};
   }
 
+  SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept {
+    return detail::join_groups(q, [&](index_t row) {
+      const index_t p = row + offset;
+      if (p < 0 || p >= offsets[offsets.size() - 1]) return detail::row_group{p < 0 ? -offset : q.end, {0, 0}};
+      const index_t d = find_run(offsets, p);
+      return detail::row_group{offsets[d + 1] - offset, {offsets[d], offsets[d + 1]}};
+    });
+  }
+
   constexpr void validate() const {
     detail::expect_offsets(offsets, false, "mask::documents: offsets", "docs/reference/mask/documents.md");
   }

@@ -2,8 +2,12 @@
 #pragma once
 
 #include <seqprim/core/packing.hpp>
+#include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/causal.hpp>
+#include <seqprim/mask/full.hpp>
 #include <seqprim/mask/rule.hpp>
+
+#include <concepts>
 
 namespace seqprim::mask {
 
@@ -28,6 +32,15 @@ template <class M> concept runs_inside = requires(const M& m) {
   { detail::rule_inside(m, index_t{}) } -> one_run_per_row;
 };
 
+template <class M> inline constexpr bool is_combination = false;
+template <class A, class B> inline constexpr bool is_combination<both<A, B>> = true;
+template <class A, class B> inline constexpr bool is_combination<either<A, B>> = true;
+template <class A> inline constexpr bool is_combination<inverse<A>> = true;
+template <class M>
+concept composed = rule<M> && !one_run_per_row<M> && (is_combination<M> || requires(const M& m) { m.composition(); });
+
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto pack_parts(const packing& sequences, const M& m) noexcept;
+
 }  // namespace detail
 
 /// A packed (varlen) batch as a mask: a query sees the keys of its own sequence as far as `inner` lets it. Attention over the
@@ -48,8 +61,11 @@ template <class M> concept runs_inside = requires(const M& m) {
 /// Cost    O(log sequences) per pair and row. A tile costs O(log sequences) for each sequence that is tried until one is
 ///         visible, most often the first. classify() is as exact as that of `inner`.
 /// Source  spec masks-text 4.7 (documents, "q and k packed differently") and 1 (alignment); golden masks-text/doc_*.
-template <class Inner = causal>
-requires(bindable<Inner> || detail::is_by_sequence<Inner>) struct packed {
+template <class Inner> struct packed {
+  static_assert(
+      bindable<Inner> || detail::is_by_sequence<Inner>,
+      "seqprim: the inner part of 'mask::packed{packing, inner}' is a mask. See docs/reference/mask/packed.md");
+
   packing sequences;
   Inner inner{};
 
@@ -69,6 +85,11 @@ requires(bindable<Inner> || detail::is_by_sequence<Inner>) struct packed {
     // Both ends stay in the sequence, so that they never decrease from one sequence to the next.
     return {min(keys.begin + max<index_t>(run.begin, 0), keys.end),
             min(keys.begin + max<index_t>(run.end, 0), keys.end)};
+  }
+
+  /// Compositions are packed part by part, so that kernels can compare with the runs of the parts.
+  SEQPRIM_HD constexpr auto composition() const noexcept requires detail::composed<Inner> {
+    return detail::pack_parts(sequences, inner);
   }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept requires settled {
@@ -103,6 +124,13 @@ requires(bindable<Inner> || detail::is_by_sequence<Inner>) struct packed {
     const range oldest = rows_seeing(first, keys), newest = rows_seeing(last, keys);
     return {oldest.empty() ? sequences.queries(first).end : oldest.begin,
             newest.empty() ? sequences.queries(last).begin : newest.end};
+  }
+
+  SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept requires settled {
+    return detail::join_groups(intersect(q, {0, sequences.q_len()}), [&](index_t row) {
+      const index_t d = sequences.sequence_of_query(row);
+      return detail::row_group{sequences.queries(d).end, sequences.keys(d)};
+    });
   }
 
   SEQPRIM_HD constexpr auto bind(index_t, index_t head) const noexcept requires depends_on_batch_or_head<Inner> {
@@ -153,6 +181,26 @@ requires(bindable<Inner> || detail::is_by_sequence<Inner>) struct packed {
   }
 };
 template <class Inner> packed(packing, Inner) -> packed<Inner>;
+
+namespace detail {
+
+/// A mask packed part by part: a composition of packed masks instead of a packed composition.
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto pack_parts(const packing& sequences, const M& m) noexcept {
+  if constexpr (!composed<M>) {
+    return packed<M>{sequences, m};
+  } else if constexpr (requires { m.composition(); }) {
+    return pack_parts(sequences, m.composition());
+  } else if constexpr (requires { m.part; }) {
+    return packed<full>{sequences, {}} & ~pack_parts(sequences, m.part);
+  } else if constexpr (std::same_as<M, both<decltype(m.first), decltype(m.second)>>) {
+    return pack_parts(sequences, m.first) & pack_parts(sequences, m.second);
+  } else {
+    return pack_parts(sequences, m.first) | pack_parts(sequences, m.second);
+  }
+}
+
+}  // namespace detail
+
 static_assert(rule<packed<causal>> && one_run_per_row<packed<causal>>);
 
 }  // namespace seqprim::mask

@@ -115,6 +115,44 @@ template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range query_hull(const M& m
   }
 }
 
+/// Where the first tile of these rows should end, in (rows.begin, rows.end]: a mask that keeps runs of rows apart (packed
+/// sequences) cuts there, so that a tile does not meet the keys of all of them. A hint; it changes no answer.
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr index_t tile_end(const M& m, range rows) noexcept {
+  if constexpr (requires { m.tile_end(rows); }) {
+    return min(m.tile_end(rows), rows.end);
+  } else {
+    return rows.end;
+  }
+}
+
+namespace detail {
+
+/// Rows that see one run of keys, as far as tiles are concerned.
+struct row_group {
+  index_t end;  ///< of the rows
+  range keys;
+};
+
+/// tile_end() for rows in groups: the next group joins a tile while the pairs of the joint tile, its rows counted in whole
+/// registers, are no more than those of two tiles and what a tile costs beside its pairs. group_at(row) is the group of a row.
+template <class GroupAt>
+[[nodiscard]] SEQPRIM_HD constexpr index_t join_groups(range rows, const GroupAt& group_at) noexcept {
+  constexpr index_t lanes = 16, cost_of_a_tile = 32 * lanes;
+  row_group tile = group_at(rows.begin);
+  while (tile.end < rows.end) {
+    const row_group next = group_at(tile.end);
+    const index_t end = min(next.end, rows.end);
+    const range keys = hull(tile.keys, next.keys);
+    const index_t apart = round_up(tile.end - rows.begin, lanes) * tile.keys.size() +
+                          round_up(end - tile.end, lanes) * next.keys.size() + cost_of_a_tile;
+    if (round_up(end - rows.begin, lanes) * keys.size() > apart) break;
+    tile = {end, keys};
+  }
+  return min(tile.end, rows.end);
+}
+
+}  // namespace detail
+
 /// Named requirement of the entry points: one sentence when a type is not a mask.
 template <class M> consteval bool require_mask() {
   if constexpr (!depends_on_batch_or_head<M>) {

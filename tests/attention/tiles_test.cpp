@@ -9,6 +9,7 @@
 #include <cstring>
 #include <support/catch.hpp>
 #include <support/emulated_tiles.hpp>
+#include <vector>
 
 using namespace seqprim;
 using test::attention_problem;
@@ -46,6 +47,22 @@ template <class Op> void require_close(const Op& op, const attention_problem<bfl
 }
 
 }  // namespace
+
+TEST_CASE("tiles: packed sequences, whose tiles end anywhere", "[attention][property]") {
+  random_numbers random(400);
+  for (int trial = 0; trial < 12; ++trial) {
+    std::vector<std::int32_t> q_offsets = {0}, k_offsets = {0};
+    for (int d = 0; d < 8; ++d) {
+      q_offsets.push_back(q_offsets.back() + static_cast<std::int32_t>(random.integer(0, trial % 2 == 0 ? 60 : 5)));
+      k_offsets.push_back(k_offsets.back() + static_cast<std::int32_t>(random.integer(0, 90)));
+    }
+    attention_problem<bfloat16> p(1, 2, 1, q_offsets.back(), k_offsets.back(), 32, 24);
+    p.fill(random);
+    const packing sequences{q_offsets, k_offsets};
+    require_close(attention::softmax{mask::packed{sequences, mask::causal{}}}, p);
+    require_close(attention::softmax{mask::packed{sequences, mask::attention_sinks{.sinks = 2, .window = 9}}}, p);
+  }
+}
 
 TEST_CASE("tiles: products of pairs with every remainder of rows, columns and depth", "[arch][property]") {
   random_numbers random(401);

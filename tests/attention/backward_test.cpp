@@ -8,6 +8,7 @@
 #include <seqprim/score/score.hpp>
 
 #include <attention/problem.hpp>
+#include <cstring>
 #include <support/catch.hpp>
 
 using namespace seqprim;
@@ -35,6 +36,8 @@ template <class T> struct trained {
   }
 };
 
+template <class T> bool is_nan(T x) { return std::isnan(static_cast<float>(x)); }
+
 template <class T> float rounded(float x) {
   if constexpr (std::is_same_v<T, bfloat16>) return static_cast<float>(bfloat16(x));
   return x;
@@ -44,7 +47,7 @@ template <class T> float rounded(float x) {
 /// and lse. With bfloat16 operands p and ds are rounded to bfloat16 too, as every kernel does that multiplies such numbers.
 template <class T, class Op>
 void naive_backward(const Op& op, const attention_problem<T>& p, const trained<T>& t, tensor<float, 4>& dq,
-                    tensor<float, 4>& dk, tensor<float, 4>& dv) {
+                    tensor<float, 4>& dk, tensor<float, 4>& dv, tensor<float, 2>* dscore = nullptr) {
   const float scale = static_cast<float>(op.scale_for(p.head_dim));
   const auto number = [](T x) { return static_cast<float>(x); };
   for (index_t b = 0; b < p.batch; ++b)
@@ -54,7 +57,8 @@ void naive_backward(const Op& op, const attention_problem<T>& p, const trained<T
       const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
       for (index_t i = 0; i < p.q_len; ++i) {
         float delta = 0;
-        for (index_t d = 0; d < p.value_dim; ++d) delta += number(t.out(b, h, i, d)) * number(t.dout(b, h, i, d));
+        // Backwards: in the order of dp the two would cancel exactly where one key has all the weight, by luck.
+        for (index_t d = p.value_dim - 1; d >= 0; --d) delta += number(t.out(b, h, i, d)) * number(t.dout(b, h, i, d));
         for (index_t j = 0; j < p.k_len; ++j) {
           if (!mask(i, j)) continue;
           float dot = 0, dp = 0;
@@ -62,8 +66,15 @@ void naive_backward(const Op& op, const attention_problem<T>& p, const trained<T
           for (index_t d = 0; d < p.value_dim; ++d) dp += number(t.dout(b, h, i, d)) * number(p.v(b, g, j, d));
           const score::site at{i, j};
           const float weight = std::exp(static_cast<float>(score(scale * dot, at)) - t.lse(b, h, i));
-          const float ds =
-              rounded<T>(scale * weight * (dp - delta) * static_cast<float>(score.derivative(scale * dot, at)));
+          const float dlogit = weight * (dp - delta);
+          constexpr int parameters = score::parameters<std::remove_cvref_t<decltype(score)>>;
+          if constexpr (parameters > 0) {
+            arch::unrolled<parameters>([&](auto n) {
+              const auto slope = static_cast<float>(score.template parameter_derivative<n>(scale * dot, at));
+              if (dscore != nullptr) (*dscore)(h, n) += dlogit * slope;
+            });
+          }
+          const float ds = rounded<T>(scale * dlogit * static_cast<float>(score.derivative(scale * dot, at)));
           for (index_t d = 0; d < p.value_dim; ++d) dv(b, g, j, d) += rounded<T>(weight) * number(t.dout(b, h, i, d));
           for (index_t d = 0; d < p.head_dim; ++d) {
             dk(b, g, j, d) += ds * number(p.q(b, h, i, d));
@@ -175,6 +186,105 @@ TEST_CASE("backward: agrees with central differences of forward, in double", "[a
   SECTION("a window that leaves rows empty") { check(attention::softmax{mask::causal{-2}}); }
 }
 
+TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with the definition",
+                   "[attention][property]", float, half, bfloat16) {
+  using T = TestType;
+  random_numbers random(209);
+  double error = 0, naive_error = 0;
+  for (int trial = 0; trial < 24; ++trial) {
+    auto p = test::random_problem<T>(random, 150);
+    tensor<float, 1> slopes(p.heads);
+    for (float& slope : slopes) slope = 0.1f * random.uniform();
+    const index_t offset = mask::bottom_right(p.q_len, p.k_len);
+    const score::alibi_table bias{.slopes = slopes.view(), .offset = offset, .bidirectional = trial % 2 == 0};
+    const auto check = [&](const auto& op, index_t parameters) {
+      trained<T> t(p);
+      random.fill(t.dout);
+      tensor<float, 2> dscore(p.heads, parameters), naive(p.heads, parameters);
+      dscore.fill(9.0f);
+      attention::forward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse);
+      attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv, dscore);
+      tensor<double, 4> dq(p.batch, p.heads, p.q_len, p.head_dim), dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
+          dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
+      tensor<double, 2> exact(p.heads, parameters);
+      attention::reference::backward(op, p.q, p.k, p.v, t.dout, dq, dk, dv, &exact);
+      tensor<float, 4> naive_dq(p.batch, p.heads, p.q_len, p.head_dim),
+          naive_dk(p.batch, p.kv_heads, p.k_len, p.head_dim), naive_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
+      naive_backward(op, p, t, naive_dq, naive_dk, naive_dv, &naive);
+      CAPTURE(trial, p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
+      // One case has a handful of numbers, each a sum with much cancellation: the budget holds for all cases together.
+      const double size = std::max(1.0, test::largest(exact));
+      error += std::pow(test::distance(dscore, exact) / size, 2);
+      naive_error += std::pow(test::distance(naive, exact) / size, 2);
+
+      trained<T> without(p);  // asking changes nothing else
+      without.dout = t.dout;
+      without.run(cpu{}, op, p);
+      REQUIRE(test::distance(without.dv, t.dv) == 0.0);
+      REQUIRE(test::distance(without.dq, dq) <= 2 * test::distance(t.dq, dq) + test::rounding<float>);
+    };
+    switch (trial % 3) {
+      case 0: check(attention::softmax{mask::causal{offset}, bias}, 1); break;
+      case 1: check(attention::softmax{mask::full{}, score::soft_cap{.cap = 1.5f}}, 1); break;
+      default:
+        check(attention::softmax{mask::causal_window(30, offset), score::soft_cap{.cap = 2.0f} | bias}.tiled_heads(),
+              2);
+    }
+  }
+  REQUIRE(std::isfinite(error));
+  REQUIRE(std::sqrt(error) <= 2 * std::sqrt(naive_error));
+}
+
+TEST_CASE("backward: gradients by the parameters of a score agree with central differences, in double",
+          "[attention][property]") {
+  random_numbers random(210);
+  const index_t heads = 3;
+  attention_problem<double> p(2, heads, 1, 5, 6, 4, 3);
+  p.fill(random);
+  tensor<double, 4> weight(2, 3, 5, 3);
+  random.fill(weight);
+  tensor<float, 1> slopes(3);
+  float cap = 1.5f;
+  slopes(0) = 0.25f;
+  slopes(1) = -0.125f;
+  slopes(2) = 0.5f;
+  const auto make = [&] {
+    return attention::softmax{mask::causal{1},
+                              score::alibi_table{.slopes = slopes.view(), .offset = 1} | score::soft_cap{.cap = cap}};
+  };
+  const auto objective = [&] {
+    tensor<double, 4> result(2, 3, 5, 3);
+    attention::forward(cpu{}, make(), p.q, p.k, p.v, result);
+    double sum = 0;
+    for (index_t i = 0; i < result.size(); ++i) sum += result.data()[i] * weight.data()[i];
+    return sum;
+  };
+  trained<double> t(p);
+  t.dout = weight;
+  const cpu executor;
+  auto &q = p.q, &k = p.k, &v = p.v, &out = t.out, &dout = t.dout, &dq = t.dq, &dk = t.dk, &dv = t.dv;
+  auto& lse = t.lse;
+  // example-begin score-gradient
+  const attention::softmax op{mask::causal{1},
+                              score::alibi_table{.slopes = slopes.view(), .offset = 1} | score::soft_cap{.cap = cap}};
+  tensor<double, 2> dscore(heads, 2);  // [head, slope and cap]; float where the operands are
+  attention::forward(executor, op, q, k, v, out, lse);
+  attention::backward(executor, op, q, k, v, out, lse, dout, dq, dk, dv, dscore);
+  // example-end score-gradient
+  const auto slope_of = [&](float& parameter) {
+    const float kept = parameter, step = 0x1p-8f;  // exact in float
+    parameter = kept + step;
+    const double above = objective();
+    parameter = kept - step;
+    const double below = objective();
+    parameter = kept;
+    return (above - below) / (2 * static_cast<double>(step));
+  };
+  // step^2 times a third derivative
+  for (index_t h = 0; h < 3; ++h) REQUIRE(dscore(h, 0) == Approx(slope_of(slopes(h))).margin(2e-4));
+  REQUIRE(dscore(0, 1) + dscore(1, 1) + dscore(2, 1) == Approx(slope_of(cap)).margin(2e-4));  // one cap for all heads
+}
+
 TEST_CASE("sink_gradient: agrees with central differences of forward, in double", "[attention][property]") {
   random_numbers random(203);
   attention_problem<double> p(2, 3, 1, 5, 6, 4, 3);
@@ -234,24 +344,52 @@ TEST_CASE("backward: rows that see nothing have no gradient and give none, even 
     for (index_t d = 0; d < 16; ++d) REQUIRE(dirty.dq(0, 0, i, d) == 0.0f);
 }
 
-TEST_CASE("backward: a NaN in a query or its gradient stays with the keys that query sees", "[attention][edge]") {
+TEMPLATE_TEST_CASE("backward: a NaN in a query or its gradient stays with the keys that query sees",
+                   "[attention][edge]", float, half, bfloat16) {
+  using T = TestType;
   random_numbers random(207);
-  attention_problem<float> p(1, 1, 1, 130, 130, 16, 16);
+  attention_problem<T> p(1, 1, 1, 130, 130, 16, 16);
   p.fill(random);
-  trained<float> t(p);
+  trained<T> t(p);
   random.fill(t.dout);
   const index_t row = GENERATE(as<index_t>{}, 0, 42, 100);
-  (GENERATE(false, true) ? p.q(0, 0, row, 3) : t.dout(0, 0, row, 3)) = std::nanf("");
+  (GENERATE(false, true) ? p.q(0, 0, row, 3) : t.dout(0, 0, row, 3)) = T(std::nanf(""));
   t.run(cpu{}, attention::softmax{mask::causal{}}, p);
   for (index_t j = 0; j < 130; ++j) {
     const bool seen = j <= row;
     bool any = false;
-    for (index_t d = 0; d < 16; ++d) any = any || std::isnan(t.dk(0, 0, j, d)) || std::isnan(t.dv(0, 0, j, d));
+    for (index_t d = 0; d < 16; ++d) any = any || is_nan(t.dk(0, 0, j, d)) || is_nan(t.dv(0, 0, j, d));
     CAPTURE(row, j);
     REQUIRE(any == seen);
     if (j != row)
-      for (index_t d = 0; d < 16; ++d) REQUIRE_FALSE(std::isnan(t.dq(0, 0, j, d)));
+      for (index_t d = 0; d < 16; ++d) REQUIRE_FALSE(is_nan(t.dq(0, 0, j, d)));
   }
+}
+
+TEMPLATE_TEST_CASE("backward: a key that is not finite reaches the queries that see it and no others",
+                   "[attention][edge]", float, half, bfloat16) {
+  using T = TestType;
+  random_numbers random(215);
+  attention_problem<T> p(1, 1, 1, 130, 130, 16, 16);
+  p.fill(random);
+  trained<T> t(p);
+  random.fill(t.dout);
+  const index_t key = GENERATE(as<index_t>{}, 1, 70, 129);
+  const float poison = GENERATE(std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity());
+  const bool in_value = GENERATE(false, true);
+  (in_value ? p.v(0, 0, key, 3) : p.k(0, 0, key, 3)) = T(poison);
+  t.run(cpu{}, attention::softmax{mask::causal{}}, p);
+  for (index_t i = 0; i < 130; ++i) {
+    bool any = false;
+    for (index_t d = 0; d < 16; ++d) any = any || is_nan(t.dq(0, 0, i, d));
+    CAPTURE(key, i, poison, in_value);
+    if (i < key) REQUIRE_FALSE(any);
+    // An infinite key may have a logit of -inf, and then no weight; its gradient there is 0 * infinity.
+    if (i >= key) REQUIRE(any);
+  }
+  if (std::isnan(poison) && !in_value)
+    for (index_t j = key + 1; j < 130; ++j)
+      for (index_t d = 0; d < 16; ++d) REQUIRE(is_nan(t.dv(0, 0, j, d)));  // all that see it see the poisoned key too
 }
 
 TEST_CASE("backward: padding may hold anything", "[attention][edge]") {
@@ -311,21 +449,141 @@ TEST_CASE("kernels ask classify and nothing else: empty tiles are skipped, full 
   same(attention::softmax{denies_pairs{}}, attention::softmax{});
 }
 
-TEST_CASE("backward: the number of threads does not change a bit", "[attention][property]") {
+TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[attention][property]", float, bfloat16) {
+  using T = TestType;
   random_numbers random(205);
-  attention_problem<float> p(2, 4, 2, 130, 170, 32, 32);
+  const auto same = [](const auto& a, const auto& b) {
+    return std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(*a.data())) == 0;
+  };
+  const auto check = [&](const attention_problem<T>& p, const auto& op) {
+    trained<T> one(p), many(p);
+    random.fill(one.dout);
+    many.dout = one.dout;
+    one.run(cpu{.threads = 1}, op, p);
+    for (const int threads : {2, 3, 7}) {
+      many.run(cpu{.threads = threads}, op, p);
+      REQUIRE(same(one.dq, many.dq));
+      REQUIRE(same(one.dk, many.dk));
+      REQUIRE(same(one.dv, many.dv));
+    }
+  };
+  attention_problem<T> shared(2, 6, 2, 330, 370, 32, 24), alone(1, 1, 1, 700, 700, 40, 16);
+  shared.fill(random);
+  alone.fill(random);
+  check(shared, attention::softmax{mask::causal{40}});
+  check(shared, attention::softmax{mask::sliding_window{.left = 70, .offset = -25}}.tiled_heads());
+  check(alone, attention::softmax{});
+  check(alone, attention::softmax{mask::causal_window(100)});
+  const index_t offsets[] = {0, 1, 130, 200, 640, 700};
+  check(alone, attention::softmax{mask::documents{.offsets = {offsets, 6}} & mask::causal{}});
+
+  tensor<float, 1> slopes(6);
+  for (float& slope : slopes) slope = random.uniform();
+  const attention::softmax op{mask::causal{40}, score::alibi_table{.slopes = slopes.view()}};
+  trained<T> t(shared);
+  random.fill(t.dout);
+  tensor<float, 2> one(6, 1), many(6, 1);
+  attention::forward(cpu{}, op, shared.q, shared.k, shared.v, t.out, t.lse);
+  attention::backward(cpu{.threads = 1}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv, one);
+  attention::backward(cpu{.threads = 3}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv,
+                      many);
+  REQUIRE(same(one, many));
+}
+
+TEMPLATE_TEST_CASE("backward: lengths around a tile, and dims from 1 to 512", "[attention][property]", float, half,
+                   bfloat16) {
+  random_numbers random(211);
+  const auto check = [&](index_t q_len, index_t k_len, index_t head_dim, index_t value_dim) {
+    attention_problem<TestType> p(1, 2, 1, q_len, k_len, head_dim, value_dim);
+    p.fill(random);
+    require_close(attention::softmax{mask::causal{mask::bottom_right(q_len, k_len)}}, p, random);
+  };
+  for (const index_t q_len : {0, 1, 2, 63, 64, 65})
+    for (const index_t k_len : {0, 1, 2, 63, 64, 65}) check(q_len, k_len, 8, 16);
+  for (const index_t dim : {1, 2, 7, 33, 256, 511, 512}) check(37, 70, dim, 5);
+  check(37, 70, 192, 128);
+  check(37, 70, 3, 512);
+}
+
+TEMPLATE_TEST_CASE("backward: heads without keys, equal scores and logits up to 1e4", "[attention][edge]", float,
+                   bfloat16) {
+  using T = TestType;
+  random_numbers random(212);
+  attention_problem<T> p(1, 2, 2, 70, 90, 16, 16);
   p.fill(random);
-  trained<float> one(p), many(p);
-  random.fill(one.dout);
-  many.dout = one.dout;
-  const attention::softmax op{mask::causal{40}};
-  one.run(cpu{.threads = 1}, op, p);
-  for (const int threads : {2, 5}) {
-    many.run(cpu{.threads = threads}, op, p);
-    REQUIRE(std::equal(one.dq.begin(), one.dq.end(), many.dq.begin()));
-    REQUIRE(std::equal(one.dk.begin(), one.dk.end(), many.dk.begin()));
-    REQUIRE(std::equal(one.dv.begin(), one.dv.end(), many.dv.begin()));
+  SECTION("a head that sees nothing") {
+    tensor<bool, 4> visible(1, 2, 70, 90);
+    for (index_t i = 0; i < 70; ++i)
+      for (index_t j = 0; j < 90; ++j) visible(0, 1, i, j) = true;
+    const attention::softmax op{mask::dense_per_head{visible.view()}};
+    require_close(op, p, random);
+    require_close(op.with_sink(0.5f), p, random);
+    trained<T> t(p);
+    random.fill(t.dout);
+    t.dq.fill(T(3.0f));
+    t.run(cpu{}, op, p);
+    for (index_t i = 0; i < 70; ++i)
+      for (index_t d = 0; d < 16; ++d) REQUIRE(static_cast<float>(t.dq(0, 0, i, d)) == 0.0f);
+    for (index_t j = 0; j < 90; ++j)
+      for (index_t d = 0; d < 16; ++d) REQUIRE(static_cast<float>(t.dk(0, 0, j, d)) == 0.0f);
   }
+  SECTION("all scores equal") {
+    p.k.fill(T(0.0f));
+    require_close(attention::softmax{}, p, random);
+    require_close(attention::softmax{mask::causal{}}, p, random);
+  }
+  SECTION("logits up to 1e4, of either sign") {
+    // One key stands out; weights are 0 or 1, or shared where logits are equal.
+    for (index_t h = 0; h < 2; ++h) {
+      for (index_t i = 0; i < 70; ++i)
+        for (index_t d = 0; d < 16; ++d) p.q(0, h, i, d) = T(i % 2 == 0 ? 50.0f : -50.0f);
+      for (index_t j = 0; j < 90; ++j)
+        for (index_t d = 0; d < 16; ++d) p.k(0, h, j, d) = T(static_cast<float>(j % 5) * 12.5f);
+    }
+    require_close(attention::softmax{mask::causal{}}.scaled(0.25f), p, random);
+  }
+}
+
+TEST_CASE("backward: a score of -inf hides a visible pair", "[attention][edge]") {
+  struct forbids {
+    index_t first;
+    float operator()(float logit, score::site at) const noexcept {
+      return at.k >= first ? -std::numeric_limits<float>::infinity() : logit;
+    }
+    float derivative(float, score::site) const noexcept { return 1.0f; }
+  };
+  random_numbers random(213);
+  attention_problem<float> p(1, 1, 1, 70, 90, 16, 16);
+  p.fill(random);
+  trained<float> hidden(p), forbidden(p);
+  random.fill(hidden.dout);
+  forbidden.dout = hidden.dout;
+  hidden.run(cpu{}, attention::softmax{mask::causal{} & mask::key_range{0, 30}}, p);
+  forbidden.run(cpu{}, attention::softmax{mask::causal{}, forbids{30}}, p);
+  // the factor log2(e) is applied in another place
+  REQUIRE(test::distance(hidden.dq, forbidden.dq) <= 1e-5);
+  REQUIRE(test::distance(hidden.dk, forbidden.dk) <= 1e-5);
+  REQUIRE(test::distance(hidden.dv, forbidden.dv) <= 1e-5);
+  forbidden.run(cpu{}, attention::softmax{mask::full{}, forbids{0}}, p);
+  REQUIRE(test::largest(forbidden.dq) + test::largest(forbidden.dk) + test::largest(forbidden.dv) == 0.0);
+  for (const float x : forbidden.dv) REQUIRE(x == 0.0f);
+}
+
+TEST_CASE("backward: a row with nothing but a sink gives nothing, even from NaN", "[attention][edge]") {
+  random_numbers random(214);
+  attention_problem<float> p(1, 1, 1, 80, 50, 16, 16);
+  p.fill(random);
+  const auto op = attention::softmax{mask::causal{-30}}.with_sink(0.7f);
+  trained<float> clean(p), dirty(p);
+  random.fill(clean.dout);
+  dirty.dout = clean.dout;
+  for (index_t i = 0; i < 30; ++i)
+    for (index_t d = 0; d < 16; ++d) dirty.dout(0, 0, i, d) = d % 2 == 0 ? std::nanf("") : HUGE_VALF;
+  clean.run(cpu{}, op, p);
+  dirty.run(cpu{}, op, p);
+  REQUIRE(std::equal(clean.dq.begin(), clean.dq.end(), dirty.dq.begin()));
+  REQUIRE(std::equal(clean.dk.begin(), clean.dk.end(), dirty.dk.begin()));
+  REQUIRE(std::equal(clean.dv.begin(), clean.dv.end(), dirty.dv.begin()));
 }
 
 TEST_CASE("backward: gradients may be slices of one fused buffer", "[attention][property]") {
@@ -365,5 +623,21 @@ TEST_CASE("backward: every broken precondition is named and nothing is written",
   REQUIRE_THROWS_WITH(
       attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse.view().slice(2, {0, 3}), t.dout, t.dq, t.dk, t.dv),
       ContainsSubstring("axis 2 of lse is 3, expected 5"));
+  REQUIRE_THROWS_WITH(
+      attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq.view().transposed(2, 3).transposed(2, 3),
+                          t.dk, tensor<float, 4>(1, 2, 4, 7).view().transposed(2, 3)),
+      ContainsSubstring("the last axis of dv must be contiguous"));
+  tensor_view<float, 4> folded = t.dq.view();
+  folded.strides[1] = 0;
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, folded, t.dk, t.dv),
+                      ContainsSubstring("elements of dq share memory"));
+  const attention::softmax scored{mask::full{}, score::soft_cap{.cap = 5.0f}};
+  tensor<float, 2> dscore(2, 2);
+  REQUIRE_THROWS_WITH(
+      attention::backward(cpu{}, scored, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv, dscore),
+      "attention::backward: axis 1 of dscore is 2, expected 1. See docs/reference/attention/backward.md");
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, scored, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv,
+                                          t.dv.view()[0].slice(1, {0, 1}).slice(0, {0, 2})[0].slice(0, {0, 1})),
+                      ContainsSubstring("dscore"));
   for (const float x : t.dq) REQUIRE(x == 9.0f);
 }

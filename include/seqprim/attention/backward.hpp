@@ -10,10 +10,12 @@
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
 #include <seqprim/core/scratch.hpp>
+#include <seqprim/core/tensor.hpp>
 
 #include <atomic>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 namespace seqprim::attention {
 
@@ -51,34 +53,34 @@ template <class Isa, class T, class X> void store_row(const T* in, index_t count
 ///
 /// A piece of work is one tile of keys: it owns dk and dv there, and adds to dq of the queries that see it, in turns. The
 /// tiles of one key head are a chain; pieces of different chains meet nowhere.
-template <class Isa, class Policy, class Op, class Q, class K, class V, class Out, class Lse, class Dout, class Dq,
-          class Dk, class Dv>
+template <class Isa, class Policy, int Parameters, class Op, class Q, class K, class V, class Out, class Lse,
+          class Dout, class Dq, class Dk, class Dv>
 void backward_tiles(const cpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
                     const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
                     const tensor_view<const Out, 4>& out, const tensor_view<const Lse, 3>& lse,
                     const tensor_view<const Dout, 4>& dout, const tensor_view<Dq, 4>& dq, const tensor_view<Dk, 4>& dk,
-                    const tensor_view<Dv, 4>& dv) {
+                    const tensor_view<Dv, 4>& dv, const tensor_view<accumulator<Q>, 2>& dscore) {
   using T = accumulator<Q>;
   using engine = key_tile_for<Isa, T, Q, K, V, Dout>;
   constexpr tile_policy policy = Policy::template choose<Isa>();
-  static_assert(policy.backward_keys > 0 && policy.backward_keys % 64 == 0 && policy.backward_rows > 0 &&
-                    policy.backward_rows % 2 == 0,
-                "seqprim: backward_keys of an attention policy must be a multiple of 64, and backward_rows even");
+  static_assert(policy.backward_keys > 0 && policy.backward_keys % 64 == 0 && policy.backward_rows > 0,
+                "seqprim: backward_keys of an attention policy must be a multiple of 64, and backward_rows positive");
   const double scale = op.scale_for(p.head_dim);
   const index_t group = p.group(), chains = p.batch * p.kv_heads;
   const index_t q_tiles = ceil_div(p.q_len, policy.backward_rows), k_tiles = ceil_div(p.k_len, policy.backward_keys);
-  const index_t dq_row = round_up(p.head_dim, arch::simd<Isa, T>::lanes);
-  if (chains == 0) return;
+  // dq is summed where it lies when its type and rows allow it, else beside.
+  const index_t padded_dim = round_up(p.head_dim, arch::simd<Isa, T>::lanes);
+  const bool in_place = std::is_same_v<Dq, T> && padded_dim == p.head_dim;
+  // The gradients by parameters of the score, from each tile of keys, to be summed in order.
+  tensor<double, 4> parts(p.batch, p.heads, k_tiles, Parameters);
 
   // Chains are worked on together, so that threads seldom wait for each other; a few at a time bound the memory.
   constexpr index_t enough = index_t{1} << 20;  // numbers
-  const index_t chain_size = max<index_t>(1, group * p.q_len * dq_row);
+  const index_t chain_size = max<index_t>(1, group * p.q_len * padded_dim);
   const index_t together = min(chains, max<index_t>(thread_count(executor), enough / chain_size));
   const index_t heads = together * group;
   const scratch<T> statistics(2, heads * p.q_len);
-  const scratch<T> sums(1, heads * p.q_len * dq_row);
-  const index_t prepared_size = round_up(engine::prepared_size(p.q_len, p.head_dim, p.value_dim), 64);
-  const scratch<unsigned char> prepared(1, heads * prepared_size);
+  const scratch<T> sums(1, in_place ? 0 : heads * p.q_len * padded_dim);
   const scratch<T> slabs(static_cast<int>(min<index_t>(max<index_t>(1, together * k_tiles), thread_count(executor))),
                          engine::scratch_size(policy, p.head_dim, p.value_dim));
   const auto rows_of = [&](index_t tile) {
@@ -91,13 +93,19 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
     const auto head_of = [&](index_t chain, index_t n) { return p.query_head((first + chain) % p.kv_heads, n); };
     const auto rows_of_head = [&](index_t chain, index_t n) {
       const index_t b = (first + chain) / p.kv_heads, h = head_of(chain, n), slot = chain * group + n;
-      return query_head_rows<T, Q, Dout>{.q = q[b][h],
-                                         .dout = dout[b][h],
-                                         .lse = statistics.slab(0) + slot * p.q_len,
-                                         .delta = statistics.slab(1) + slot * p.q_len,
-                                         .dq = sums.slab(0) + slot * p.q_len * dq_row,
-                                         .dq_row = dq_row,
-                                         .prepared = prepared.slab(0) + slot * prepared_size};
+      query_head_rows<T, Q, Dout> head{.q = q[b][h],
+                                       .dout = dout[b][h],
+                                       .lse = statistics.slab(0) + slot * p.q_len,
+                                       .delta = statistics.slab(1) + slot * p.q_len,
+                                       .dq = sums.slab(0) + slot * p.q_len * padded_dim,
+                                       .dq_row = padded_dim};
+      if constexpr (std::is_same_v<Dq, T>) {
+        if (in_place) {
+          head.dq = dq[b][h].data;
+          head.dq_row = dq.strides[2];
+        }
+      }
+      return head;
     };
     parallel_for(executor, count * group * q_tiles, [&](index_t piece, int) {
       const index_t slot = piece / q_tiles, chain = slot / group, n = slot % group;
@@ -105,9 +113,9 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
       const range rows = rows_of(piece % q_tiles);
       prepare_rows<Isa, T>(out[b][h], dout[b][h], lse[b][h], rows, statistics.slab(0) + slot * p.q_len,
                            statistics.slab(1) + slot * p.q_len);
-      engine::prepare(q[b][h], dout[b][h], rows, prepared.slab(0) + slot * prepared_size);
-      T* const dq_sums = sums.slab(0) + slot * p.q_len * dq_row;
-      for (index_t i = rows.begin * dq_row; i < rows.end * dq_row; ++i) dq_sums[i] = T{0};
+      const auto head = rows_of_head(chain, n);
+      for (index_t i = rows.begin; i < rows.end; ++i)
+        for (index_t d = 0; d < padded_dim; ++d) head.dq[i * head.dq_row + d] = T{0};
     });
 
     turns order(count, k_tiles);
@@ -128,32 +136,116 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
           const auto score = score::bind(op.score, b, h);
           const auto factors = backward_scale<T>::template of<std::remove_const_t<decltype(score)>>(scale);
           const auto head = rows_of_head(chain, n);
-          range hull = mask::query_hull(mask, keys, p.q_len);
-          hull.begin -= hull.begin % 2;  // rows are paired from an even one on
+          parameter_sums<Parameters> score_sums;
           for_visible_tiles(
-              hull, policy.backward_rows, [&](range rows) { return mask.classify(rows, keys); },
+              mask::query_hull(mask, keys, p.q_len), policy.backward_rows,
+              [&](range rows) { return mask.classify(rows, keys); },
               [&](range rows, bool partial) {
                 turn.begin(n * p.q_len + rows.begin);
-                gradients.add(mask, score, factors, head, k[b][g], rows, partial,
+                gradients.add(mask, score, factors, head, k[b][g], rows, partial, score_sums,
                               [&] { turn.wait(n * p.q_len + rows.end); });
               });
+          for (int i = 0; i < Parameters; ++i) parts(b, h, tile, i) = score_sums.total[i];
         }
         turn.finish();
         gradients.finish(dk[b][g], dv[b][g]);
       }
     });
 
+    if (in_place) continue;
     parallel_for(executor, count * group * q_tiles, [&](index_t piece, int) {
       const index_t slot = piece / q_tiles, chain = slot / group, n = slot % group;
-      const index_t b = (first + chain) / p.kv_heads;
+      const tensor_view<Dq, 2> result = dq[(first + chain) / p.kv_heads][head_of(chain, n)];
       const range rows = rows_of(piece % q_tiles);
-      const tensor_view<Dq, 2> result = dq[b][head_of(chain, n)];
-      const T* const from = sums.slab(0) + (slot * p.q_len + rows.begin) * dq_row;
-      for (index_t i = 0; i < rows.size(); ++i)
-        store_row<Isa>(from + i * dq_row, p.head_dim, result.data + (rows.begin + i) * result.stride(0));
+      const T* const from = sums.slab(0) + slot * p.q_len * padded_dim;
+      for (index_t i = rows.begin; i < rows.end; ++i)
+        store_row<Isa>(from + i * padded_dim, p.head_dim, result.data + i * result.stride(0));
     });
   }
+  for (index_t h = 0; h < p.heads; ++h)
+    for (int i = 0; i < Parameters; ++i) {
+      double sum = 0;
+      for (index_t b = 0; b < p.batch; ++b)
+        for (index_t tile = 0; tile < k_tiles; ++tile) sum += parts(b, h, tile, i);
+      dscore(h, i) = static_cast<T>(sum);
+    }
 }
+
+/// Checks everything, then runs; dscore counts where Parameters > 0.
+template <class Isa, class Policy, int Parameters, class Op, class Q, class K, class V, class Out, class Lse,
+          class Dout, class Dq, class Dk, class Dv>
+void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values,
+                  const Out& result, const Lse& log_sum_exp, const Dout& result_gradient, Dq& query_gradient,
+                  Dk& key_gradient, Dv& value_gradient, const tensor_view<accumulator<element_of<Q>>, 2>& dscore) {
+  static_assert(require_op<Op>() && require_operand<Q, 4>() && require_operand<K, 4>() && require_operand<V, 4>() &&
+                require_operand<Out, 4>() && require_operand<Lse, 3>() && require_operand<Dout, 4>() &&
+                require_result<Dq, 4>() && require_result<Dk, 4>() && require_result<Dv, 4>());
+  static_assert(require_one_precision<Q, K, V, Out, Dout, Dq, Dk, Dv>());
+  const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
+  const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
+  const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
+  const auto out = tensor_view<const element_of<Out>, 4>(as_view(result));
+  const auto lse = tensor_view<const element_of<Lse>, 3>(as_view(log_sum_exp));
+  const auto dout = tensor_view<const element_of<Dout>, 4>(as_view(result_gradient));
+  const auto dq = tensor_view<element_of<Dq>, 4>(as_view(query_gradient));
+  const auto dk = tensor_view<element_of<Dk>, 4>(as_view(key_gradient));
+  const auto dv = tensor_view<element_of<Dv>, 4>(as_view(value_gradient));
+  static_assert(std::is_same_v<element_of<Lse>, accumulator<element_of<Q>>>,
+                "seqprim: lse is float (double when the queries are double)");
+  constexpr auto self = entry::backward;
+  const problem p = validate_inputs<self>(executor, op, q, k, v);
+  expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
+  expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
+  expect_shape<self>("dout", dout, {p.batch, p.heads, p.q_len, p.value_dim});
+  expect_shape<self>("dq", dq, {p.batch, p.heads, p.q_len, p.head_dim});
+  expect_shape<self>("dk", dk, {p.batch, p.kv_heads, p.k_len, p.head_dim});
+  expect_shape<self>("dv", dv, {p.batch, p.kv_heads, p.k_len, p.value_dim});
+  expect_contiguous_dim<self>("out", out);
+  expect_contiguous_dim<self>("dout", dout);
+  const auto expect_fresh = [&](const char* name, const auto& gradient) {
+    expect_contiguous_dim<self>(name, gradient);
+    expect_distinct<self>(name, gradient);
+    expect_apart<self>(name, gradient, "q", q);
+    expect_apart<self>(name, gradient, "k", k);
+    expect_apart<self>(name, gradient, "v", v);
+    expect_apart<self>(name, gradient, "out", out);
+    expect_apart<self>(name, gradient, "lse", lse);
+    expect_apart<self>(name, gradient, "dout", dout);
+  };
+  expect_fresh("dq", dq);
+  expect_fresh("dk", dk);
+  expect_fresh("dv", dv);
+  expect_apart<self>("dq", dq, "dk", dk);
+  expect_apart<self>("dq", dq, "dv", dv);
+  expect_apart<self>("dk", dk, "dv", dv);
+  if constexpr (Parameters > 0) {
+    expect_shape<self>("dscore", dscore, {p.heads, index_t{Parameters}});
+    expect_distinct<self>("dscore", dscore);
+    const auto apart = [&](const char* name, const auto& operand) {
+      expect_apart<self>("dscore", dscore, name, operand);
+    };
+    apart("q", q);
+    apart("k", k);
+    apart("v", v);
+    apart("out", out);
+    apart("lse", lse);
+    apart("dout", dout);
+    apart("dq", dq);
+    apart("dk", dk);
+    apart("dv", dv);
+  }
+  with_encoded<Isa>(executor, op, q, k, [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
+    arch::with_granted<Isa>([&](auto isa) {
+      backward_tiles<decltype(isa), Policy, Parameters>(executor, plain_op, p, q_encoded, k_encoded, v, out, lse, dout,
+                                                        dq, dk, dv, dscore);
+    });
+  });
+  gradients_before_encoding<Isa>(executor, op, dq, dk);
+}
+
+/// The score modifier of one head.
+template <class Op>
+using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const Op&>().score, 0, 0))>;
 
 }  // namespace detail
 
@@ -169,65 +261,42 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
 /// Repeat   same bits for any number of threads, for one build and policy: dq is added to in the order of the keys.
 /// Cost     3 head_dim + 2 value_dim multiply-adds a visible pair and head (forward: head_dim + value_dim). Where q, k, v and
 ///          dout are bfloat16 and the processor multiplies pairs of them, it does, and p and their gradients are rounded to
-///          bfloat16. Allocates tile scratch for each thread; for at least as many key heads as there are threads 4 head_dim +
-///          8 bytes a query row (with pairs 2 (head_dim + value_dim) more); and encoded copies of q and k if op.position
-///          encodes.
+///          bfloat16. Allocates tile scratch for each thread; for at least as many key heads as there are threads 8 bytes a
+///          query row, and 4 head_dim more unless dq is float with head_dim a multiple of 16; and encoded copies of q and k if op.position encodes.
 /// Source   Dao et al., "FlashAttention"; spec layers-losses 1.6.  Page docs/reference/attention/backward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
           class Lse, class Dout, class Dq, class Dk, class Dv>
 void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
               const Lse& log_sum_exp, const Dout& result_gradient, Dq&& query_gradient, Dk&& key_gradient,
               Dv&& value_gradient) {
-  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
-                detail::require_operand<V, 4>() && detail::require_operand<Out, 4>() &&
-                detail::require_operand<Lse, 3>() && detail::require_operand<Dout, 4>() &&
-                detail::require_result<Dq, 4>() && detail::require_result<Dk, 4>() && detail::require_result<Dv, 4>());
-  static_assert(detail::require_one_precision<Q, K, V, Out, Dout, Dq, Dk, Dv>());
-  const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
-  const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
-  const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
-  const auto out = tensor_view<const element_of<Out>, 4>(as_view(result));
-  const auto lse = tensor_view<const element_of<Lse>, 3>(as_view(log_sum_exp));
-  const auto dout = tensor_view<const element_of<Dout>, 4>(as_view(result_gradient));
-  const auto dq = tensor_view<element_of<Dq>, 4>(as_view(query_gradient));
-  const auto dk = tensor_view<element_of<Dk>, 4>(as_view(key_gradient));
-  const auto dv = tensor_view<element_of<Dv>, 4>(as_view(value_gradient));
-  static_assert(std::is_same_v<element_of<Lse>, accumulator<element_of<Q>>>,
-                "seqprim: lse is float (double when the queries are double)");
-  constexpr auto self = detail::entry::backward;
-  const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
-  detail::expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
-  detail::expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
-  detail::expect_shape<self>("dout", dout, {p.batch, p.heads, p.q_len, p.value_dim});
-  detail::expect_shape<self>("dq", dq, {p.batch, p.heads, p.q_len, p.head_dim});
-  detail::expect_shape<self>("dk", dk, {p.batch, p.kv_heads, p.k_len, p.head_dim});
-  detail::expect_shape<self>("dv", dv, {p.batch, p.kv_heads, p.k_len, p.value_dim});
-  detail::expect_contiguous_dim<self>("out", out);
-  detail::expect_contiguous_dim<self>("dout", dout);
-  const auto expect_fresh = [&](const char* name, const auto& gradient) {
-    detail::expect_contiguous_dim<self>(name, gradient);
-    detail::expect_distinct<self>(name, gradient);
-    detail::expect_apart<self>(name, gradient, "q", q);
-    detail::expect_apart<self>(name, gradient, "k", k);
-    detail::expect_apart<self>(name, gradient, "v", v);
-    detail::expect_apart<self>(name, gradient, "out", out);
-    detail::expect_apart<self>(name, gradient, "lse", lse);
-    detail::expect_apart<self>(name, gradient, "dout", dout);
-  };
-  expect_fresh("dq", dq);
-  expect_fresh("dk", dk);
-  expect_fresh("dv", dv);
-  detail::expect_apart<self>("dq", dq, "dk", dk);
-  detail::expect_apart<self>("dq", dq, "dv", dv);
-  detail::expect_apart<self>("dk", dk, "dv", dv);
-  detail::with_encoded<Isa>(executor, op, q, k,
-                            [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
-                              arch::with_granted<Isa>([&](auto isa) {
-                                detail::backward_tiles<decltype(isa), Policy>(executor, plain_op, p, q_encoded,
-                                                                              k_encoded, v, out, lse, dout, dq, dk, dv);
-                              });
-                            });
-  detail::gradients_before_encoding<Isa>(executor, op, dq, dk);
+  static_assert(detail::require_operand<Q, 4>());
+  detail::run_backward<Isa, Policy, 0>(executor, op, queries, keys, values, result, log_sum_exp, result_gradient,
+                                       query_gradient, key_gradient, value_gradient,
+                                       tensor_view<accumulator<element_of<Q>>, 2>{});
+}
+
+/// The same with the gradients by the parameters of the score: dscore(h, n) belongs to the n-th parameter of the modifier of head h,
+/// summed over the batch. A parameter that heads share has the sum over them as its gradient.
+///
+/// Shapes   dscore [heads, score::parameters of the modifier]; float (double with double), overwritten.
+/// Repeat   same bits for any number of threads: tiles are summed in order, in double.
+/// Cost     one more evaluation of the modifier a visible pair; allocates 8 bytes for each parameter, head and 64 keys.
+/// Source   score/rule.hpp.  Page docs/reference/attention/backward.md
+template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
+          class Lse, class Dout, class Dq, class Dk, class Dv, class Dscore>
+void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
+              const Lse& log_sum_exp, const Dout& result_gradient, Dq&& query_gradient, Dk&& key_gradient,
+              Dv&& value_gradient, Dscore&& score_gradient) {
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_result<Dscore, 2>());
+  constexpr int parameters = score::parameters<detail::bound_score<Op>>;
+  static_assert(parameters > 0,
+                "seqprim: this score modifier has no parameters to learn: it lacks 'static constexpr int "
+                "parameters' and 'parameter_derivative'. See docs/reference/score/rule.md");
+  static_assert(std::is_same_v<element_of<Dscore>, accumulator<element_of<Q>>>,
+                "seqprim: the gradients by the parameters of a score are float (double when the queries are double)");
+  detail::run_backward<Isa, Policy, parameters>(executor, op, queries, keys, values, result, log_sum_exp,
+                                                result_gradient, query_gradient, key_gradient, value_gradient,
+                                                tensor_view<element_of<Dscore>, 2>(as_view(score_gradient)));
 }
 
 }  // namespace seqprim::attention

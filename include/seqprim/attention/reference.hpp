@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/unrolled.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/tensor.hpp>
@@ -89,16 +90,17 @@ void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& 
     }
 }
 
-/// Gradients of sum(out * dout); dq, dk, dv in double.
+/// Gradients of sum(out * dout); dq, dk, dv in double, and by the parameters of the score [heads, parameters] if asked.
 template <class Op, class Q, class K, class V, class Dout>
 void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout, tensor<double, 4>& dq,
-              tensor<double, 4>& dk, tensor<double, 4>& dv) {
+              tensor<double, 4>& dk, tensor<double, 4>& dv, tensor<double, 2>* dscore = nullptr) {
   const double scale = op.scale_for(q.extent(3));
   tensor<double, 1> raw(k.extent(2)), logit(k.extent(2)), p(k.extent(2)), dp(k.extent(2));
   tensor<bool, 1> visible(k.extent(2));
   dq.fill(0);
   dk.fill(0);
   dv.fill(0);
+  if (dscore != nullptr) dscore->fill(0);
   for (index_t b = 0; b < q.extent(0); ++b)
     for (index_t h = 0; h < q.extent(1); ++h) {
       const auto mask = mask::bind(op.mask, b, h);
@@ -122,6 +124,13 @@ void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout
         for (index_t j = 0; j < k.extent(2); ++j) {
           if (!visible(j)) continue;
           double ds = p(j) * (dp(j) - mean);
+          constexpr int parameters = score::parameters<std::remove_cvref_t<decltype(score)>>;
+          if constexpr (parameters > 0) {
+            arch::unrolled<parameters>([&](auto n) {
+              const auto slope = static_cast<double>(score.template parameter_derivative<n>(raw(j), score::site{i, j}));
+              if (dscore != nullptr) (*dscore)(h, n) += ds * slope;
+            });
+          }
           if constexpr (!std::same_as<std::remove_cvref_t<decltype(score)>, score::identity>)
             ds *= static_cast<double>(score.derivative(raw(j), score::site{i, j}));
           for (index_t d = 0; d < q.extent(3); ++d) {

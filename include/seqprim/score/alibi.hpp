@@ -25,8 +25,14 @@ struct distance_bias {
     return multiply_add(X(slope), bidirectional ? -magnitude(ahead) : ahead, logit);
   }
   template <class X, class Site = site> SEQPRIM_HD constexpr X derivative(X, Site) const noexcept { return X(1.0f); }
+
+  static constexpr int parameters = 1;  ///< the slope
+  template <int, class X, class Site = site> SEQPRIM_HD constexpr X parameter_derivative(X, Site at) const noexcept {
+    const X ahead = at.template ahead<X>(offset);
+    return bidirectional ? -magnitude(ahead) : ahead;
+  }
 };
-static_assert(modifier<distance_bias>);
+static_assert(modifier<distance_bias> && differentiable_by_parameter<distance_bias, 0>);
 
 namespace detail {
 

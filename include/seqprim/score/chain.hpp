@@ -24,6 +24,19 @@ template <bindable First, bindable Second> struct chain {
     return second.derivative(first(logit, at), at) * first.derivative(logit, at);
   }
 
+  /// Those of the first, then those of the second.
+  static constexpr int parameters = score::parameters<First> + score::parameters<Second>;
+  template <int N, class X, class Site = site>
+  requires(differentiable_by_parameter<First, N, X, Site> ||
+           differentiable_by_parameter<Second, N - score::parameters<First>, X, Site>) SEQPRIM_HD constexpr X
+      parameter_derivative(X logit, Site at) const noexcept {
+    if constexpr (N < score::parameters<First>) {
+      return second.derivative(first(logit, at), at) * first.template parameter_derivative<N>(logit, at);
+    } else {
+      return second.template parameter_derivative<N - score::parameters<First>>(first(logit, at), at);
+    }
+  }
+
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept
       requires(depends_on_batch_or_head<First> || depends_on_batch_or_head<Second>) {
     return score::bind(first, batch, head) | score::bind(second, batch, head);

@@ -31,6 +31,13 @@ template <bindable Inner> struct packed {
     return inner.derivative(logit, within(at));
   }
 
+  static constexpr int parameters = score::parameters<Inner>;
+  template <int N, std::floating_point T>
+  requires differentiable_by_parameter<Inner, N> SEQPRIM_HD constexpr T parameter_derivative(T logit,
+                                                                                             site at) const noexcept {
+    return inner.template parameter_derivative<N>(logit, within(at));
+  }
+
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<Inner> {
     return packed<decltype(inner.bind(batch, head))>{sequences, inner.bind(batch, head)};
   }

@@ -68,6 +68,29 @@ template <bindable S> [[nodiscard]] SEQPRIM_HD constexpr auto bind(const S& s, i
   }
 }
 
+namespace detail {
+template <class S> struct parameters_of { static constexpr int value = 0; };
+template <class S>
+requires requires { S::parameters; }
+struct parameters_of<S> {
+  static constexpr int value = S::parameters;
+};
+}  // namespace detail
+
+/// How many parameters of a modifier can be learned: a type with `static constexpr int parameters` has so many, and
+///
+///     template <int N> float parameter_derivative(float logit, site at) const
+///
+/// is the derivative of the new logit by the N-th of them, at the old logit. 0 for a type that says nothing. Backward sums
+/// the gradient of each for each head.
+template <class S> inline constexpr int parameters = detail::parameters_of<S>::value;
+
+/// A modifier whose N-th parameter can be learned. Site and X as for the modifier itself.
+template <class S, int N, class X = float, class Site = site>
+concept differentiable_by_parameter = N < parameters<S> && requires(const S& s, X logit, Site at) {
+  { s.template parameter_derivative<N>(logit, at) } -> std::same_as<X>;
+};
+
 /// Checks the parameters of a modifier, if it has any: throws precondition_error.
 template <bindable S> constexpr void validate(const S& s) {
   if constexpr (requires { s.validate(); }) s.validate();

@@ -96,11 +96,22 @@ struct soft_cap {
     }
   }
 
+  static constexpr int parameters = 1;  ///< the cap: tanh(x) - x tanh'(x) with x = s / cap, +-1 far out
+  template <int, class X, class Site = site> SEQPRIM_HD constexpr X parameter_derivative(X logit, Site) const noexcept {
+    if constexpr (std::same_as<X, double>) {
+      const double x = logit / static_cast<double>(cap);
+      return detail::tanh_of_double(x) - at_most(at_least(x, -64.0), 64.0) * detail::tanh_derivative(x);
+    } else {
+      const X x = logit * X(1.0f / cap);
+      return tanh_of(x) - at_most(at_least(x, X(-40.0f)), X(40.0f)) * detail::tanh_derivative(x);
+    }
+  }
+
   constexpr void validate() const {
     SEQPRIM_EXPECTS(cap > 0.0f && cap < __builtin_huge_valf(), "score::soft_cap: cap (", cap,
                     ") must be a finite number > 0. See docs/reference/score/soft_cap.md");
   }
 };
-static_assert(modifier<soft_cap>);
+static_assert(modifier<soft_cap> && differentiable_by_parameter<soft_cap, 0>);
 
 }  // namespace seqprim::score

@@ -25,16 +25,6 @@ template <class Isa, class T> class key_tile_pairs {
            policy.backward_keys * round_up(head_dim, simd::lanes);
   }
 
-  /// prepare() pairs neighbouring rows of q and dout: q [ceil(q_len / 2), head_dim], then dout.
-  [[nodiscard]] static index_t prepared_size(index_t q_len, index_t head_dim, index_t value_dim) noexcept {
-    return ceil_div(q_len, 2) * (head_dim + value_dim) * static_cast<index_t>(sizeof(pair));
-  }
-  static void prepare(const matrix& q, const matrix& dout, range rows, void* prepared) noexcept {
-    pair* const q_pairs = static_cast<pair*>(prepared);
-    pair_rows(q, rows, q_pairs + rows.begin / 2 * q.extent(1));
-    pair_rows(dout, rows, q_pairs + ceil_div(q.extent(0), 2) * q.extent(1) + rows.begin / 2 * dout.extent(1));
-  }
-
   key_tile_pairs(const tile_policy& policy, index_t head_dim, index_t value_dim, T* scratch) noexcept
       : width_(policy.backward_keys),
         head_dim_(head_dim),
@@ -71,20 +61,18 @@ template <class Isa, class T> class key_tile_pairs {
     for (index_t i = 0; i < width_ * value_dim_; ++i) dv_[i] = T{0};
   }
 
-  template <class Mask, class Score, class Wait>
+  template <class Mask, class Score, int Parameters, class Wait>
   void add(const Mask& mask, const Score& score, const backward_scale<T>& factors,
            const query_head_rows<T, bfloat16, bfloat16>& head, const matrix& k, range rows, bool partial,
-           const Wait& wait) noexcept {
+           parameter_sums<Parameters>& dscore, const Wait& wait) noexcept {
     multiply_rows(head.q, rows, head_pairs_, keys_, logits_);
     multiply_rows(head.dout, rows, value_pairs_, values_, gradients_);
     weights_and_gradients<Isa, T>(mask, score, factors, rows, span_, padded_, head.lse + rows.begin,
-                                  head.delta + rows.begin, partial, logits_, gradients_, raw_, width_);
+                                  head.delta + rows.begin, partial, logits_, gradients_, raw_, width_, dscore);
     round(rows.size());
     const auto visible = [&](index_t i, index_t j) { return mask(rows.begin + i, span_.begin + j); };
-    const pair* const q_pairs = static_cast<const pair*>(head.prepared);
-    const pair* const dout_pairs = q_pairs + ceil_div(head.q.extent(0), 2) * head_dim_;
-    add_rows(head.dout, dout_pairs, rows, partial, visible, weight_pairs_, dv_);
-    add_rows(head.q, q_pairs, rows, partial, visible, gradient_pairs_, dk_);
+    add_rows(head.dout, rows, partial, visible, weight_pairs_, dv_);
+    add_rows(head.q, rows, partial, visible, gradient_pairs_, dk_);
     wait();
     T* const dq = head.dq + rows.begin * head.dq_row;
     arch::multiply<Isa, T, arch::start::keep>(rows.size(), padded_dim_, ceil_div(span_.size(), 2),
@@ -175,19 +163,18 @@ template <class Isa, class T> class key_tile_pairs {
   /// acc[d, key] += sum over rows of x[row, d] weight[row, key]. Rows that are not finite are added pair by pair where they are
   /// visible, as weighted_sum does.
   template <class Visible>
-  void add_rows(const matrix& x, const pair* x_pairs, range rows, bool partial, const Visible& visible,
-                const pair* weights, T* acc) noexcept {
+  void add_rows(const matrix& x, range rows, bool partial, const Visible& visible, const pair* weights,
+                T* acc) noexcept {
     const index_t dim = x.extent(1);
     const auto usable = [&](index_t i) { return finite<Isa, T>(x.data + (rows.begin + i) * x.stride(0), dim); };
     bool clean = true;
-    for (index_t i = 0; partial && i < rows.size(); ++i) clean = clean && usable(i);
-    const pair* words = x_pairs + rows.begin / 2 * dim;
-    if (!clean) {
-      pair_finite_rows(x, rows, buffer_, dim);
-      words = buffer_;
+    if (partial) {
+      clean = !pair_finite_rows(x, rows, buffer_, dim);
+    } else {
+      pair_rows(x, rows, buffer_);
     }
-    arch::multiply<Isa, T, arch::start::keep>(dim, padded_, ceil_div(rows.size(), 2), words, index_t{1}, dim, weights,
-                                              width_, acc, width_);
+    arch::multiply<Isa, T, arch::start::keep>(dim, padded_, ceil_div(rows.size(), 2), static_cast<const pair*>(buffer_),
+                                              index_t{1}, dim, weights, width_, acc, width_);
     if (clean) return;
     for (index_t i = 0; i < rows.size(); ++i) {
       if (usable(i)) continue;

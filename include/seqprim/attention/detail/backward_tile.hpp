@@ -16,7 +16,6 @@ template <class T, class Q, class Dout> struct query_head_rows {
   const T* delta;  ///< <dout, out>
   T* dq;           ///< [q_len, dq_row], head_dim numbers padded to whole registers
   index_t dq_row;
-  const void* prepared;  ///< what the engine made of q and dout beforehand
 };
 
 /// dq += ds k over the keys that are not finite, pair by pair where they are visible.
@@ -48,11 +47,6 @@ template <class Isa, class T> class key_tile {
     return policy.backward_keys * (2 * (head_dim + value_dim) + round_up(head_dim, 64)) +
            3 * policy.backward_rows * policy.backward_keys + 2 * policy.backward_rows * dims;
   }
-
-  /// Bytes that prepare() fills for one query head; nothing here.
-  [[nodiscard]] static index_t prepared_size(index_t, index_t, index_t) noexcept { return 0; }
-  template <class Q, class Dout>
-  static void prepare(const tensor_view<const Q, 2>&, const tensor_view<const Dout, 2>&, range, void*) noexcept {}
 
   key_tile(const tile_policy& policy, index_t head_dim, index_t value_dim, T* scratch) noexcept
       : width_(policy.backward_keys),
@@ -94,10 +88,10 @@ template <class Isa, class T> class key_tile {
   }
 
   /// Adds what the queries `rows` of one head give; `wait()` returns when dq of these rows may be added to.
-  template <class Mask, class Score, class Q, class Dout, class K, class Wait>
+  template <class Mask, class Score, class Q, class Dout, class K, int Parameters, class Wait>
   void add(const Mask& mask, const Score& score, const backward_scale<T>& factors,
            const query_head_rows<T, Q, Dout>& head, const tensor_view<const K, 2>& k, range rows, bool partial,
-           const Wait& wait) noexcept {
+           parameter_sums<Parameters>& dscore, const Wait& wait) noexcept {
     const auto query = widen<Isa, T>(head.q.data + rows.begin * head.q.stride(0), head.q.stride(0), rows.size(),
                                      head_dim_, query_buffer_);
     const auto dout = widen<Isa, T>(head.dout.data + rows.begin * head.dout.stride(0), head.dout.stride(0), rows.size(),
@@ -107,7 +101,7 @@ template <class Isa, class T> class key_tile {
     arch::multiply<Isa, T, arch::start::zero>(rows.size(), padded_, value_dim_, dout.data, dout.row, 1, values_, width_,
                                               gradients_, width_);
     weights_and_gradients<Isa, T>(mask, score, factors, rows, span_, padded_, head.lse + rows.begin,
-                                  head.delta + rows.begin, partial, logits_, gradients_, raw_, width_);
+                                  head.delta + rows.begin, partial, logits_, gradients_, raw_, width_, dscore);
     const auto visible = [&](index_t i, index_t j) { return mask(rows.begin + i, span_.begin + j); };
     weighted_sum<Isa, arch::start::keep, T>(partial, rows.size(), span_.size(), padded_, value_dim_, dout.data,
                                             dout.row, logits_, width_, dv_, width_, nullptr, clean_buffer_, visible);

@@ -315,12 +315,12 @@ def main():
         table.write(path, result)
 
     print(summary.setup_markdown(result), "\n")
-    print(summary.targets_markdown(result), "\n")
+    page = ROOT / "docs/benchmarks.md"
+    print(summary.targets_markdown(result, summary.reasons_in(page.read_text(encoding="utf-8"))), "\n")
     print(summary.misses_markdown(result), "\n")
     print(summary.compositions_markdown(result), "\n")
     print(summary.peers_markdown(result))
     if arguments.update_docs:
-        page = ROOT / "docs/benchmarks.md"
         page.write_text(summary.update_page(page.read_text(encoding="utf-8"), result), encoding="utf-8")
         say(f"wrote {page}")
     draw(python, path, arguments.pictures or (ROOT / "docs/pictures" if arguments.update_docs else path.parent))

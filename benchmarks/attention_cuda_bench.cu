@@ -3,6 +3,7 @@
 // 16384 / seq, heads are 2048 / dim.
 //
 //   attention_cuda_bench --benchmark_filter=forward --benchmark_counters_tabular=true
+#include <seqprim/attention/backward.cuh>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/mask/mask.hpp>
 
@@ -80,6 +81,34 @@ template <class Mask> void run_forward(benchmark::State& state, const Mask& mask
   });
 }
 
+/// Five products: p again, dp, and three gradients; the kernels recompute the first two and are not paid for it.
+template <index_t Dim> void run_backward(benchmark::State& state) {
+  const inputs in(state.range(0), Dim);
+  const mask::causal mask;
+  const attention::softmax op{mask};
+  const index_t rows = tokens * in.heads;
+  const bench::device_array<bfloat16> dout(tokens * channels), dq(tokens * channels), dk(tokens * channels),
+      dv(tokens * channels);
+  const bench::device_array<float> workspace(2 * rows);
+  fill(dout, 4);
+  const auto known = [&](const bench::device_array<bfloat16>& array) {
+    return tensor_view<bfloat16, 4, Dim>(array.data(), in.batch, in.heads, in.len, Dim);
+  };
+  attention::forward(cuda{}, op, in.rows(in.q), in.rows(in.k), in.rows(in.v), in.rows(in.out), in.row_lse());
+  const double pairs = visible_pairs(mask, in.len) * static_cast<double>(in.batch * in.heads);
+  run(state, 10.0 * static_cast<double>(Dim) * pairs, [&] {
+    attention::backward(cuda{}, op, known(in.q), known(in.k), known(in.v), in.rows(in.out), in.row_lse(), known(dout),
+                        known(dq), known(dk), known(dv), tensor_view<float, 1>(workspace.data(), 2 * rows));
+  });
+}
+template <class T> void backward_causal(benchmark::State& state) {
+  switch (state.range(1)) {
+    case 64: return run_backward<64>(state);
+    case 128: return run_backward<128>(state);
+    default: return run_backward<256>(state);
+  }
+}
+
 template <class T> void forward_full(benchmark::State& state) { run_forward(state, mask::full{}); }
 template <class T> void forward_causal(benchmark::State& state) { run_forward(state, mask::causal{}); }
 template <class T> void forward_window(benchmark::State& state) { run_forward(state, mask::causal_window(1024)); }
@@ -93,6 +122,7 @@ void sizes(benchmark::internal::Benchmark* b) {
 BENCHMARK_TEMPLATE(forward_full, bfloat16)->Apply(sizes);
 BENCHMARK_TEMPLATE(forward_causal, bfloat16)->Apply(sizes);
 BENCHMARK_TEMPLATE(forward_window, bfloat16)->Apply(sizes);
+BENCHMARK_TEMPLATE(backward_causal, bfloat16)->Apply(sizes);
 
 }  // namespace
 

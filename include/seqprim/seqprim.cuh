@@ -2,6 +2,7 @@
 #pragma once
 
 /// Everything of seqprim.hpp, and CUDA.
+#include <seqprim/attention/backward.cuh>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/core/cuda.cuh>
 #include <seqprim/seqprim.hpp>

@@ -140,7 +140,7 @@ def readable(symbols):
     for symbol, name in zip(symbols, plain):
         found = re.search(re.escape(function_name(symbol)) + r"(<.*>)?\(", name)
         name = found.group(0)[:-1] if found else name
-        names[symbol] = name.replace("seqprim::", "").replace("(int)", "").replace(" >", ">")
+        names[symbol] = name.replace("seqprim::", "").replace("attention::detail::", "").replace("(int)", "").replace(" >", ">")
     return names
 
 

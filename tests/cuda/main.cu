@@ -16,6 +16,7 @@ struct group {
 constexpr group groups[] = {
     {"functors", seqprim::test::test_functors},
     {"forward", seqprim::test::test_forward},
+    {"backward", seqprim::test::test_backward},
 };
 
 }  // namespace

@@ -194,30 +194,7 @@ void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& 
                 "seqprim: lse is float (double when the queries are double)");
   constexpr auto self = entry::backward;
   const problem p = validate_inputs<self>(executor, op, q, k, v);
-  expect_shape<self>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
-  expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
-  expect_shape<self>("dout", dout, {p.batch, p.heads, p.q_len, p.value_dim});
-  expect_shape<self>("dq", dq, {p.batch, p.heads, p.q_len, p.head_dim});
-  expect_shape<self>("dk", dk, {p.batch, p.kv_heads, p.k_len, p.head_dim});
-  expect_shape<self>("dv", dv, {p.batch, p.kv_heads, p.k_len, p.value_dim});
-  expect_contiguous_dim<self>("out", out);
-  expect_contiguous_dim<self>("dout", dout);
-  const auto expect_fresh = [&](const char* name, const auto& gradient) {
-    expect_contiguous_dim<self>(name, gradient);
-    expect_distinct<self>(name, gradient);
-    expect_apart<self>(name, gradient, "q", q);
-    expect_apart<self>(name, gradient, "k", k);
-    expect_apart<self>(name, gradient, "v", v);
-    expect_apart<self>(name, gradient, "out", out);
-    expect_apart<self>(name, gradient, "lse", lse);
-    expect_apart<self>(name, gradient, "dout", dout);
-  };
-  expect_fresh("dq", dq);
-  expect_fresh("dk", dk);
-  expect_fresh("dv", dv);
-  expect_apart<self>("dq", dq, "dk", dk);
-  expect_apart<self>("dq", dq, "dv", dv);
-  expect_apart<self>("dk", dk, "dv", dv);
+  expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);
   if constexpr (Parameters > 0) {
     expect_shape<self>("dscore", dscore, {p.heads, index_t{Parameters}});
     expect_distinct<self>("dscore", dscore);

@@ -154,5 +154,35 @@ void expect_results(const problem& p, const Q& q, const K& k, const V& v, const 
   expect_apart<Entry>("lse", lse, "out", out);
 }
 
+/// What backward is given and what it writes: shapes, contiguous dims, gradients that overlap nothing.
+template <entry Entry, class Q, class K, class V, class Out, class Lse, class Dout, class Dq, class Dk, class Dv>
+void expect_gradients(const problem& p, const Q& q, const K& k, const V& v, const Out& out, const Lse& lse,
+                      const Dout& dout, const Dq& dq, const Dk& dk, const Dv& dv) {
+  expect_shape<Entry>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
+  expect_shape<Entry>("lse", lse, {p.batch, p.heads, p.q_len});
+  expect_shape<Entry>("dout", dout, {p.batch, p.heads, p.q_len, p.value_dim});
+  expect_shape<Entry>("dq", dq, {p.batch, p.heads, p.q_len, p.head_dim});
+  expect_shape<Entry>("dk", dk, {p.batch, p.kv_heads, p.k_len, p.head_dim});
+  expect_shape<Entry>("dv", dv, {p.batch, p.kv_heads, p.k_len, p.value_dim});
+  expect_contiguous_dim<Entry>("out", out);
+  expect_contiguous_dim<Entry>("dout", dout);
+  const auto expect_fresh = [&](const char* name, const auto& gradient) {
+    expect_contiguous_dim<Entry>(name, gradient);
+    expect_distinct<Entry>(name, gradient);
+    expect_apart<Entry>(name, gradient, "q", q);
+    expect_apart<Entry>(name, gradient, "k", k);
+    expect_apart<Entry>(name, gradient, "v", v);
+    expect_apart<Entry>(name, gradient, "out", out);
+    expect_apart<Entry>(name, gradient, "lse", lse);
+    expect_apart<Entry>(name, gradient, "dout", dout);
+  };
+  expect_fresh("dq", dq);
+  expect_fresh("dk", dk);
+  expect_fresh("dv", dv);
+  expect_apart<Entry>("dq", dq, "dk", dk);
+  expect_apart<Entry>("dq", dq, "dv", dv);
+  expect_apart<Entry>("dk", dk, "dv", dv);
+}
+
 }  // namespace SEQPRIM_TARGET_NAMESPACE
 }  // namespace seqprim::attention::detail

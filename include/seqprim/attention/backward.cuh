@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/cuda/mma_sync.cuh>
+#include <seqprim/attention/detail/backward_block.hpp>
+#include <seqprim/attention/detail/backward_rows.cuh>
+#include <seqprim/attention/detail/block_dims.cuh>
+#include <seqprim/attention/detail/block_softmax.hpp>
+#include <seqprim/attention/detail/problem.hpp>
+#include <seqprim/attention/softmax.hpp>
+#include <seqprim/core/cuda.cuh>
+
+#include <cuda_runtime.h>
+
+namespace seqprim::attention {
+
+namespace detail {
+
+/// Tensor cores: see detail/backward_block.hpp.
+template <class Shape, class Engine, class Operands>
+__global__ void __launch_bounds__(Shape::key_threads) backward_key_block_kernel(const __grid_constant__ Operands in) {
+  extern __shared__ uint4 block_memory[];
+  backward_key_block<Shape>(Engine{}, in, blockIdx.x, reinterpret_cast<std::byte*>(block_memory));
+}
+template <class Shape, class Engine, class Operands>
+__global__ void __launch_bounds__(Shape::query_threads)
+    backward_query_block_kernel(const __grid_constant__ Operands in) {
+  extern __shared__ uint4 block_memory[];
+  backward_query_block<Shape>(Engine{}, in, blockIdx.x, reinterpret_cast<std::byte*>(block_memory));
+}
+
+template <class Shape, class Engine, class Operands>
+void launch_backward_blocks(const cuda& executor, const Operands& in) {
+  const problem& p = in.sizes;
+  launch_blocks("attention::backward", executor, backward_key_block_kernel<Shape, Engine, Operands>,
+                p.batch * p.kv_heads * ceil_div(p.k_len, Shape::key_tile), Shape::key_threads, Shape::key_shared, in);
+  launch_blocks("attention::backward", executor, backward_query_block_kernel<Shape, Engine, Operands>,
+                p.batch * p.heads * ceil_div(p.q_len, Shape::query_tile), Shape::query_threads, Shape::query_shared,
+                in);
+}
+
+}  // namespace detail
+
+/// Floats that backward on CUDA needs as workspace for queries [batch, heads, q_len, head_dim].
+template <class Q> [[nodiscard]] index_t backward_workspace(const Q& queries) {
+  static_assert(detail::require_operand<Q, 4>());
+  const auto q = as_view(queries);
+  return 2 * q.extent(0) * q.extent(1) * q.extent(2);
+}
+
+/// Attention backward on CUDA: the same operator value, shapes, edge values and errors as on the CPU; the definition is the same.
+/// Views point to device memory, and so do arrays inside the mask and the score (index_array::on_device()).
+///
+/// q, k, v and dout of one 16-bit type with dims up to 256 go through the tensor cores; weights and logit gradients are rounded to
+/// that type before they meet a vector. Everything else goes through simple kernels, one warp a row. Two passes, one owner for each
+/// row of a result: each pass computes the weights anew. A view whose last extent is part of its type (`tensor_view<T, 4, 128>`)
+/// compiles one size of kernels instead of five. `Engine` and `Policy` choose instructions and tile sizes.
+///
+/// Shapes   as on the CPU; workspace [>= backward_workspace(queries)], overwritten.
+/// Types    q, k, v, out, dout, dq, dk, dv: float, half, bfloat16, each its own. lse and workspace: float.
+/// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before, and turn dq and
+///          dk back after.
+/// Layout   as on the CPU; fast where rows of q, k, v and dout begin at multiples of 16 bytes. The workspace at one of 8 bytes.
+/// Edge     as on the CPU, except that a NaN or an infinity in a visible row of dout, q or k may turn a whole row of the gradients
+///          that see it into NaN. Rows that do not see it stay untouched.
+/// Errors   precondition_error before the launch; cuda_error when a launch is refused. Errors inside the kernels surface at
+///          the caller's next synchronisation.
+/// Repeat   same bits in every run and any batch.
+/// Cost     tensor cores: 4 head_dim + 3 value_dim multiply-adds a visible pair and head. No allocation, no synchronisation; can be
+///          captured into a graph.
+/// Page     docs/reference/attention/backward.md
+template <class Engine = arch::cuda::mma_sync, class Policy = default_backward_policy, class Op, class Q, class K,
+          class V, class Out, class Lse, class Dout, class Dq, class Dk, class Dv, class Workspace>
+void backward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
+              const Lse& log_sum_exp, const Dout& result_gradient, Dq&& query_gradient, Dk&& key_gradient,
+              Dv&& value_gradient, Workspace&& workspace) {
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
+                detail::require_operand<V, 4>() && detail::require_operand<Out, 4>() &&
+                detail::require_operand<Lse, 3>() && detail::require_operand<Dout, 4>() &&
+                detail::require_result<Dq, 4>() && detail::require_result<Dk, 4>() && detail::require_result<Dv, 4>() &&
+                detail::require_result<Workspace, 1>());
+  static_assert(std::is_same_v<decltype(Op::position), position::none>,
+                "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
+  constexpr auto single = [](auto... x) { return (!std::is_same_v<decltype(x), double> && ...); };
+  static_assert(single(element_of<Q>{}, element_of<K>{}, element_of<V>{}, element_of<Out>{}, element_of<Dout>{},
+                       element_of<Dq>{}, element_of<Dk>{}, element_of<Dv>{}) &&
+                    std::is_same_v<element_of<Lse>, float> && std::is_same_v<element_of<Workspace>, float>,
+                "seqprim: attention on CUDA takes float, half and bfloat16, and float lse and workspace");
+  using T = element_of<Q>;
+  const auto q = tensor_view<const T, 4>(as_view(queries));
+  const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
+  const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
+  const auto out = tensor_view<const element_of<Out>, 4>(as_view(result));
+  const auto lse = tensor_view<const float, 3>(as_view(log_sum_exp));
+  const auto dout = tensor_view<const element_of<Dout>, 4>(as_view(result_gradient));
+  const auto dq = tensor_view<element_of<Dq>, 4>(as_view(query_gradient));
+  const auto dk = tensor_view<element_of<Dk>, 4>(as_view(key_gradient));
+  const auto dv = tensor_view<element_of<Dv>, 4>(as_view(value_gradient));
+  const auto space = tensor_view<float, 1>(as_view(workspace));
+  constexpr auto self = detail::entry::backward;
+  constexpr const char* page = ". See docs/reference/attention/backward.md";
+  const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, k, v);
+  detail::expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);
+  SEQPRIM_EXPECTS(p.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,
+                  "attention::backward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
+                  ") must be <= ", detail::largest_backward_dim, " on CUDA", page);
+  SEQPRIM_EXPECTS(space.extent(0) >= backward_workspace(q) && (space.stride(0) == 1 || space.extent(0) <= 1) &&
+                      reinterpret_cast<std::uintptr_t>(space.data) % alignof(detail::row_statistics) == 0,
+                  "attention::backward: the workspace has ", space.extent(0), " floats, ", backward_workspace(q),
+                  " are needed, contiguous and aligned to 8 bytes", page);
+  const auto expect_apart_from_workspace = [&](const char* name, const auto& operand) {
+    detail::expect_apart<self>("workspace", space, name, operand);
+  };
+  expect_apart_from_workspace("q", q);
+  expect_apart_from_workspace("k", k);
+  expect_apart_from_workspace("v", v);
+  expect_apart_from_workspace("out", out);
+  expect_apart_from_workspace("lse", lse);
+  expect_apart_from_workspace("dout", dout);
+  expect_apart_from_workspace("dq", dq);
+  expect_apart_from_workspace("dk", dk);
+  expect_apart_from_workspace("dv", dv);
+
+  auto* const statistics = reinterpret_cast<detail::row_statistics*>(space.data);
+  detail::launch_row_statistics(executor, p, out, lse, dout, statistics);
+  constexpr index_t head_dim = decltype(as_view(queries))::last_extent,
+                    value_dim = decltype(as_view(values))::last_extent;
+  constexpr bool one_type =
+      detail::block_elements<T, element_of<K>, element_of<V>> && std::is_same_v<T, element_of<Dout>>;
+  if constexpr (one_type && head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
+    if (p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
+      using operands = detail::backward_operands<decltype(Op::mask), decltype(Op::score), T, element_of<Dq>,
+                                                 element_of<Dk>, element_of<Dv>>;
+      const bool wide = detail::rows_are_aligned(q) && detail::rows_are_aligned(k) && detail::rows_are_aligned(v) &&
+                        detail::rows_are_aligned(dout);
+      const operands in{
+          op.mask, op.score, p, static_cast<float>(op.scale_for(p.head_dim)), wide, q, k, v, dout, statistics,
+          dq,      dk,       dv};
+      detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
+        using size = decltype(dims);
+        detail::launch_backward_blocks<detail::backward_shape<size::head, size::value, Engine, Policy>, Engine>(
+            executor, in);
+      });
+      return;
+    }
+  }
+  constexpr bool always_blocks = one_type && head_dim != dynamic_extent && value_dim != dynamic_extent &&
+                                 head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
+  if constexpr (!always_blocks) detail::launch_backward_rows(executor, op, p, q, k, v, dout, statistics, dq, dk, dv);
+}
+
+}  // namespace seqprim::attention

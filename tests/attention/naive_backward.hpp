@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <attention/problem.hpp>
+#include <cmath>
+#include <limits>
+
+namespace seqprim::test {
+
+/// The naive loop in the precision of a kernel that multiplies numbers of type T and adds in float: weights and logit gradients are
+/// rounded to T before they meet a vector; lse and out are what forward left. Results in float, [batch, heads, len, dim].
+template <class Op, class T>
+void naive_backward(const Op& op, const attention_problem<T>& p, const tensor<T, 4>& out, const tensor<float, 3>& lse,
+                    const tensor<T, 4>& dout, tensor<float, 4>& dq, tensor<float, 4>& dk, tensor<float, 4>& dv) {
+  const auto scale = static_cast<float>(op.scale_for(p.head_dim));
+  dq.fill(0);
+  dk.fill(0);
+  dv.fill(0);
+  const auto wide = [](T x) { return static_cast<float>(x); };
+  for (index_t b = 0; b < p.batch; ++b)
+    for (index_t h = 0; h < p.heads; ++h) {
+      const auto mask = mask::bind(op.mask, b, h);
+      const auto score = score::bind(op.score, b, h);
+      const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
+      for (index_t i = 0; i < p.q_len; ++i) {
+        float delta = 0;
+        for (index_t d = 0; d < p.value_dim; ++d) delta += wide(out(b, h, i, d)) * wide(dout(b, h, i, d));
+        for (index_t j = 0; j < p.k_len; ++j) {
+          if (!mask(i, j) || lse(b, h, i) == -std::numeric_limits<float>::infinity()) continue;
+          float dot = 0, dp = 0;
+          for (index_t d = 0; d < p.head_dim; ++d) dot += wide(p.q(b, h, i, d)) * wide(p.k(b, g, j, d));
+          for (index_t d = 0; d < p.value_dim; ++d) dp += wide(dout(b, h, i, d)) * wide(p.v(b, g, j, d));
+          const float raw = scale * dot;
+          const score::site at{i, j};
+          const float weight = std::exp(static_cast<float>(score(raw, at)) - lse(b, h, i));
+          const float ds = wide(T(weight * (dp - delta) * static_cast<float>(score.derivative(raw, at))));
+          for (index_t d = 0; d < p.value_dim; ++d) dv(b, g, j, d) += wide(T(weight)) * wide(dout(b, h, i, d));
+          for (index_t d = 0; d < p.head_dim; ++d) {
+            dq(b, h, i, d) += scale * ds * wide(p.k(b, g, j, d));
+            dk(b, g, j, d) += scale * ds * wide(p.q(b, h, i, d));
+          }
+        }
+      }
+    }
+}
+
+}  // namespace seqprim::test

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <limits>
 #include <memory>
-#include <thread>
 
 namespace seqprim::attention::detail {
 inline namespace SEQPRIM_TARGET_NAMESPACE {
@@ -29,20 +28,24 @@ class turns {
     void wait(index_t end) noexcept {
       for (index_t i = settled_; i < piece_; ++i) {
         index_t reached = chain_[i].load(std::memory_order_acquire);
-        for (int spins = 0; reached < end; ++spins, reached = chain_[i].load(std::memory_order_acquire)) {
-          // As long as a tile may take; a yield sooner could give the core away for much longer.
+        for (int spins = 0; reached < end; ++spins) {
+          // As long as a tile may take; then asleep, so that a machine with fewer cores than threads gets on.
           if (spins < 4096) {
             pause();
           } else {
-            std::this_thread::yield();
+            chain_[i].wait(reached, std::memory_order_acquire);
           }
+          reached = chain_[i].load(std::memory_order_acquire);
         }
         if (i == settled_ && reached == finished) ++settled_;
       }
     }
     /// This piece will add nothing before `at` any more.
-    void begin(index_t at) noexcept { chain_[piece_].store(at, std::memory_order_release); }
-    void finish() noexcept { chain_[piece_].store(finished, std::memory_order_release); }
+    void begin(index_t at) noexcept {
+      chain_[piece_].store(at, std::memory_order_release);
+      chain_[piece_].notify_all();
+    }
+    void finish() noexcept { begin(finished); }
 
    private:
     friend turns;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/attention/decode.hpp>
+#include <seqprim/attention/forward.hpp>
+#include <seqprim/attention/merge.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>
@@ -133,7 +135,7 @@ TEST_CASE("append: rows that do not fit are refused and nothing is written", "[a
   const attention::softmax op{};
   REQUIRE_THROWS_WITH(attention::append(cpu{}, op, k, v, 8, k_cache, v_cache),
                       "attention::append: 3 rows from row 8 on do not fit a cache of 10. See "
-                      "docs/reference/attention/decode.md");
+                      "docs/reference/attention/append.md");
   REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, -1, k_cache, v_cache), precondition_error);
   REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, std::numeric_limits<index_t>::max(), k_cache, v_cache),
                     precondition_error);

@@ -8,6 +8,7 @@
 
 #include <support/catch.hpp>
 #include <support/random.hpp>
+#include <vector>
 
 using namespace seqprim;
 
@@ -91,6 +92,35 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
     const range filled{0, n_past + 1};
     attention::decode(executor, op, q_new, k_cache.view().slice(2, filled), v_cache.view().slice(2, filled), out_new);
     // example-end decode
+    {
+      const index_t batch = 2, kv_heads = 2, page_size = 16, pages = 8, dim = 16;
+      // example-begin append
+      tensor<bfloat16, 4> k_pages(pages, kv_heads, page_size, dim), v_pages(pages, kv_heads, page_size, dim);
+      tensor<std::int32_t, 2> entries(batch, 4);  // page of each 16 tokens of a sequence
+      std::vector<std::int32_t> lengths{20, 3};   // with the tokens that come now
+      entries(0, 0) = 5;
+      entries(0, 1) = 2;
+      entries(1, 0) = 7;
+      const attention::page_table table{entries, lengths};
+      attention::append(executor, op, k_new, v_new, attention::paged{k_pages, table}, attention::paged{v_pages, table});
+      // example-end append
+      // example-begin paged
+      const attention::softmax all{mask::full{}, score::identity{}, op.position};  // the new token sees its sequence
+      attention::decode(executor, all, q_new, attention::paged{k_pages, table}, attention::paged{v_pages, table},
+                        out_new);
+      // example-end paged
+    }
+    {
+      const index_t batch = 2, kv_heads = 2, capacity = 64, dim = 16;
+      // example-begin quantised
+      tensor<std::int8_t, 4> k_codes(batch, kv_heads, capacity, dim), v_codes(batch, kv_heads, capacity, dim);
+      tensor<float, 4> k_scales(batch, kv_heads, capacity, 1), v_scales(batch, kv_heads, capacity, 1);
+      const attention::quantised k_coded{k_codes, k_scales}, v_coded{v_codes, v_scales};
+      attention::append(executor, op, k_new, v_new, n_past, k_coded, v_coded);
+      attention::decode(executor, op, q_new, k_coded.slice(2, {0, n_past + 1}), v_coded.slice(2, {0, n_past + 1}),
+                        out_new);
+      // example-end quantised
+    }
     // example-begin use_policy
     attention::decode<arch::native_isa, long_cache_policy>(executor, op, q_new, k_cache.view().slice(2, filled),
                                                            v_cache.view().slice(2, filled), out_new);

@@ -16,7 +16,7 @@ inline constexpr float exp2_polynomial[6] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x
                                              0x1.3b2d4cp-7f, 0x1.5f3e52p-10f, 0x1.41fbbcp-13f};
 
 /// One register of numbers of type T (float or double) under instruction set Isa, as a bundle of static functions over
-/// `reg`. Loads widen half and bfloat16, stores round them. `partial` forms touch the first n elements only (0 <= n <=
+/// `reg`. Loads widen half, bfloat16 and int8, stores round half and bfloat16. `partial` forms touch the first n elements only (0 <= n <=
 /// lanes) and read zeros beyond.
 ///
 /// The primary template has one lane and is correct everywhere; it also serves double, which is for references and

@@ -23,6 +23,9 @@ template <> struct simd<avx2, float> {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
   }
+  [[gnu::always_inline]] static reg load(const std::int8_t* p) noexcept {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   [[gnu::always_inline]] static reg load_partial(const float* p, int n) noexcept {
     return _mm256_maskload_ps(p, first_lanes(n));
   }

@@ -22,6 +22,9 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static reg load(const bfloat16* p) noexcept {
     return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  [[gnu::always_inline]] static reg load(const std::int8_t* p) noexcept {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   [[gnu::always_inline]] static reg load_partial(const float* p, int n) noexcept {
     return _mm512_maskz_loadu_ps(first_lanes(n), p);
   }
@@ -30,6 +33,9 @@ template <> struct simd<avx512, float> {
   }
   [[gnu::always_inline]] static reg load_partial(const bfloat16* p, int n) noexcept {
     return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+  }
+  [[gnu::always_inline]] static reg load_partial(const std::int8_t* p, int n) noexcept {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p)));
   }
 
   [[gnu::always_inline]] static void store(float* p, reg x) noexcept { _mm512_storeu_ps(p, x); }

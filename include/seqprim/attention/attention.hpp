@@ -2,6 +2,7 @@
 #pragma once
 
 /// Softmax attention on the CPU. The definition is in attention/reference.hpp, CUDA in attention/forward.cuh.
+#include <seqprim/attention/append.hpp>
 #include <seqprim/attention/backward.hpp>
 #include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/forward.hpp>

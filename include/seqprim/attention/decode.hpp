@@ -1,180 +1,198 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/attention/append.hpp>
+#include <seqprim/attention/detail/cache.hpp>
+#include <seqprim/attention/detail/decode_split.hpp>
+#include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
-#include <seqprim/attention/detail/tile.hpp>
-#include <seqprim/attention/forward.hpp>
-#include <seqprim/attention/merge.hpp>
+#include <seqprim/attention/paged.hpp>
+#include <seqprim/attention/quantised.hpp>
+#include <seqprim/attention/softmax.hpp>
+#include <seqprim/attention/tuning.hpp>
 #include <seqprim/core/scratch.hpp>
 #include <seqprim/core/tensor.hpp>
 
 #include <cmath>
+#include <cstddef>
+#include <limits>
+#include <type_traits>
 
 namespace seqprim::attention {
 
 namespace detail {
 
-/// One run of keys for a few query rows, vectors along head_dim: the keys and values of the run are read once for each row
-/// that sees them, straight from the cache. out[value_dim] and lse of the run, normalised.
-template <class Isa, class T, class Mask, class Score, class Q, class K, class V>
-void decode_row(const Mask& mask, const Score& score, double scale, index_t row, range keys, bool partial,
-                const Q* query, const tensor_view<const K, 2>& k, const tensor_view<const V, 2>& v, T* logits, T* out,
-                T* lse) noexcept {
-  using simd = arch::simd<Isa, T>;
-  const index_t head_dim = k.extent(1), value_dim = v.extent(1);
-  const T infinity = std::numeric_limits<T>::infinity();
-  T top = -infinity;
-  for (index_t j = keys.begin; j < keys.end; ++j) {
-    T& logit = logits[j - keys.begin];
-    if (partial && !mask(row, j)) {
-      logit = -infinity;
-      continue;
-    }
-    logit = arch::dot<Isa, T>(query, k.data + j * k.stride(0), head_dim) * static_cast<T>(scale);
-    logit = static_cast<T>(score(logit, score::site{row, j})) * static_cast<T>(log2_e);
-    if (!(logit <= top)) top = logit;  // a NaN reaches the sum of weights through its own weight
-  }
-  const index_t count = keys.size();
-  const T safe = top == -infinity ? T{0} : top;
-  auto sums = simd::zero();
-  for (index_t j = 0; j < count; j += simd::lanes) {
-    const int live = static_cast<int>(min<index_t>(simd::lanes, count - j));
-    auto p = simd::exp2(simd::sub(simd::load_partial(logits + j, live), simd::set(safe)));
-    p = simd::select(simd::lanes_in(0, live), p, simd::zero());
-    simd::store_partial(logits + j, p, live);
-    sums = simd::add(sums, p);
-  }
-  const T sum = simd::sum(sums);
-  const T inverse = sum == T{0} ? T{0} : T{1} / sum;
-  *lse = sum == T{0} ? -infinity : (top + std::log2(sum)) * static_cast<T>(ln_2);
+/// Queries that decode works on at once; more of them take turns, so that the partial results stay small.
+inline constexpr index_t decode_queries = 64;
 
-  constexpr int wide = 4;
-  for (index_t d = 0; d < value_dim; d += wide * simd::lanes) {
-    typename simd::reg acc[wide];
-    arch::unrolled<wide>([&](auto n) { acc[n] = simd::zero(); });
-    const bool whole = d + wide * simd::lanes <= value_dim;
-    for (index_t j = 0; j < count; ++j) {
-      // A hidden value is never read: it may be padding.
-      if (partial && !mask(row, keys.begin + j)) continue;
-      const V* const value = v.data + (keys.begin + j) * v.stride(0) + d;
-      const auto p = simd::set(logits[j]);
-      if (whole) {
-        arch::unrolled<wide>([&](auto n) { acc[n] = simd::fma(p, simd::load(value + n * simd::lanes), acc[n]); });
-      } else {
-        arch::unrolled<wide>([&](auto n) {
-          const index_t left = max<index_t>(0, min<index_t>(simd::lanes, value_dim - d - n * simd::lanes));
-          if (left > 0)
-            acc[n] = simd::fma(p, simd::load_partial(value + n * simd::lanes, static_cast<int>(left)), acc[n]);
-        });
-      }
+/// The largest logit of a row, in units of log 2, and the sum of its weights 2^(logit - top).
+struct row_total {
+  float top, sum;
+};
+
+/// Merges the parts of one row in order into total[value_dim]. Parts hold sums that are not yet divided, so that large
+/// logits cost no accuracy, as they would in (out, lse).
+template <class Isa>
+row_total merge_parts(const float* parts, index_t count, index_t record, index_t value_dim, float* total) noexcept {
+  using v = arch::simd<Isa, float>;
+  float top = -std::numeric_limits<float>::infinity(), sum = 0;
+  for (index_t n = 0; n < count; ++n) top = max(top, parts[n * record + value_dim]);
+  for (index_t d = 0; d < value_dim; ++d) total[d] = 0;
+  for (index_t n = 0; n < count; ++n) {
+    const float* const part = parts + n * record;
+    if (part[value_dim + 1] == 0) continue;  // sees nothing
+    // Where nothing but NaN is visible, top is -inf.
+    const float weight = part[value_dim] == top ? 1.0f : std::exp2(part[value_dim] - top);
+    sum += weight * part[value_dim + 1];
+    for (index_t d = 0; d < value_dim; d += v::lanes) {
+      const int live = static_cast<int>(min<index_t>(v::lanes, value_dim - d));
+      v::store_partial(total + d,
+                       v::fma(v::set(weight), v::load_partial(part + d, live), v::load_partial(total + d, live)), live);
     }
-    arch::unrolled<wide>([&](auto n) {
-      const index_t left = max<index_t>(0, min<index_t>(simd::lanes, value_dim - d - n * simd::lanes));
-      if (left > 0)
-        simd::store_partial(out + d + n * simd::lanes, simd::mul(acc[n], simd::set(inverse)), static_cast<int>(left));
+  }
+  return {top, sum};
+}
+
+/// Everything after validation, with positions encoded.
+template <class Isa, class Policy, class Op, class Q, class Keys, class Values, class Out>
+void decode_splits(const cpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
+                   const Keys& keys, const Values& values, const tensor_view<Out, 4>& out,
+                   const tensor_view<float, 3>& lse) {
+  constexpr tile_policy policy = Policy::template choose<Isa>();
+  static_assert(policy.split_keys > 0 && policy.q_tile > 0 && policy.q_tile % 64 == 0 && policy.k_tile > 0,
+                "seqprim: q_tile of an attention policy must be a multiple of 64, k_tile and split_keys positive");
+  using few = row_engine<Isa, Keys, Values>;
+  using many = tile_engine<Isa, Policy, Op, Q, Keys, Values>;
+  constexpr index_t lanes = arch::simd<Isa, float>::lanes;
+  const double scale = op.scale_for(p.head_dim);
+  const index_t splits = max<index_t>(1, ceil_div(p.k_len, policy.split_keys)), record = part_rows::size(p.value_dim);
+  const index_t most_queries = min(p.q_len, decode_queries);
+  const scratch<float> parts(1, p.batch * p.heads * most_queries * splits * record);
+  const index_t pieces = p.batch * p.kv_heads * splits;
+  const scratch<std::byte> slabs(
+      static_cast<int>(min<index_t>(pieces, thread_count(executor))),
+      max(few::memory_size(min<index_t>(policy.split_keys, p.k_len), p.head_dim, p.value_dim), many::memory_size(p)));
+  const scratch<float> totals(thread_count(executor), p.value_dim);
+  for (index_t begin = 0; begin < p.q_len; begin += most_queries) {
+    const range queries{begin, min(begin + most_queries, p.q_len)};
+    // parts [batch, kv_heads, rows, splits, record]
+    const index_t rows_per_head = p.group() * queries.size();
+    parallel_for(executor, pieces, [&](index_t piece, int thread) {
+      const index_t split = piece % splits, g = piece / splits % p.kv_heads, b = piece / splits / p.kv_heads;
+      const range run{split * policy.split_keys, min((split + 1) * policy.split_keys, keys.length(b))};
+      if (run.empty()) return;
+      const folded_rows rows{p, b, g, queries};
+      const part_rows to{parts.slab(0) + ((b * p.kv_heads + g) * rows_per_head * splits + split) * record,
+                         splits * record};
+      slab_cursor memory(slabs.slab(thread));
+      if (rows.count() > lanes) {
+        many engine(memory, p);
+        engine.run(op, scale, rows, q, keys, values, run, to);
+      } else {
+        few engine(memory, min<index_t>(policy.split_keys, p.k_len), p.head_dim, p.value_dim);
+        engine.run(op, scale, rows, q, keys, values, run, to);
+      }
+    });
+    parallel_for(executor, p.batch * p.kv_heads * rows_per_head, [&](index_t n, int thread) {
+      const index_t r = n % rows_per_head, g = n / rows_per_head % p.kv_heads, b = n / rows_per_head / p.kv_heads;
+      const folded_rows rows{p, b, g, queries};
+      const index_t used = ceil_div(keys.length(b), policy.split_keys), h = rows.head(r), i = rows.query(r);
+      const float* const part = parts.slab(0) + n * splits * record;
+      float* const total = totals.slab(thread);
+      const auto [top, sum] = merge_parts<Isa>(part, used, record, p.value_dim, total);
+      const row_end<float> end = end_row(top, sum, op.sink_of(h) * static_cast<float>(log2_e));
+      for (index_t d = 0; d < p.value_dim; ++d) out(b, h, i, d) = static_cast<Out>(total[d] * end.factor);
+      if (lse.data != nullptr) lse(b, h, i) = end.lse;
     });
   }
 }
 
 }  // namespace detail
 
-/// Attention of a few new queries against a cache of keys and values.
+/// Attention of a few new queries against a cache of keys and values, contiguous or in pages, of numbers or of 8-bit codes.
 ///
 ///     attention::append(executor, op, k_new, v_new, n_past, k_cache, v_cache);
 ///     attention::decode(executor, op, q_new, k_cache [.. n_past + new), v_cache [..), out, lse);
+///     attention::decode(executor, op, q_new, paged{k_pages, table}, paged{v_pages, table}, out, lse);
+///     attention::decode(executor, op, q_new, quantised{k_codes, k_scales}, quantised{v_codes, v_scales}, out, lse);
 ///
 /// The same as forward up to rounding, with work split over runs of keys instead of tiles of queries: it keeps all threads
-/// busy for one query against a long cache. Keys in the cache already carry their positions (append encodes them);
-/// op.position is applied to the queries alone.
+/// busy for one query against a long cache. Query heads that share a key head go through its keys together. Keys in the cache
+/// already carry their positions (append encodes them); op.position is applied to the queries alone. For sequences of
+/// unequal length on pages the last query of each stands at its last key, unless op has maps of its own.
 ///
 /// Shapes   q [batch, heads, q_len, head_dim]; k, v [batch, kv_heads, k_len, dim] views of the filled part of the cache (its
-///          strides span the capacity); out [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]. Sequences of unequal
-///          length: mask::key_padding.
-/// Types    as forward, without double.
-/// Edge     as forward. Keys and values beyond what a query sees are never read.
-/// Errors   precondition_error before anything is written, as forward.
-/// Repeat   same bits for any number of threads and any batch: the cache is always cut at the same places (every
-///          policy.split_keys keys) and parts are merged in order.
-/// Cost     reads the visible cache once for each query head; allocates the partial results, 4 (value_dim + 1) bytes for each
-///          query row and run of keys.
+///          strides span the capacity), quantised views of that shape, or paged; out [batch, heads, q_len, value_dim]; lse
+///          [batch, heads, q_len]. Sequences of unequal length: pages, or mask::key_padding. On pages k_len is that of the
+///          longest sequence, and keys behind the end of a shorter one do not exist.
+/// Types    as forward, without double; codes int8 with float scales.
+/// Edge     as forward. Keys and values beyond what a query sees are never used; those that no query of the call sees are not read.
+/// Errors   precondition_error before anything is written, as forward; what page_table and quantised refuse; k and v of
+///          different lengths.
+/// Repeat   same bits for any number of threads, any batch, and for pages of any size: the cache is always cut at the same
+///          tokens (every policy.split_keys) and parts are merged in order. The order of a sum may depend on how many rows
+///          share a key head: up to one register of them (16, AVX2 8) run with vectors along head_dim, more with queries along
+///          the lanes.
+/// Cost     reads the visible cache once for each key head, and again from the second-level cache for each 64 rows. Allocates
+///          the partial results of at most 64 queries, 4 (value_dim + 2) bytes for each query row and run of keys, and about
+///          100 KiB for each thread; copies the queries if op.position encodes. More than 64 queries take turns: right, but
+///          forward is faster where keys are contiguous.
 /// Source   spec masks-text 3, 5.5.  Page docs/reference/attention/decode.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
           class Lse>
 void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
             Lse&& log_sum_exp) {
-  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
-                detail::require_operand<V, 4>() && detail::require_result<Out, 4>() &&
-                detail::require_result<Lse, 3>());
-  static_assert(detail::require_one_precision<Q, K, V, Out>());
-  using T = accumulator<element_of<Q>>;
-  static_assert(std::is_same_v<T, float> && std::is_same_v<element_of<Lse>, float>,
-                "seqprim: attention::decode works on float, half and bfloat16 with float lse");
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_cache<K>() &&
+                detail::require_cache<V>() && detail::require_result<Out, 4>() && detail::require_result<Lse, 3>());
   const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
-  const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
-  const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
   const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
-  const auto lse = tensor_view<T, 3>(as_view(log_sum_exp));
+  const auto lse = tensor_view<element_of<Lse>, 3>(as_view(log_sum_exp));
+  const auto k = detail::readable(keys);
+  const auto v = detail::readable(values);
+  using key = detail::cache_element<decltype(k)>;
+  using value = detail::cache_element<decltype(v)>;
+  static_assert(!std::is_same_v<element_of<Q>, double> && !std::is_same_v<key, double> &&
+                    !std::is_same_v<value, double> && !std::is_same_v<element_of<Out>, double> &&
+                    std::is_same_v<element_of<Lse>, float>,
+                "seqprim: attention::decode works on float, half and bfloat16 with float lse");
   constexpr auto self = detail::entry::decode;
-  const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
-  detail::expect_results<self>(p, q, k, v, out, lse);
-  const index_t rows = p.batch * p.heads * p.q_len;
-  if (rows == 0) return;
-
-  // The queries, positions encoded, as dense float rows.
-  tensor<T, 4> encoded(p.batch, p.heads, p.q_len, p.head_dim);
+  executor.validate();
+  k.validate(q.extent(0));
+  v.validate(q.extent(0));
+  const auto k_outline = detail::outline(k, q.extent(0)), v_outline = detail::outline(v, q.extent(0));
+  const detail::problem p = detail::validate_inputs<self>(executor, op, q, k_outline, v_outline);
   for (index_t b = 0; b < p.batch; ++b)
-    for (index_t h = 0; h < p.heads; ++h)
-      for (index_t i = 0; i < p.q_len; ++i)
-        for (index_t d = 0; d < p.head_dim; ++d) encoded(b, h, i, d) = static_cast<T>(q(b, h, i, d));
+    SEQPRIM_EXPECTS(k.length(b) == v.length(b), "attention::decode: sequence ", b, " has ", k.length(b), " keys and ",
+                    v.length(b), " values. See docs/reference/attention/decode.md");
+  detail::expect_results<self>(p, q, detail::rows_of(k.store), detail::rows_of(v.store), out, lse);
+  const auto expect_scales_apart = [&](const char* name, const auto& cache) {
+    if constexpr (is_quantised<std::remove_cvref_t<decltype(cache.store)>>) {
+      detail::expect_apart<self>("out", out, name, cache.store.scales);
+      detail::expect_apart<self>("lse", lse, name, cache.store.scales);
+    }
+  };
+  expect_scales_apart("the scales of k", k);
+  expect_scales_apart("the scales of v", v);
+  if (p.batch * p.heads * p.q_len == 0) return;
+  const auto plain = detail::without_position(op);
   if constexpr (detail::encodes_positions<Op>) {
+    tensor<float, 4> encoded(p.batch, p.heads, p.q_len, p.head_dim);
+    parallel_for(executor, p.batch * p.heads, [&](index_t piece, int) {
+      const index_t b = piece / p.heads, h = piece % p.heads;
+      for (index_t i = 0; i < p.q_len; ++i)
+        for (index_t d = 0; d < p.head_dim; ++d) encoded(b, h, i, d) = static_cast<float>(q(b, h, i, d));
+    });
     const auto at = position::place(op.position, p.q_len, p.k_len);
-    position::encode<Isa>(executor, at.encoding, at.queries, encoded, encoded);
+    if constexpr (is_paged<K> && !position::is_placed<decltype(Op::position)>) {
+      const detail::last_tokens map{keys.table, p.q_len};
+      position::encode<Isa>(executor, at.encoding, map, encoded, encoded);
+    } else {
+      position::encode<Isa>(executor, at.encoding, at.queries, encoded, encoded);
+    }
+    detail::decode_splits<Isa, Policy>(executor, plain, p, tensor_view<const float, 4>(encoded.view()), k, v, out, lse);
+  } else {
+    detail::decode_splits<Isa, Policy>(executor, plain, p, q, k, v, out, lse);
   }
-
-  constexpr tile_policy policy = Policy::template choose<Isa>();
-  static_assert(policy.split_keys > 0, "seqprim: split_keys of an attention policy must be positive");
-  const double scale = op.scale_for(p.head_dim);
-  const index_t splits = max<index_t>(1, ceil_div(p.k_len, policy.split_keys));
-  const index_t record = p.value_dim + 1;
-  tensor<T, 3> parts(rows, splits, record);
-  const index_t pieces = p.batch * p.kv_heads * splits;
-  const scratch<T> slabs(static_cast<int>(min<index_t>(pieces, thread_count(executor))), policy.split_keys);
-  parallel_for(executor, pieces, [&](index_t piece, int thread) {
-    const index_t split = piece % splits, g = piece / splits % p.kv_heads, b = piece / splits / p.kv_heads;
-    const range run{split * policy.split_keys, min<index_t>((split + 1) * policy.split_keys, p.k_len)};
-    for (index_t n = 0; n < p.group(); ++n) {
-      const index_t h = p.query_head(g, n);
-      const auto mask = mask::bind(op.mask, b, h);
-      const auto score = score::bind(op.score, b, h);
-      for (index_t i = 0; i < p.q_len; ++i) {
-        T* const part = &parts((b * p.heads + h) * p.q_len + i, split, 0);
-        const auto kind = run.empty() ? mask::tile_kind::empty : mask.classify(range{i, i + 1}, run);
-        if (kind == mask::tile_kind::empty) {
-          part[p.value_dim] = -std::numeric_limits<T>::infinity();
-          continue;
-        }
-        detail::decode_row<Isa>(mask, score, scale, i, run, kind == mask::tile_kind::partial, &encoded(b, h, i, 0),
-                                k[b][g], v[b][g], slabs.slab(thread), part, part + p.value_dim);
-      }
-    }
-  });
-  parallel_for(executor, rows, [&](index_t row, int) {
-    const index_t i = row % p.q_len, h = row / p.q_len % p.heads, b = row / p.q_len / p.heads;
-    T* const total = &parts(row, 0, 0);
-    for (index_t split = 1; split < splits; ++split) {
-      const T* const part = &parts(row, split, 0);
-      const merge_weights w = weigh(total[p.value_dim], part[p.value_dim]);
-      for (index_t d = 0; d < p.value_dim; ++d)
-        total[d] = (w.first == 0 ? T{0} : w.first * total[d]) + (w.second == 0 ? T{0} : w.second * part[d]);
-      total[p.value_dim] = w.lse;
-    }
-    // The sink is one more part, without values.
-    const merge_weights w = weigh(total[p.value_dim], op.sink_of(h));
-    for (index_t d = 0; d < p.value_dim; ++d)
-      out(b, h, i, d) = static_cast<element_of<Out>>(w.first == 0 ? T{0} : w.first * total[d]);
-    if (lse.data != nullptr) lse(b, h, i) = w.lse;
-  });
 }
 
 /// The same without lse.
@@ -182,70 +200,6 @@ template <class Isa = arch::native_isa, class Policy = default_policy, class Op,
 void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
   static_assert(detail::require_operand<Q, 4>());
   decode<Isa, Policy>(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
-}
-
-/// Writes new keys and values into a cache, keys with their positions encoded: the cache is then ready for decode.
-///
-/// Shapes   k_new, v_new [batch, kv_heads, new_len, dim]; k_cache, v_cache [batch, kv_heads, capacity, dim]; row r goes to
-///          cache row start + r and, if op.position has no maps of its own, stands at position start + r.
-/// Types    float, half, bfloat16 on either side; encoded in float, rounded once to the type of the cache.
-/// Errors   precondition_error before anything is written: shapes disagree, start < 0, start + new_len > capacity.
-/// Source   spec positions 1.5.  Page docs/reference/attention/decode.md
-template <class Isa = arch::native_isa, class Op, class NewK, class NewV, class CacheK, class CacheV>
-void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV& new_values, index_t start,
-            CacheK&& key_cache, CacheV&& value_cache) {
-  static_assert(require_op<Op>() && detail::require_operand<NewK, 4>() && detail::require_operand<NewV, 4>() &&
-                detail::require_result<CacheK, 4>() && detail::require_result<CacheV, 4>());
-  const auto k = tensor_view<const element_of<NewK>, 4>(as_view(new_keys));
-  const auto v = tensor_view<const element_of<NewV>, 4>(as_view(new_values));
-  const auto k_cache = tensor_view<element_of<CacheK>, 4>(as_view(key_cache));
-  const auto v_cache = tensor_view<element_of<CacheV>, 4>(as_view(value_cache));
-  executor.validate();
-  constexpr const char* page = ". See docs/reference/attention/decode.md";
-  const index_t count = k.extent(2), capacity = k_cache.extent(2);
-  for (const int axis : {0, 1, 2})
-    SEQPRIM_EXPECTS(k.extent(axis) == v.extent(axis) && k_cache.extent(axis) == v_cache.extent(axis) &&
-                        (axis == 2 || k.extent(axis) == k_cache.extent(axis)),
-                    "attention::append: axis ", axis, " disagrees: k_new ", k.extent(axis), ", v_new ", v.extent(axis),
-                    ", k_cache ", k_cache.extent(axis), ", v_cache ", v_cache.extent(axis), page);
-  SEQPRIM_EXPECTS(k.extent(3) == k_cache.extent(3) && v.extent(3) == v_cache.extent(3),
-                  "attention::append: dims disagree: k_new ", k.extent(3), ", k_cache ", k_cache.extent(3), ", v_new ",
-                  v.extent(3), ", v_cache ", v_cache.extent(3), page);
-  SEQPRIM_EXPECTS(start >= 0 && count <= capacity && start <= capacity - count, "attention::append: ", count,
-                  " rows from row ", start, " on do not fit a cache of ", capacity, page);
-  SEQPRIM_EXPECTS(!may_overlap(k_cache, v_cache), "attention::append: k_cache overlaps v_cache", page);
-  SEQPRIM_EXPECTS(
-      !may_overlap(k_cache, k) && !may_overlap(k_cache, v) && !may_overlap(v_cache, k) && !may_overlap(v_cache, v),
-      "attention::append: a cache overlaps the new keys or values", page);
-  const auto rows = k_cache.slice(2, {start, start + count});
-  const auto store = [&](const auto& from, const auto& to) {
-    using element = typename std::remove_cvref_t<decltype(to)>::element_type;
-    parallel_for(executor, from.extent(0) * from.extent(1), [&](index_t piece, int) {
-      const index_t b = piece / from.extent(1), h = piece % from.extent(1);
-      for (index_t i = 0; i < count; ++i)
-        for (index_t d = 0; d < from.extent(3); ++d)
-          to(b, h, i, d) = static_cast<element>(static_cast<float>(from(b, h, i, d)));
-    });
-  };
-  if constexpr (detail::encodes_positions<Op>) {
-    const auto at = position::place(op.position, count, start + count);
-    tensor<float, 4> encoded(k.extent(0), k.extent(1), count, k.extent(3));
-    position::validate(at.encoding, k.extent(3));
-    for (index_t b = 0; b < k.extent(0); ++b)
-      for (index_t h = 0; h < k.extent(1); ++h)
-        for (index_t i = 0; i < count; ++i)
-          for (index_t d = 0; d < k.extent(3); ++d) encoded(b, h, i, d) = static_cast<float>(k(b, h, i, d));
-    if constexpr (position::is_placed<decltype(Op::position)>) {
-      position::validate_map(at.keys, k.extent(0), count);
-      position::encode<Isa>(executor, at.encoding, at.keys, encoded, encoded);
-    } else {
-      position::encode<Isa>(executor, at.encoding, position::sequential{.start = start}, encoded, encoded);
-    }
-    store(as_view(encoded), rows);
-  } else {
-    store(k, rows);
-  }
-  store(v, v_cache.slice(2, {start, start + count}));
 }
 
 }  // namespace seqprim::attention

@@ -107,8 +107,10 @@ template <class Store> struct paged {
   Store pages;
   page_table table;
 
-  // A constructor rather than an aggregate: clang 14 deduces template arguments from constructors only.
-  SEQPRIM_HD constexpr paged(const Store& storage, const page_table& which) noexcept : pages(storage), table(which) {}
+  // Constructors rather than an aggregate: clang 14 deduces template arguments from constructors only. The store is not
+  // deduced here but by the guide below, which turns tensors into views.
+  SEQPRIM_HD constexpr paged(const std::type_identity_t<Store>& storage, const page_table& which) noexcept
+      : pages(storage), table(which) {}
   /// The same from an owning tensor.
   template <class Owner>
   requires(!std::is_same_v<std::remove_cvref_t<Owner>, Store>) paged(Owner&& storage, const page_table& which)

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/attention/detail/cache.hpp>
+#include <seqprim/attention/detail/encoded.hpp>
+#include <seqprim/attention/softmax.hpp>
+#include <seqprim/core/error.hpp>
+#include <seqprim/core/parallel.hpp>
+#include <seqprim/core/tensor.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+namespace seqprim::attention {
+
+namespace detail {
+
+/// The positions of the last `count` tokens of each sequence of a page table.
+struct last_tokens {
+  page_table table;
+  index_t count;
+
+  SEQPRIM_HD constexpr position::sequential bind(index_t b) const noexcept {
+    return {.start = table.length(b) - count};
+  }
+};
+
+/// The code of a number for a scale: the nearest, ties to even.
+[[nodiscard]] SEQPRIM_INLINE std::int8_t code_of(float x, float scale) noexcept {
+  if (!(scale > 0)) return 0;
+  const float code = __builtin_rintf(x / scale);
+  return static_cast<std::int8_t>(code > 127 ? 127 : code < -127 ? -127 : code);
+}
+
+/// Stores rows of one head: from(i, d) goes to row at + i of `store`, rounded to its type.
+template <class T, class From>
+void store_rows(const tensor_view<T, 4>& store, index_t first, index_t head, index_t at, index_t count, index_t dim,
+                const From& from) noexcept {
+  for (index_t i = 0; i < count; ++i)
+    for (index_t d = 0; d < dim; ++d) store(first, head, at + i, d) = static_cast<T>(from(i, d));
+}
+template <class From>
+void store_rows(const quantised<std::int8_t, float>& store, index_t first, index_t head, index_t at, index_t count,
+                index_t dim, const From& from) noexcept {
+  const index_t block = store.block();
+  for (index_t i = 0; i < count; ++i)
+    for (index_t begin = 0, n = 0; n < store.scales.extent(3); begin += block, ++n) {
+      const index_t end = min(begin + block, dim);
+      float largest = 0;
+      bool finite = true;
+      for (index_t d = begin; d < end; ++d) {
+        const float x = std::fabs(from(i, d));
+        finite = finite && x < __builtin_huge_valf();
+        largest = x > largest ? x : largest;
+      }
+      const float scale = finite ? largest / 127 : __builtin_nanf("");
+      store.scales(first, head, at + i, n) = scale;
+      for (index_t d = begin; d < end; ++d) store.codes(first, head, at + i, d) = code_of(from(i, d), scale);
+    }
+}
+
+/// No two sequences write to one page, and none names a page twice among those it writes to.
+template <class Store> void expect_own_pages(const paged_cache<Store>& cache, index_t batch, index_t count) {
+  const index_t page_size = cache.store.extent(2);
+  tensor<unsigned char, 1> taken(cache.store.extent(0));
+  for (index_t b = 0; b < batch && count > 0; ++b)
+    for (index_t n = (cache.length(b) - count) / page_size; n < ceil_div(cache.length(b), page_size); ++n) {
+      unsigned char& page = taken(cache.table.page(b, n));
+      SEQPRIM_EXPECTS(page == 0, "attention::append: page ", cache.table.page(b, n),
+                      " would be written for two places, one ", "of them in sequence ", b,
+                      ". See docs/reference/attention/append.md");
+      page = 1;
+    }
+}
+
+/// Everything that append does once it knows where each sequence's rows begin.
+template <class Isa, class Op, class K, class V, class Keys, class Values, class Start>
+void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
+                 const Keys& keys, const Values& values, const Start& start) {
+  constexpr const char* page = ". See docs/reference/attention/append.md";
+  const auto k_rows = rows_of(keys.store);
+  const auto v_rows = rows_of(values.store);
+  const index_t batch = k.extent(0), heads = k.extent(1), count = k.extent(2);
+  SEQPRIM_EXPECTS(!may_overlap(k_rows, v_rows), "attention::append: k_cache overlaps v_cache", page);
+  const auto expect_apart_from_new = [&](const auto& cache) {
+    SEQPRIM_EXPECTS(!may_overlap(cache, k) && !may_overlap(cache, v),
+                    "attention::append: a cache overlaps the new keys or values", page);
+  };
+  expect_apart_from_new(k_rows);
+  expect_apart_from_new(v_rows);
+  const auto expect_scales_apart = [&](const auto& mine, const auto& other) {
+    if constexpr (is_quantised<std::remove_cvref_t<decltype(mine)>>) {
+      expect_apart_from_new(mine.scales);
+      bool apart = !may_overlap(mine.scales, mine.codes) && !may_overlap(mine.scales, rows_of(other));
+      if constexpr (is_quantised<std::remove_cvref_t<decltype(other)>>)
+        apart = apart && !may_overlap(mine.scales, other.scales);
+      SEQPRIM_EXPECTS(apart, "attention::append: scales overlap another part of the caches", page);
+    }
+  };
+  expect_scales_apart(keys.store, values.store);
+  expect_scales_apart(values.store, keys.store);
+
+  const auto store = [&](const auto& from, const auto& cache) {
+    parallel_for(executor, batch * heads, [&](index_t piece, int) {
+      const index_t b = piece / heads, h = piece % heads, begin = start(b);
+      cache.for_runs(b, range{begin, begin + count}, [&](index_t first, index_t at, range part) {
+        store_rows(cache.store, first, h, at, part.size(), from.extent(3),
+                   [&](index_t i, index_t d) { return static_cast<float>(from(b, h, part.begin - begin + i, d)); });
+      });
+    });
+  };
+  if constexpr (encodes_positions<Op>) {
+    const auto at = position::place(op.position, count, count);
+    position::validate(at.encoding, k.extent(3));
+    tensor<float, 4> encoded(batch, heads, count, k.extent(3));
+    for (index_t b = 0; b < batch; ++b)
+      for (index_t h = 0; h < heads; ++h)
+        for (index_t i = 0; i < count; ++i)
+          for (index_t d = 0; d < k.extent(3); ++d) encoded(b, h, i, d) = static_cast<float>(k(b, h, i, d));
+    if constexpr (position::is_placed<decltype(Op::position)>) {
+      position::encode<Isa>(executor, at.encoding, at.keys, encoded, encoded);
+    } else {
+      position::encode<Isa>(executor, at.encoding, start.positions(), encoded, encoded);
+    }
+    store(tensor_view<const float, 4>(encoded.view()), keys);
+  } else {
+    store(k, keys);
+  }
+  store(v, values);
+}
+
+template <class K, class V, class Keys, class Values>
+void expect_new_rows(const K& k, const V& v, const Keys& k_cache, const Values& v_cache) {
+  constexpr const char* page = ". See docs/reference/attention/append.md";
+  for (const int axis : {0, 1, 2})
+    SEQPRIM_EXPECTS(k.extent(axis) == v.extent(axis) && k_cache.extent(axis) == v_cache.extent(axis) &&
+                        (axis == 2 || k.extent(axis) == k_cache.extent(axis)),
+                    "attention::append: axis ", axis, " disagrees: k_new ", k.extent(axis), ", v_new ", v.extent(axis),
+                    ", k_cache ", k_cache.extent(axis), ", v_cache ", v_cache.extent(axis), page);
+  SEQPRIM_EXPECTS(k.extent(3) == k_cache.extent(3) && v.extent(3) == v_cache.extent(3),
+                  "attention::append: dims disagree: k_new ", k.extent(3), ", k_cache ", k_cache.extent(3), ", v_new ",
+                  v.extent(3), ", v_cache ", v_cache.extent(3), page);
+}
+
+/// Where the rows of a contiguous cache begin.
+struct start_at {
+  index_t row;
+  [[nodiscard]] index_t operator()(index_t) const noexcept { return row; }
+  [[nodiscard]] position::sequential positions() const noexcept { return {.start = row}; }
+};
+/// Where the last rows of the sequences of a page table begin.
+struct start_of_last {
+  last_tokens tokens;
+  [[nodiscard]] index_t operator()(index_t b) const noexcept { return tokens.bind(b).start; }
+  [[nodiscard]] last_tokens positions() const noexcept { return tokens; }
+};
+
+template <class X> consteval bool require_writable_cache() {
+  require_cache<X>();
+  using store = decltype(writable(std::declval<X&>()).store);
+  using element_type = typename decltype(rows_of(std::declval<store>()))::element_type;
+  static_assert(!std::is_const_v<element_type>,
+                "seqprim: attention::append writes to the cache: pass tensors or views that are not const");
+  return true;
+}
+
+}  // namespace detail
+
+/// Writes new keys and values into a contiguous cache, keys with their positions encoded: the cache is then ready for decode.
+///
+/// Shapes   k_new, v_new [batch, kv_heads, new_len, dim]; k_cache, v_cache [batch, kv_heads, capacity, dim], or quantised
+///          views of that shape; row r goes to cache row start + r and, if op.position has no maps of its own, stands at
+///          position start + r.
+/// Types    float, half, bfloat16 on either side; encoded in float, rounded once to the type of the cache, or to 8 bits as
+///          quantised says.
+/// Errors   precondition_error before anything is written: shapes disagree, start < 0, start + new_len > capacity, anything
+///          overlaps.
+/// Cost     allocates a float copy of the new keys if op.position encodes.
+/// Source   spec positions 1.5.  Page docs/reference/attention/append.md
+template <class Isa = arch::native_isa, class Op, class NewK, class NewV, class CacheK, class CacheV>
+void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV& new_values, index_t start,
+            CacheK&& key_cache, CacheV&& value_cache) {
+  static_assert(require_op<Op>() && detail::require_operand<NewK, 4>() && detail::require_operand<NewV, 4>() &&
+                detail::require_writable_cache<CacheK>() && detail::require_writable_cache<CacheV>());
+  static_assert(!is_paged<std::remove_cvref_t<CacheK>> && !is_paged<std::remove_cvref_t<CacheV>>,
+                "seqprim: attention::append to pages takes no start: the lengths of the page table say where rows go");
+  const auto k = tensor_view<const element_of<NewK>, 4>(as_view(new_keys));
+  const auto v = tensor_view<const element_of<NewV>, 4>(as_view(new_values));
+  const auto k_cache = detail::writable(key_cache);
+  const auto v_cache = detail::writable(value_cache);
+  executor.validate();
+  k_cache.validate(k.extent(0));
+  v_cache.validate(k.extent(0));
+  detail::expect_new_rows(k, v, detail::rows_of(k_cache.store), detail::rows_of(v_cache.store));
+  const index_t count = k.extent(2), capacity = k_cache.length(0);
+  SEQPRIM_EXPECTS(start >= 0 && count <= capacity && start <= capacity - count, "attention::append: ", count,
+                  " rows from row ", start, " on do not fit a cache of ", capacity,
+                  ". See docs/reference/attention/append.md");
+  const auto at = position::place(op.position, count, start + count);
+  position::validate_map(at.keys, k.extent(0), count);
+  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache, detail::start_at{start});
+}
+
+/// The same for a cache in pages: the new rows become the last tokens of each sequence. The lengths of the page table count
+/// them already, so that the same table serves append and the decode that follows:
+///
+///     row r of sequence b is token lengths[b] - new_len + r, and stands at that position if op.position has no maps
+///
+/// Errors   as above; what page_table refuses; a sequence shorter than new_len; keys and values of different lengths; a page
+///          that two sequences would write to.
+/// Cost     as above, and one byte for each page.
+template <class Isa = arch::native_isa, class Op, class NewK, class NewV, class StoreK, class StoreV>
+void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV& new_values,
+            const paged<StoreK>& key_cache, const paged<StoreV>& value_cache) {
+  static_assert(require_op<Op>() && detail::require_operand<NewK, 4>() && detail::require_operand<NewV, 4>() &&
+                detail::require_writable_cache<const paged<StoreK>>() &&
+                detail::require_writable_cache<const paged<StoreV>>());
+  constexpr const char* page = ". See docs/reference/attention/append.md";
+  const auto k = tensor_view<const element_of<NewK>, 4>(as_view(new_keys));
+  const auto v = tensor_view<const element_of<NewV>, 4>(as_view(new_values));
+  const auto k_cache = detail::writable(key_cache);
+  const auto v_cache = detail::writable(value_cache);
+  executor.validate();
+  const index_t batch = k.extent(0), count = k.extent(2);
+  k_cache.validate(batch);
+  v_cache.validate(batch);
+  detail::expect_new_rows(k, v, detail::outline(k_cache, batch), detail::outline(v_cache, batch));
+  for (index_t b = 0; b < batch; ++b) {
+    SEQPRIM_EXPECTS(k_cache.length(b) == v_cache.length(b), "attention::append: sequence ", b, " has ",
+                    k_cache.length(b), " keys and ", v_cache.length(b), " values", page);
+    SEQPRIM_EXPECTS(k_cache.length(b) >= count, "attention::append: ", count, " rows do not fit sequence ", b,
+                    ", whose length with them is ", k_cache.length(b), page);
+  }
+  detail::expect_own_pages(k_cache, batch, count);
+  detail::expect_own_pages(v_cache, batch, count);
+  const auto at = position::place(op.position, count, count);
+  position::validate_map(at.keys, batch, count);
+  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache,
+                           detail::start_of_last{detail::last_tokens{key_cache.table, count}});
+}
+
+}  // namespace seqprim::attention

@@ -128,8 +128,7 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
 /// Types    q, k, v, out: float, half, bfloat16, each its own; sums and lse float. All double for gradient checks.
 /// Layout   the last axis contiguous, other strides free; out and lse may not overlap an input or each other.
 /// Edge     a row without visible key: out = 0, lse = -inf (the sink's logit, if op has one). A NaN in a visible logit: NaN in that row only. Keys and values
-///          that no query sees are never used, whatever they hold. Logits must stay below 2^127 (they are held in units of
-///          log 2).
+///          that no query sees are never used, whatever they hold. Logits must stay below 2^30, where float steps by 128.
 /// Errors   precondition_error before anything is written: shapes disagree, heads % kv_heads != 0, a last axis is not
 ///          contiguous, an output overlaps, the op is invalid.
 /// Repeat   same bits for any number of threads and any place in the batch, for one build and policy.

@@ -3,6 +3,8 @@
 
 /// Everything of seqprim.hpp, and CUDA.
 #include <seqprim/attention/backward.cuh>
+#include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.cuh>
+#include <seqprim/attention/merge.cuh>
 #include <seqprim/core/cuda.cuh>
 #include <seqprim/seqprim.hpp>

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA attention kernels on an emulated block of lanes: the same loop nest, index arithmetic, barriers and copies as on the
 // device, against the definition in double.
+#include <seqprim/attention/detail/decode_block.hpp>
 #include <seqprim/attention/detail/forward_block.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 
+#include <algorithm>
 #include <attention/problem.hpp>
 #include <support/catch.hpp>
 #include <support/emulated_block.hpp>
@@ -122,4 +124,308 @@ TEMPLATE_TEST_CASE("attention block: agrees with the definition for random shape
   check_random<deep<TestType>>(702, 12);
   check_random<shared_keys<TestType>>(703, 12);
   check_random<square<TestType>>(704, 12);
+}
+
+TEST_CASE("attention block: dims of the kernel, whole tiles and every real shape once", "[attention][cuda][property]") {
+  random_numbers random(711);
+  const auto check = [&](auto shape, index_t q_len, index_t k_len) {
+    using Shape = decltype(shape);
+    using T = typename Shape::element;
+    attention_problem<T> p(1, 1, 1, q_len, k_len, Shape::head_dim, Shape::value_dim);
+    p.fill(random);
+    require_close<Shape>(attention::softmax{mask::causal{mask::bottom_right(q_len, k_len)}}, p);
+  };
+  check(block_shape<bfloat16, 64, 64, 128, 64, 8, 2>{}, 130, 129);
+  check(block_shape<bfloat16, 96, 96, 128, 64, 8, 2>{}, 33, 128);
+  check(block_shape<half, 128, 128, 128, 64, 8, 2>{}, 65, 190);
+  check(block_shape<bfloat16, 192, 128, 128, 32, 8, 2>{}, 47, 97);
+  check(block_shape<half, 256, 256, 64, 32, 8, 2>{}, 64, 96);
+}
+
+TEST_CASE("attention block: no keys, no queries, rows that see nothing", "[attention][cuda][edge]") {
+  random_numbers random(712);
+  attention_problem<half> no_keys(1, 2, 1, 20, 0, 24, 40);
+  no_keys.fill(random);
+  const auto empty = run<small<half>>(attention::softmax{}, no_keys);
+  for (const half x : empty.out) REQUIRE(x.bits == 0);
+  for (const float x : empty.lse) REQUIRE(x == -std::numeric_limits<float>::infinity());
+
+  attention_problem<half> p(1, 2, 1, 70, 40, 16, 8);
+  p.fill(random);
+  const auto r = run<small<half>>(attention::softmax{mask::causal{-30}}, p);
+  const auto with_sink = run<shared_keys<half>>(attention::softmax{mask::causal{-30}}.with_sink(1.5f), p);
+  for (index_t i = 0; i < 70; ++i) {
+    REQUIRE(std::isinf(r.lse(0, 1, i)) == (i < 30));
+    if (i < 30) REQUIRE(with_sink.lse(0, 1, i) == 1.5f);
+    for (index_t d = 0; d < 8; ++d) {
+      REQUIRE(std::isfinite(static_cast<float>(r.out(0, 1, i, d))));
+      if (i < 30) REQUIRE((r.out(0, 1, i, d).bits == 0 && with_sink.out(0, 1, i, d).bits == 0));
+    }
+  }
+  attention_problem<half> no_queries(1, 2, 1, 0, 40, 16, 8);
+  REQUIRE(run<small<half>>(attention::softmax{}, no_queries).out.size() == 0);
+}
+
+TEMPLATE_TEST_CASE("attention block: keys and values nobody sees are never used, even NaN and infinity",
+                   "[attention][cuda][edge]", half, bfloat16) {
+  random_numbers random(713);
+  attention_problem<TestType> p(2, 2, 2, 37, 90, 16, 24);
+  p.fill(random);
+  const attention_problem<TestType> clean = p;
+  const index_t lengths[] = {33, 70};
+  for (index_t b = 0; b < 2; ++b)
+    for (index_t h = 0; h < 2; ++h)
+      for (index_t j = lengths[b]; j < 90; ++j)
+        for (index_t d = 0; d < 24; ++d) {
+          p.v(b, h, j, d) = TestType(j % 2 == 0 ? std::nanf("") : std::numeric_limits<float>::infinity());
+          if (d < 16) p.k(b, h, j, d) = TestType(std::nanf(""));
+        }
+  const attention::softmax op{mask::key_padding{.lengths = {lengths, 2}, .k_len = 90}};
+  const auto check = [&](auto shape) {
+    const auto dirty = run<decltype(shape)>(op, p), expected = run<decltype(shape)>(op, clean);
+    for (index_t n = 0; n < dirty.out.size(); ++n) REQUIRE(dirty.out.data()[n].bits == expected.out.data()[n].bits);
+    REQUIRE(std::equal(dirty.lse.begin(), dirty.lse.end(), expected.lse.begin()));
+  };
+  check(small<TestType>{});
+  check(shared_keys<TestType>{});
+}
+
+TEST_CASE("attention block: a NaN or an infinity stays in the rows that see it", "[attention][cuda][edge]") {
+  random_numbers random(714);
+  attention_problem<bfloat16> p(1, 1, 1, 70, 70, 16, 16);
+  p.fill(random);
+  const attention::softmax op{mask::causal{}};
+  const auto check = [&](auto shape) {
+    using Shape = decltype(shape);
+    const auto clean = run<Shape>(op, p);
+    for (const int where : {0, 1, 2, 3}) {
+      attention_problem<bfloat16> dirty = p;
+      const float bad = where == 3 ? -std::numeric_limits<float>::infinity() : std::nanf("");
+      (where == 0 ? dirty.q : where == 1 ? dirty.k : dirty.v)(0, 0, 42, 3) = bfloat16(bad);
+      const auto r = run<Shape>(op, dirty);
+      CAPTURE(where);
+      for (index_t i = 0; i < 70; ++i) {
+        const bool sees = where == 0 ? i == 42 : i >= 42;
+        for (index_t d = 0; d < 16; ++d) {
+          const auto x = static_cast<float>(r.out(0, 0, i, d));
+          if (!sees || (where >= 2 && d != 3)) {
+            REQUIRE(x == static_cast<float>(clean.out(0, 0, i, d)));
+          } else if (where == 3) {
+            REQUIRE(x == bad);
+          } else {
+            REQUIRE(std::isnan(x));
+          }
+        }
+        REQUIRE(std::isnan(r.lse(0, 0, i)) == (sees && where < 2));
+      }
+    }
+  };
+  check(small<bfloat16>{});
+  check(shared_keys<bfloat16>{});
+}
+
+TEST_CASE("attention block: equal scores average, huge logits select", "[attention][cuda][edge]") {
+  attention_problem<half> p(1, 1, 1, 3, 90, 8, 1);
+  for (half& x : p.q) x = half(0.0f);
+  for (half& x : p.k) x = half(0.0f);
+  for (index_t j = 0; j < 90; ++j) p.v(0, 0, j, 0) = half(static_cast<float>(j));
+  p.q(0, 0, 1, 0) = half(100.0f);
+  p.q(0, 0, 2, 0) = half(-100.0f);
+  for (index_t j = 0; j < 90; ++j) p.k(0, 0, j, 0) = half(j == 60 ? 1000.0f : j == 20 ? -1000.0f : 0.0f);
+  const auto r = run<small<half>>(attention::softmax{}.scaled(1.0f), p);
+  REQUIRE(std::abs(static_cast<float>(r.out(0, 0, 0, 0)) - 44.5f) <= 0.05f);
+  // At 1e5 the maximum itself is rounded, so its weight is not exactly 1 before it is rounded to half.
+  REQUIRE(std::abs(static_cast<float>(r.out(0, 0, 1, 0)) - 60.0f) <= 60.0f * 0x1p-10f);
+  REQUIRE(std::abs(static_cast<float>(r.out(0, 0, 2, 0)) - 20.0f) <= 20.0f * 0x1p-10f);
+  REQUIRE(r.lse(0, 0, 1) == 1e5f);
+}
+
+TEST_CASE("attention block: rows at odd multiples of two bytes, and strides of a fused projection",
+          "[attention][cuda]") {
+  random_numbers random(715);
+  tensor<half, 4> fused(1, 2, 50, 3 * 40 + 1);
+  random.fill(fused);
+  attention_problem<half> p(1, 2, 2, 50, 50, 40, 40);
+  tensor<half, 4>* const parts[] = {&p.q, &p.k, &p.v};
+  for (index_t n = 0; n < 3; ++n)
+    for (index_t h = 0; h < 2; ++h)
+      for (index_t i = 0; i < 50; ++i)
+        for (index_t d = 0; d < 40; ++d) (*parts[n])(0, h, i, d) = fused(0, h, i, n * 40 + d);
+  const attention::softmax op{mask::causal{}};
+  const auto expected = run<small<half>>(op, p);
+  const auto part = [&](index_t n) { return tensor_view<const half, 4>(fused.view().slice(3, {n * 40, n * 40 + 40})); };
+  tensor<half, 4> wide(1, 2, 50, 43);  // results at odd places too
+  wide.fill(half(3.0f));
+  tensor<float, 3> lse(1, 2, 50);
+  const auto problem =
+      attention::detail::validate_inputs<attention::detail::entry::forward>(cpu{}, op, part(0), part(1), part(2));
+  launch<small<half>>(op, problem, part(0), part(1), part(2), wide.view().slice(3, {1, 41}), lse.view());
+  for (index_t h = 0; h < 2; ++h)
+    for (index_t i = 0; i < 50; ++i) {
+      for (index_t d = 0; d < 40; ++d) REQUIRE(wide(0, h, i, d + 1).bits == expected.out(0, h, i, d).bits);
+      REQUIRE((static_cast<float>(wide(0, h, i, 0)) == 3.0f && static_cast<float>(wide(0, h, i, 41)) == 3.0f));
+    }
+}
+
+namespace {
+
+/// The kernels of decode on emulated blocks; workspace full of NaN.
+template <class Shape, int Split, class Op, class T, class Cache>
+results<T> decode(const Op& op, const attention::detail::problem& p, const tensor_view<const T, 4>& q, const Cache& k,
+                  const Cache& v, bool k_aligned, bool v_aligned) {
+  using namespace attention::detail;
+  results<T> r{tensor<T, 4>(p.batch, p.heads, p.q_len, p.value_dim), tensor<float, 3>(p.batch, p.heads, p.q_len)};
+  r.out.fill(T(77.0f));
+  r.lse.fill(77.0f);
+  const index_t rows = p.batch * p.heads * p.q_len, splits = decode_splits_of(p.k_len, Split);
+  tensor<float, 1> parts(rows * splits * (p.value_dim + 1) + 1);
+  parts.fill(std::nanf(""));
+  const decode_call<Op, T, T, Cache> call{op,
+                                          p,
+                                          static_cast<float>(op.scale_for(p.head_dim)),
+                                          q,
+                                          k,
+                                          v,
+                                          r.out.view(),
+                                          r.lse.view(),
+                                          parts.data(),
+                                          parts.data() + rows * splits * p.value_dim,
+                                          static_cast<std::uint32_t>(splits),
+                                          rows_are_aligned(q),
+                                          k_aligned,
+                                          v_aligned,
+                                          rows_are_aligned(r.out.view())};
+  for (index_t block = 0; block < decode_blocks<Shape>(p, splits); ++block)
+    test::emulated_block::run(
+        Shape::warps, Shape::shared_bytes, static_cast<std::uint32_t>(block),
+        [&](const auto& engine, std::byte* shared) { decode_block<Shape, Split>(engine, call, shared); });
+  if (splits > 1)
+    for (index_t row = 0; row < rows; ++row)
+      for (index_t lane = 0; lane < 4; ++lane) merge_parts(call, row, lane, 4);
+  return r;
+}
+
+template <class T> attention::detail::problem problem_of(const attention_problem<T>& p, attention::head_order order) {
+  return {p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, order};
+}
+
+template <class Shape, int Split, class T, class Op>
+results<T> decode_dense(const Op& op, const attention_problem<T>& p) {
+  using cache = attention::detail::dense_cache<T>;
+  return decode<Shape, Split>(op, problem_of(p, op.order), tensor_view<const T, 4>(p.q.view()),
+                              cache{tensor_view<const T, 4>(p.k.view())}, cache{tensor_view<const T, 4>(p.v.view())},
+                              attention::detail::rows_are_aligned(p.k.view()),
+                              attention::detail::rows_are_aligned(p.v.view()));
+}
+
+template <class Shape, int Split, class T, class Op>
+void require_close_decode(const Op& op, const attention_problem<T>& p) {
+  const results<T> r = decode_dense<Shape, Split>(op, p);
+  tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
+  attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
+  tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
+  test::naive_forward(op, p, naive, naive_lse);
+  const double size = std::max(1.0, test::largest(exact)), lse_size = std::max(1.0, test::largest(exact_lse));
+  CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
+  REQUIRE(test::distance(r.out, exact) <=
+          2 * test::distance(naive, exact) + 2 * (test::rounding<T> + test::rounding<float>)*size);
+  REQUIRE(test::distance(r.lse, exact_lse) <=
+          2 * test::distance(naive_lse, exact_lse) + 4 * test::rounding<float> * lse_size);
+}
+
+template <class Shape, int Split> void check_decode(std::uint64_t seed, int trials) {
+  using T = typename Shape::element;
+  random_numbers random(seed);
+  for (int trial = 0; trial < trials; ++trial) {
+    const index_t kv_heads = random.integer(1, 2), group = random.integer(1, 5), q_len = random.integer(1, 9);
+    const index_t k_len = random.integer(1, 3 * Split + 5);
+    attention_problem<T> p(random.integer(1, 2), group * kv_heads, kv_heads, q_len, k_len,
+                           trial % 2 == 0 ? Shape::head_dim : random.integer(1, Shape::head_dim),
+                           trial % 2 == 0 ? Shape::value_dim : random.integer(1, Shape::value_dim));
+    p.fill(random);
+    const index_t offset = mask::bottom_right(q_len, k_len);
+    CAPTURE(seed, trial);
+    switch (trial % 4) {
+      case 0: require_close_decode<Shape, Split>(attention::softmax{mask::causal{offset}}, p); break;
+      case 1: {
+        const index_t lengths[] = {random.integer(0, k_len), random.integer(0, k_len)};
+        const attention::softmax op{mask::key_padding{.lengths = {lengths, 2}, .k_len = k_len}};
+        require_close_decode<Shape, Split>(op.with_sink(0.25f).tiled_heads(), p);
+        break;
+      }
+      case 2:
+        require_close_decode<Shape, Split>(attention::softmax{mask::sliding_window{.left = 20, .offset = offset},
+                                                              score::alibi{.heads = p.heads, .offset = offset}},
+                                           p);
+        break;
+      default:
+        require_close_decode<Shape, Split>(attention::softmax{mask::full{}, score::soft_cap{.cap = 3.0f}}.tiled_heads(),
+                                           p);
+    }
+  }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("decode block: agrees with the definition, heads that share keys as rows of one tile",
+                   "[attention][cuda][property]", half, bfloat16) {
+  check_decode<shared_keys<TestType>, 64>(721, 12);
+  check_decode<small<TestType>, 64>(722, 12);
+  check_decode<block_shape<TestType, 128, 128, 16, 64, 4, 2>, 128>(723, 2);
+  check_decode<block_shape<TestType, 256, 256, 16, 32, 2, 2>, 32>(724, 2);
+}
+
+TEST_CASE("decode block: bits depend neither on the batch nor on what lies behind the keys", "[attention][cuda]") {
+  random_numbers random(731);
+  attention_problem<bfloat16> p(3, 4, 2, 2, 150, 64, 64);
+  p.fill(random);
+  const attention::softmax op{mask::causal{148}};
+  const auto all = decode_dense<shared_keys<bfloat16>, 64>(op, p);
+  attention_problem<bfloat16> one(1, 4, 2, 2, 150, 64, 64);
+  std::copy_n(p.q.data() + one.q.size(), one.q.size(), one.q.data());
+  std::copy_n(p.k.data() + one.k.size(), one.k.size(), one.k.data());
+  std::copy_n(p.v.data() + one.v.size(), one.v.size(), one.v.data());
+  const auto alone = decode_dense<shared_keys<bfloat16>, 64>(op, one);
+  for (index_t n = 0; n < one.q.size(); ++n) REQUIRE(alone.out.data()[n].bits == all.out.data()[one.q.size() + n].bits);
+}
+
+TEST_CASE("decode block: pages of any size and order give the bits of a contiguous cache", "[attention][cuda]") {
+  using Shape = shared_keys<half>;
+  random_numbers random(732);
+  const index_t page_size = GENERATE(as<index_t>{}, 1, 7, 16, 64);
+  const index_t lengths[] = {130, 0, 65}, most = 130, max_pages = ceil_div(most, page_size) + 1;
+  CAPTURE(page_size);
+  attention_problem<half> p(3, 4, 2, 1, most, 64, 48);
+  p.fill(random);
+  const index_t pages = 3 * max_pages;
+  tensor<half, 4> k_pages(pages, 2, page_size, 64), v_pages(pages, page_size, 2, 48);
+  k_pages.fill(half(std::nanf("")));
+  v_pages.fill(half(std::nanf("")));
+  tensor<std::int32_t, 2> entries(3, max_pages);
+  entries.fill(-1);  // what is behind a sequence is never read
+  for (index_t b = 0; b < 3; ++b)
+    for (index_t j = 0; j < lengths[b]; ++j) {
+      const index_t page =
+          (b * max_pages + j / page_size) * 7 % pages;  // a permutation, as long as 7 does not divide pages
+      entries(b, j / page_size) = static_cast<std::int32_t>(page);
+      for (index_t h = 0; h < 2; ++h) {
+        for (index_t d = 0; d < 64; ++d) k_pages(page, h, j % page_size, d) = p.k(b, h, j, d);
+        for (index_t d = 0; d < 48; ++d) v_pages(page, j % page_size, h, d) = p.v(b, h, j, d);
+      }
+    }
+  REQUIRE(pages % 7 != 0);
+  const attention::page_table table(entries, index_array(lengths, 3));
+  table.validate(3, pages, page_size);
+  using cache = attention::detail::paged_cache<half>;
+  const tensor_view<const half, 4> k_view = k_pages.view(), v_view = v_pages.view().transposed(1, 2);
+  const attention::softmax op{};
+  const auto paged = decode<Shape, 64>(op, problem_of(p, op.order), tensor_view<const half, 4>(p.q.view()),
+                                       cache{k_view, table}, cache{v_view, table}, true, true);
+  const attention::softmax padded{mask::key_padding{.lengths = {lengths, 3}, .k_len = most}};
+  const auto dense = decode_dense<Shape, 64>(padded, p);
+  for (index_t n = 0; n < dense.out.size(); ++n) REQUIRE(paged.out.data()[n].bits == dense.out.data()[n].bits);
+  REQUIRE(std::equal(paged.lse.begin(), paged.lse.end(), dense.lse.begin()));
+  for (index_t h = 0; h < 4; ++h) REQUIRE(std::isinf(paged.lse(1, h, 0)));
 }

@@ -23,5 +23,6 @@ inline int trials(int usual) { return short_run ? (usual + 5) / 6 : usual; }
 void test_functors();
 void test_forward();
 void test_backward();
+void test_decode();
 
 }  // namespace seqprim::test

@@ -17,6 +17,7 @@ constexpr group groups[] = {
     {"functors", seqprim::test::test_functors},
     {"forward", seqprim::test::test_forward},
     {"backward", seqprim::test::test_backward},
+    {"decode", seqprim::test::test_decode},
 };
 
 }  // namespace

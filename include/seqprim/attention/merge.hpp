@@ -15,6 +15,11 @@ struct merge_weights {
   float first = 0;
   float second = 0;
   float lse = 0;  ///< log-sum-exp of the merged part
+
+  /// One number of the merged part. An empty part may hold anything: its weight 0 does not meet a NaN.
+  [[nodiscard]] SEQPRIM_HD constexpr float join(float one, float other) const noexcept {
+    return (first == 0 ? 0.0f : first * one) + (second == 0 ? 0.0f : second * other);
+  }
 };
 
 /// The weights of two parts with log-sum-exps `lse1` and `lse2` (natural log). An empty part (lse = -inf) has weight 0; two
@@ -28,20 +33,21 @@ struct merge_weights {
   return {a / total, b / total, top + ::logf(total)};
 }
 
-/// Merges partial attention over two disjoint sets of keys into the result over both, in place of the first:
-/// (out, lse) <- (out, lse) + (part_out, part_lse). Associative and commutative up to rounding, with (0, -inf) as the neutral
-/// element: one monoid for splits of keys, threads, blocks and ranks.
-///
-/// Shapes  out, part_out [batch, heads, q_len, dim]; lse, part_lse [batch, heads, q_len]
-/// Types   float, natural-log lse.
-/// Errors  precondition_error: shapes disagree, out or lse overlaps anything.
-/// Repeat  same bits for any number of threads; another order of merging may round differently.
-/// Source  spec masks-text 5.5; golden masks-text/attn_split_merge_a.  Page docs/reference/attention/merge.md
-template <class Isa = arch::native_isa, class Out, class Lse, class PartOut, class PartLse>
-void merge(const cpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& part_out_view,
-           const PartLse& part_lse_view) {
-  static_assert(detail::require_result<Out, 4>() && detail::require_result<Lse, 3>() &&
-                detail::require_operand<PartOut, 4>() && detail::require_operand<PartLse, 3>());
+namespace detail {
+inline namespace SEQPRIM_TARGET_NAMESPACE {
+
+/// The operands of a merge as views, checked.
+struct merge_views {
+  tensor_view<float, 4> out;
+  tensor_view<float, 3> lse;
+  tensor_view<const float, 4> part;
+  tensor_view<const float, 3> part_lse;
+};
+template <class Out, class Lse, class PartOut, class PartLse>
+[[nodiscard]] merge_views merge_operands(Out&& out_view, Lse&& lse_view, const PartOut& part_out_view,
+                                         const PartLse& part_lse_view) {
+  static_assert(require_result<Out, 4>() && require_result<Lse, 3>() && require_operand<PartOut, 4>() &&
+                require_operand<PartLse, 3>());
   static_assert(std::is_same_v<element_of<Out>, float> && std::is_same_v<element_of<Lse>, float> &&
                     std::is_same_v<element_of<PartOut>, float> && std::is_same_v<element_of<PartLse>, float>,
                 "seqprim: attention::merge joins parts in float");
@@ -49,7 +55,6 @@ void merge(const cpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& p
   const auto lse = tensor_view<float, 3>(as_view(lse_view));
   const auto part = tensor_view<const float, 4>(as_view(part_out_view));
   const auto part_lse = tensor_view<const float, 3>(as_view(part_lse_view));
-  executor.validate();
   for (int axis = 0; axis < 4; ++axis) {
     SEQPRIM_EXPECTS(out.extent(axis) == part.extent(axis), "attention::merge: axis ", axis, " of out (",
                     out.extent(axis), ") and part_out (", part.extent(axis),
@@ -65,17 +70,37 @@ void merge(const cpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& p
                       !may_overlap(lse, part_lse) && !may_overlap(out, lse),
                   "attention::merge: out and lse may overlap neither the other part nor each other. See "
                   "docs/reference/attention/merge.md");
+  return {out, lse, part, part_lse};
+}
+
+}  // namespace SEQPRIM_TARGET_NAMESPACE
+}  // namespace detail
+
+/// Merges partial attention over two disjoint sets of keys into the result over both, in place of the first:
+/// (out, lse) <- (out, lse) + (part_out, part_lse). Associative and commutative up to rounding, with (0, -inf) as the neutral
+/// element: one monoid for splits of keys, threads, blocks and ranks.
+///
+/// Shapes  out, part_out [batch, heads, q_len, dim]; lse, part_lse [batch, heads, q_len]
+/// Types   float, natural-log lse.
+/// Errors  precondition_error: shapes disagree, out or lse overlaps anything.
+/// Repeat  same bits for any number of threads; another order of merging may round differently.
+/// Source  spec masks-text 5.5; golden masks-text/attn_split_merge_a.  Page docs/reference/attention/merge.md
+template <class Isa = arch::native_isa, class Out, class Lse, class PartOut, class PartLse>
+void merge(const cpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& part_out_view,
+           const PartLse& part_lse_view) {
+  executor.validate();
+  // Copied one by one: clang 14 cannot capture structured bindings.
+  const detail::merge_views views = detail::merge_operands(out_view, lse_view, part_out_view, part_lse_view);
+  const auto out = views.out;
+  const auto lse = views.lse;
+  const auto part = views.part;
+  const auto part_lse = views.part_lse;
   const index_t heads = out.extent(1);
   parallel_for(executor, out.extent(0) * heads, [&](index_t piece, int) {
     const index_t b = piece / heads, h = piece % heads;
     for (index_t i = 0; i < out.extent(2); ++i) {
       const merge_weights w = weigh(lse(b, h, i), part_lse(b, h, i));
-      for (index_t d = 0; d < out.extent(3); ++d) {
-        // An empty part may hold anything: its weight 0 must not meet a NaN.
-        const float mine = w.first == 0 ? 0 : w.first * out(b, h, i, d);
-        const float other = w.second == 0 ? 0 : w.second * part(b, h, i, d);
-        out(b, h, i, d) = mine + other;
-      }
+      for (index_t d = 0; d < out.extent(3); ++d) out(b, h, i, d) = w.join(out(b, h, i, d), part(b, h, i, d));
       lse(b, h, i) = w.lse;
     }
   });

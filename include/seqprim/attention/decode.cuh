@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/cuda/mma_sync.cuh>
+#include <seqprim/attention/detail/block_dims.cuh>
+#include <seqprim/attention/detail/decode_block.hpp>
+#include <seqprim/attention/forward.cuh>
+#include <seqprim/attention/paged.hpp>
+#include <seqprim/attention/tuning.cuh>
+#include <seqprim/core/cuda.cuh>
+
+#include <cuda_runtime.h>
+
+namespace seqprim::attention {
+
+namespace detail {
+
+template <class Shape, int SplitKeys, class Engine, class Call>
+__global__ void __launch_bounds__(Shape::lanes, 1) decode_block_kernel(const __grid_constant__ Call call) {
+  extern __shared__ uint4 block_memory[];
+  decode_block<Shape, SplitKeys>(Engine{}, call, block_memory);
+}
+
+inline constexpr int merge_lanes = 128;
+
+/// One block a row.
+template <class Call>
+__global__ void __launch_bounds__(merge_lanes) merge_parts_kernel(const __grid_constant__ Call call) {
+  merge_parts(call, blockIdx.x, threadIdx.x, merge_lanes);
+}
+
+/// The view inside of a cache.
+template <class C> struct view_of_cache { using type = C; };
+template <class Store> struct view_of_cache<paged<Store>> { using type = Store; };
+template <class C>
+using cache_view = std::remove_cvref_t<decltype(as_view(std::declval<const typename view_of_cache<C>::type&>()))>;
+
+/// Named requirement: a cache that kernels on CUDA read.
+template <class C> consteval bool require_block_cache() {
+  static_assert(
+      viewable<typename view_of_cache<C>::type, 4>,
+      "seqprim: a cache on CUDA is a tensor or tensor_view of 4 axes, or paged views; codes of 8 bits are not read "
+      "there. See docs/reference/attention/decode.md");
+  return true;
+}
+
+/// A cache as the decode kernel reads it.
+template <class Cache> [[nodiscard]] auto block_cache(const Cache& cache) noexcept {
+  using T = typename cache_view<Cache>::value_type;
+  if constexpr (is_paged<Cache>) {
+    return paged_cache<T>{tensor_view<const T, 4>(as_view(cache.pages)), cache.table};
+  } else {
+    return dense_cache<T>{tensor_view<const T, 4>(as_view(cache))};
+  }
+}
+template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_cache(const dense_cache<T>& c) noexcept {
+  return c.rows;
+}
+template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_cache(const paged_cache<T>& c) noexcept {
+  return c.pages;
+}
+
+/// The shape [batch, kv_heads, k_len, dim] of a cache, for checks; pages: k_len is that of the longest sequence, where the host
+/// can read the lengths, else what the table can hold.
+template <class T> [[nodiscard]] tensor_view<const T, 4> outline_of(const dense_cache<T>& cache, index_t) noexcept {
+  return cache.rows;
+}
+template <class T>
+[[nodiscard]] tensor_view<const T, 4> outline_of(const paged_cache<T>& cache, index_t batch) noexcept {
+  const auto& pages = cache.pages;
+  const index_t k_len =
+      cache.table.host_readable() ? cache.table.longest(batch) : cache.table.max_pages() * pages.extent(2);
+  return {pages.data,
+          {batch, pages.extent(1), k_len, pages.extent(3)},
+          {0, pages.stride(1), pages.stride(2), pages.stride(3)}};
+}
+
+template <class Engine, class Policy, class T, class Dims> struct decode_shapes {
+  static constexpr block_policy few = Policy::template decode<Engine, T, Dims::head, Dims::value>(),
+                                many = Policy::template decode_rows<Engine, T, Dims::head, Dims::value>();
+  using narrow = block_shape<T, Dims::head, Dims::value, few.q_tile, few.k_tile, few.warps, few.stages>;
+  using wide = block_shape<T, Dims::head, Dims::value, many.q_tile, many.k_tile, many.warps, many.stages>;
+};
+
+template <class Shape, int SplitKeys, class Engine, class Call>
+void launch_decode_block(const cuda& executor, const Call& call) {
+  launch_blocks("attention::decode", executor, decode_block_kernel<Shape, SplitKeys, Engine, Call>,
+                decode_blocks<Shape>(call.p, call.splits), Shape::lanes, Shape::shared_bytes, call);
+  if (call.splits > 1)
+    launch_blocks("attention::decode", executor, merge_parts_kernel<Call>, call.p.batch * call.p.heads * call.p.q_len,
+                  merge_lanes, 0, call);
+}
+
+/// The kernels of one size of heads; `memory` holds decode_workspace() numbers.
+template <class Engine, class Policy, class Dims, class Op, class T, class Cache, class Out>
+void launch_decode(const cuda& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
+                   const Cache& k, const Cache& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse,
+                   float* memory) {
+  using shapes = decode_shapes<Engine, Policy, T, Dims>;
+  constexpr int split_keys = Policy::split_keys;
+  const index_t splits = decode_splits_of(p.k_len, split_keys);
+  const decode_call<Op, T, Out, Cache> call{op,
+                                            p,
+                                            static_cast<float>(op.scale_for(p.head_dim)),
+                                            q,
+                                            k,
+                                            v,
+                                            out,
+                                            lse,
+                                            memory,
+                                            memory + p.batch * p.heads * p.q_len * splits * p.value_dim,
+                                            static_cast<std::uint32_t>(splits),
+                                            rows_are_aligned(q),
+                                            rows_are_aligned(rows_of_cache(k)),
+                                            rows_are_aligned(rows_of_cache(v)),
+                                            rows_are_aligned(out)};
+  if (p.group() * p.q_len <= shapes::narrow::q_tile) {
+    launch_decode_block<typename shapes::narrow, split_keys, Engine>(executor, call);
+  } else {
+    launch_decode_block<typename shapes::wide, split_keys, Engine>(executor, call);
+  }
+}
+
+/// Memory from the pool of a stream, given back in its order.
+class pool_memory {
+ public:
+  pool_memory(cudaStream_t stream, index_t floats) : stream_(stream) {
+    if (floats > 0)
+      check_cuda(cudaMallocAsync(&data_, static_cast<std::size_t>(floats) * sizeof(float), stream),
+                 "attention::decode");
+  }
+  pool_memory(const pool_memory&) = delete;
+  pool_memory& operator=(const pool_memory&) = delete;
+  ~pool_memory() {
+    if (data_ != nullptr) cudaFreeAsync(data_, stream_);
+  }
+  [[nodiscard]] float* data() const noexcept { return static_cast<float*>(data_); }
+
+ private:
+  cudaStream_t stream_;
+  void* data_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Floats of workspace that decode needs for these operands: the partial results of the splits, 0 when there is one split.
+template <class Policy = default_block_policy, class Q, class K, class V>
+[[nodiscard]] index_t decode_workspace(const Q& queries, const K& keys, const V& values) {
+  static_assert(detail::require_operand<Q, 4>() && detail::require_block_cache<K>() &&
+                detail::require_block_cache<V>());
+  const auto q = as_view(queries);
+  const auto k = detail::block_cache(keys);
+  const index_t k_len = detail::outline_of(k, q.extent(0)).extent(2);
+  const index_t value_dim = detail::rows_of_cache(detail::block_cache(values)).extent(3);
+  const index_t splits = detail::decode_splits_of(k_len, Policy::split_keys);
+  return splits <= 1 ? 0 : q.extent(0) * q.extent(1) * q.extent(2) * splits * (value_dim + 1);
+}
+
+/// Attention of a few new queries against a cache on CUDA, contiguous or in pages: the same operator value, shapes, edge values
+/// and errors as on the CPU.
+///
+///     attention::decode(cuda{stream}, op, q_new, k_cache, v_cache, out, lse, workspace);
+///     attention::decode(cuda{stream}, op, q_new, paged{k_pages, table.on_device()}, paged{v_pages, table.on_device()}, out, lse);
+///
+/// The cache is cut every `split_keys` tokens; a block takes one run of keys and all query heads that share a key head, as rows of one
+/// tile, so keys and values are read once. Parts are merged in order by a second kernel.
+///
+/// Shapes   as on the CPU; workspace [decode_workspace(q, k, v)] float, or left out: then it comes from the memory pool of the
+///          stream (cudaMallocAsync) and goes back to it.
+/// Types    q, k, v of one 16-bit type with dims up to 256. Other contiguous caches go through the simple kernel of forward. Codes
+///          of 8 bits are not read yet.
+/// Limits   op.position must be position::none: encode queries and keys before. Pages: lengths below 2^31.
+/// Errors   precondition_error before the launch, also for page table entries where the host can read them; entries
+///          `on_device` are the caller's promise. cuda_error when a launch is refused.
+/// Repeat   same bits in every run, for any batch and pages of any size.
+/// Cost     reads the visible cache once for each key head and 16 (many rows: 64) rows; 8 (value_dim + 1) bytes of workspace
+///          traffic for each query row and split. No synchronisation; can be captured into a graph.
+/// Page     docs/reference/attention/decode.md
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
+          class Out, class Lse>
+void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
+            Lse&& log_sum_exp, const tensor_view<float, 1>& workspace) {
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_block_cache<K>() &&
+                detail::require_block_cache<V>() && detail::require_result<Out, 4>() &&
+                detail::require_result<Lse, 3>());
+  static_assert(std::is_same_v<decltype(Op::position), position::none>,
+                "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
+  static_assert(is_paged<K> == is_paged<V>, "seqprim: keys and values are both paged or both not");
+  static_assert(!std::is_same_v<element_of<Out>, double> && std::is_same_v<element_of<Lse>, float>,
+                "seqprim: attention on CUDA takes float, half and bfloat16, and float lse");
+  using T = element_of<Q>;
+  using k_view = detail::cache_view<K>;
+  using v_view = detail::cache_view<V>;
+  constexpr bool matches = detail::block_elements<T, typename k_view::value_type, typename v_view::value_type>;
+  static_assert(matches || !is_paged<K>,
+                "seqprim: paged decode on CUDA takes half or bfloat16, one type for q, k and v");
+  if constexpr (!matches) {
+    forward<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp);
+  } else {
+    constexpr auto self = detail::entry::decode;
+    constexpr const char* page = ". See docs/reference/attention/decode.md";
+    const auto q = tensor_view<const T, 4>(as_view(queries));
+    const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
+    const auto lse = tensor_view<float, 3>(as_view(log_sum_exp));
+    const auto k = detail::block_cache(keys), v = detail::block_cache(values);
+    if constexpr (is_paged<K>) {
+      keys.validate(q.extent(0));
+      values.validate(q.extent(0));
+      const index_t tokens = keys.table.max_pages() * keys.page_size();
+      SEQPRIM_EXPECTS(tokens < index_t{1} << 31, "attention::decode: pages for ", tokens,
+                      " tokens a sequence exceed 2^31 - 1", page);
+      if (keys.table.host_readable() && values.table.host_readable()) {
+        for (index_t b = 0; b < q.extent(0); ++b)
+          SEQPRIM_EXPECTS(keys.length(b) == values.length(b), "attention::decode: sequence ", b, " has ",
+                          keys.length(b), " keys and ", values.length(b), " values", page);
+      }
+    }
+    const auto &k_rows = detail::rows_of_cache(k), &v_rows = detail::rows_of_cache(v);
+    const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, detail::outline_of(k, q.extent(0)),
+                                                            detail::outline_of(v, q.extent(0)));
+    detail::expect_results<self>(p, q, k_rows, v_rows, out, lse);
+    const bool in_blocks = p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim;
+    SEQPRIM_EXPECTS(
+        in_blocks ||
+            (!is_paged<K> && p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim),
+        "attention::decode: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
+        ") must be <= ", is_paged<K> ? detail::largest_block_dim : detail::largest_cuda_dim, " on CUDA", page);
+    const index_t needed = decode_workspace<Policy>(queries, keys, values);
+    SEQPRIM_EXPECTS(workspace.extent(0) >= needed && (workspace.extent(0) <= 1 || workspace.stride(0) == 1) &&
+                        reinterpret_cast<std::uintptr_t>(workspace.data) % 16 == 0,
+                    "attention::decode: the workspace holds ", workspace.extent(0), " floats, needed are ", needed,
+                    ", contiguous and from a multiple of 16 bytes on", page);
+    detail::expect_apart<self>("workspace", workspace, "q", q);
+    detail::expect_apart<self>("workspace", workspace, "k", k_rows);
+    detail::expect_apart<self>("workspace", workspace, "v", v_rows);
+    detail::expect_apart<self>("workspace", workspace, "out", out);
+    detail::expect_apart<self>("workspace", workspace, "lse", lse);
+    constexpr index_t head_dim = k_view::last_extent, value_dim = v_view::last_extent;
+    if constexpr (head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
+      if (in_blocks) {
+        detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
+          detail::launch_decode<Engine, Policy, decltype(dims)>(executor, op, p, q, k, v, out, lse, workspace.data);
+        });
+      }
+    }
+    constexpr bool always_blocks = head_dim != dynamic_extent && value_dim != dynamic_extent &&
+                                   head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
+    if constexpr (!is_paged<K> && !always_blocks) {
+      if (!in_blocks) detail::launch_forward_rows<16>(executor, op, p, q, k_rows, v_rows, out, lse);
+    }
+  }
+}
+
+/// The same with workspace from the memory pool of the stream.
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
+          class Out, class Lse>
+void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
+            Lse&& log_sum_exp) {
+  const index_t floats = decode_workspace<Policy>(queries, keys, values);
+  const detail::pool_memory memory(executor.stream, floats);
+  decode<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp,
+                         tensor_view<float, 1>(memory.data(), floats));
+}
+
+/// The same without lse.
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
+          class Out>
+void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
+  static_assert(detail::require_operand<Q, 4>());
+  decode<Engine, Policy>(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
+}
+
+}  // namespace seqprim::attention

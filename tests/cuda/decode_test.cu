@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decode on CUDA, contiguous and in pages, and merge, against the definition in double and the CPU, with poisoned outputs and workspace.
+#include <seqprim/attention/decode.cuh>
+#include <seqprim/attention/forward.hpp>
+#include <seqprim/attention/merge.cuh>
+#include <seqprim/attention/reference.hpp>
+#include <seqprim/mask/mask.hpp>
+#include <seqprim/score/score.hpp>
+
+#include <cuda/expect.cuh>
+
+#include <attention/problem.hpp>
+#include <cmath>
+#include <cstring>
+#include <support/device.cuh>
+#include <vector>
+
+namespace seqprim::test {
+
+namespace {
+
+template <class T> struct results {
+  tensor<T, 4> out;
+  tensor<float, 3> lse;
+};
+
+/// The last extent becomes part of the type: one size of heads is compiled.
+template <int Dim, class T> tensor_view<T, 4, Dim> fixed(const tensor_view<T, 4>& view) {
+  return tensor_view<T, 4, Dim>(view.data, view.extents, view.strides);
+}
+
+template <int Dim, class T, class Op> results<T> run(const Op& op, const attention_problem<T>& p) {
+  results<T> r{tensor<T, 4>(p.batch, p.heads, p.q_len, p.value_dim), tensor<float, 3>(p.batch, p.heads, p.q_len)};
+  r.out.fill(T(std::nanf("")));
+  r.lse.fill(std::nanf(""));
+  const device_tensor<T, 4> q(p.q), k(p.k), v(p.v), out(r.out);
+  const device_tensor<float, 3> lse(r.lse);
+  const auto keys = fixed<Dim>(k.view()), values = fixed<Dim>(v.view());
+  const cuda executor;
+  // example-begin workspace
+  const index_t floats = attention::decode_workspace(q.view(), keys, values);
+  // example-end workspace
+  tensor<float, 1> memory(floats);
+  memory.fill(std::nanf(""));
+  const device_tensor<float, 1> workspace(memory);
+  // example-begin decode
+  attention::decode(executor, op, q.view(), keys, values, out.view(), lse.view(), workspace.view());
+  // example-end decode
+  out.read(r.out);
+  lse.read(r.lse);
+  return r;
+}
+
+template <class T> bool same_bits(const results<T>& a, const results<T>& b) {
+  return std::memcmp(a.out.data(), b.out.data(), static_cast<std::size_t>(a.out.size()) * sizeof(T)) == 0 &&
+         std::memcmp(a.lse.data(), b.lse.data(), static_cast<std::size_t>(a.lse.size()) * 4) == 0;
+}
+
+template <int Dim, class T, class Op> void check(const Op& op, const Op& device_op, const attention_problem<T>& p) {
+  const results<T> r = run<Dim>(device_op, p);
+  tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
+  attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
+  tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
+  naive_forward(op, p, naive, naive_lse);
+  const double size = std::max(1.0, largest(exact)), lse_size = std::max(1.0, largest(exact_lse));
+  const double budget = 2 * distance(naive, exact) + 2 * (rounding<T> + 2 * rounding<float>)*size;
+  SEQPRIM_EXPECT(distance(r.out, exact) <= budget);
+  SEQPRIM_EXPECT(distance(r.lse, exact_lse) <= 2 * distance(naive_lse, exact_lse) + 8 * rounding<float> * lse_size);
+  tensor<T, 4> host(p.batch, p.heads, p.q_len, p.value_dim);
+  attention::forward(cpu{}, op, p.q, p.k, p.v, host);
+  SEQPRIM_EXPECT(distance(r.out, host) <= 2 * budget);
+  SEQPRIM_EXPECT(same_bits(r, run<Dim>(device_op, p)));
+}
+
+template <int Dim, class T> void check_dense(std::uint64_t seed) {
+  random_numbers random(seed);
+  const index_t lengths[] = {1, 15, 64, 65, 511, 512, 513, 1500};
+  for (int trial = 0; trial < 16; ++trial) {
+    const index_t kv_heads = random.integer(1, 2), group = random.integer(1, 9), q_len = random.integer(1, 20);
+    attention_problem<T> p(random.integer(1, 2), group * kv_heads, kv_heads, q_len, lengths[trial % 8], Dim, Dim);
+    p.fill(random);
+    const attention::softmax op{mask::causal{mask::bottom_right(q_len, p.k_len)}};
+    check<Dim>(trial % 2 == 0 ? op : op.tiled_heads().with_sink(0.5f),
+               trial % 2 == 0 ? op : op.tiled_heads().with_sink(0.5f), p);
+  }
+}
+
+/// Masks and scores that differ between sequences and heads.
+void check_bound() {
+  random_numbers random(521);
+  attention_problem<half> p(2, 6, 2, 3, 1100, 64, 64);
+  p.fill(random);
+  const index_t lengths[] = {1030, 0};
+  const device_buffer<index_t> device_lengths(lengths, 2);
+  const auto make = [&](const index_array& array) {
+    return attention::softmax{mask::key_padding{.lengths = array, .k_len = 1100},
+                              score::alibi{.heads = 6, .offset = 1097}};
+  };
+  check<64>(make({lengths, 2}), make(index_array(device_lengths.data(), 2).on_device()), p);
+}
+
+/// Pages in any order and of any size hold the bits of the contiguous cache.
+void check_pages() {
+  random_numbers random(531);
+  constexpr index_t most = 1100;
+  const index_t lengths[] = {1100, 0, 513};
+  attention_problem<bfloat16> p(3, 4, 2, 1, most, 128, 128);
+  p.fill(random);
+  const device_buffer<index_t> device_lengths(lengths, 3);
+  const index_array on_device = index_array(device_lengths.data(), 3).on_device();
+  const auto dense = run<128>(attention::softmax{mask::key_padding{.lengths = on_device, .k_len = most}}, p);
+  for (const index_t page_size : {1, 16, 48, 256}) {
+    const index_t max_pages = ceil_div(most, page_size) + 1, pages = 3 * max_pages;
+    tensor<bfloat16, 4> k_pages(pages, 2, page_size, 128), v_pages(pages, 2, page_size, 128);
+    k_pages.fill(bfloat16(std::nanf("")));
+    v_pages.fill(bfloat16(std::nanf("")));
+    tensor<std::int32_t, 2> entries(3, max_pages);
+    entries.fill(-1);
+    for (index_t b = 0; b < 3; ++b)
+      for (index_t j = 0; j < lengths[b]; ++j) {
+        const index_t page = pages - 1 - (b * max_pages + j / page_size);
+        entries(b, j / page_size) = static_cast<std::int32_t>(page);
+        for (index_t h = 0; h < 2; ++h)
+          for (index_t d = 0; d < 128; ++d) {
+            k_pages(page, h, j % page_size, d) = p.k(b, h, j, d);
+            v_pages(page, h, j % page_size, d) = p.v(b, h, j, d);
+          }
+      }
+    results<bfloat16> r{tensor<bfloat16, 4>(3, 4, 1, 128), tensor<float, 3>(3, 4, 1)};
+    r.out.fill(bfloat16(std::nanf("")));
+    const device_tensor<bfloat16, 4> q(p.q), k(k_pages), v(v_pages), out(r.out);
+    const device_tensor<float, 3> lse(r.lse);
+    const device_tensor<std::int32_t, 2> device_entries(entries);
+    const auto table = attention::page_table(device_entries.view(), on_device).on_device();
+    attention::decode(cuda{}, attention::softmax{}, q.view(), attention::paged(fixed<128>(k.view()), table),
+                      attention::paged(fixed<128>(v.view()), table), out.view(), lse.view());
+    out.read(r.out);
+    lse.read(r.lse);
+    SEQPRIM_EXPECT(same_bits(r, dense));
+  }
+}
+
+void check_merge() {
+  random_numbers random(541);
+  tensor<float, 4> a(2, 3, 5, 40), b(2, 3, 5, 40);
+  tensor<float, 3> lse_a(2, 3, 5), lse_b(2, 3, 5);
+  random.fill(a);
+  random.fill(b);
+  random.fill(lse_a, 3.0f);
+  random.fill(lse_b, 3.0f);
+  const float infinity = std::numeric_limits<float>::infinity();
+  lse_a(0, 1, 2) = lse_b(1, 2, 3) = lse_a(1, 0, 0) = lse_b(1, 0, 0) = -infinity;
+  for (index_t d = 0; d < 40; ++d) a(0, 1, 2, d) = std::nanf("");
+  const device_tensor<float, 4> device_a(a), device_b(b);
+  const device_tensor<float, 3> device_lse_a(lse_a), device_lse_b(lse_b);
+  attention::merge(cuda{}, device_a.view(), device_lse_a.view(), device_b.view(), device_lse_b.view());
+  tensor<float, 4> out(2, 3, 5, 40);
+  tensor<float, 3> lse(2, 3, 5);
+  device_a.read(out);
+  device_lse_a.read(lse);
+  attention::merge(cpu{}, a, lse_a, b, lse_b);
+  // Exponentials of device and host differ in the last bits.
+  SEQPRIM_EXPECT(distance(out, a) <= 8 * rounding<float> * std::max(1.0, largest(a)));
+  SEQPRIM_EXPECT(distance(lse, lse_a) <= 8 * rounding<float> * std::max(1.0, largest(lse_a)));
+}
+
+void check_errors() {
+  attention_problem<half> p(1, 2, 1, 1, 2000, 64, 64);
+  tensor<half, 4> out(1, 2, 1, 64);
+  tensor<float, 3> lse(1, 2, 1);
+  tensor<float, 1> workspace(attention::decode_workspace(p.q, p.k, p.v) - 1);
+  bool refused = false;
+  try {
+    attention::decode(cuda{}, attention::softmax{mask::causal{1999}}, p.q, fixed<64>(p.k.view()), fixed<64>(p.v.view()),
+                      out, lse, workspace.view());
+  } catch (const precondition_error&) {
+    refused = true;
+  }
+  SEQPRIM_EXPECT(refused);
+}
+
+}  // namespace
+
+void test_decode() {
+  check_dense<64, half>(511);
+  check_dense<128, bfloat16>(512);
+  check_dense<256, bfloat16>(513);
+  check_bound();
+  check_pages();
+  check_merge();
+  check_errors();
+}
+
+}  // namespace seqprim::test

@@ -7,6 +7,12 @@
 
 namespace seqprim::score {
 
+namespace detail {
+/// Which parameter of the second of two modifiers is parameter N of both. A name of its own: nvcc cannot print the difference in a
+/// template argument.
+template <class First, int N> inline constexpr int second_parameter = N - score::parameters<First>;
+}  // namespace detail
+
 /// Two modifiers, one after the other: what `first | second` makes. The derivative follows the chain rule, bind() binds
 /// both parts, validate() checks both. `identity` disappears.
 ///
@@ -28,12 +34,12 @@ template <bindable First, bindable Second> struct chain {
   static constexpr int parameters = score::parameters<First> + score::parameters<Second>;
   template <int N, class X, class Site = site>
   requires(differentiable_by_parameter<First, N, X, Site> ||
-           differentiable_by_parameter<Second, N - score::parameters<First>, X, Site>) SEQPRIM_HD constexpr X
+           differentiable_by_parameter<Second, detail::second_parameter<First, N>, X, Site>) SEQPRIM_HD constexpr X
       parameter_derivative(X logit, Site at) const noexcept {
     if constexpr (N < score::parameters<First>) {
       return second.derivative(first(logit, at), at) * first.template parameter_derivative<N>(logit, at);
     } else {
-      return second.template parameter_derivative<N - score::parameters<First>>(first(logit, at), at);
+      return second.template parameter_derivative<detail::second_parameter<First, N>>(first(logit, at), at);
     }
   }
 

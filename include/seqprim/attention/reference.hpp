@@ -128,7 +128,7 @@ void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout
           if constexpr (parameters > 0) {
             arch::unrolled<parameters>([&](auto n) {
               const auto slope = static_cast<double>(score.template parameter_derivative<n>(raw(j), score::site{i, j}));
-              if (dscore != nullptr) (*dscore)(h, n) += ds * slope;
+              if (dscore != nullptr) (*dscore)(h, index_t{n}) += ds * slope;
             });
           }
           if constexpr (!std::same_as<std::remove_cvref_t<decltype(score)>, score::identity>)

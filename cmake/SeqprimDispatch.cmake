@@ -60,6 +60,8 @@ function(seqprim_compile_per_isa target)
         DEPENDS $<TARGET_OBJECTS:${object}> "${seal}"
         COMMENT "Sealing ${object}"
         VERBATIM)
+      # Makefiles know no rule for an object of another target: it has to be there before.
+      add_dependencies(${target} ${object})
       target_sources(${target} PRIVATE "${sealed}")
       set_source_files_properties("${sealed}" PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
     endforeach()

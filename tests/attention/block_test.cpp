@@ -311,7 +311,7 @@ template <class T> attention::detail::problem problem_of(const attention_problem
 
 template <class Shape, int Split, class T, class Op>
 results<T> decode_dense(const Op& op, const attention_problem<T>& p) {
-  using cache = attention::detail::dense_cache<T>;
+  using cache = attention::detail::cache_of_rows<T>;
   return decode<Shape, Split>(op, problem_of(p, op.order), tensor_view<const T, 4>(p.q.view()),
                               cache{tensor_view<const T, 4>(p.k.view())}, cache{tensor_view<const T, 4>(p.v.view())},
                               attention::detail::rows_are_aligned(p.k.view()),
@@ -418,7 +418,7 @@ TEST_CASE("decode block: pages of any size and order give the bits of a contiguo
   REQUIRE(pages % 7 != 0);
   const attention::page_table table(entries, index_array(lengths, 3));
   table.validate(3, pages, page_size);
-  using cache = attention::detail::paged_cache<half>;
+  using cache = attention::detail::cache_of_pages<half>;
   const tensor_view<const half, 4> k_view = k_pages.view(), v_view = v_pages.view().transposed(1, 2);
   const attention::softmax op{};
   const auto paged = decode<Shape, 64>(op, problem_of(p, op.order), tensor_view<const half, 4>(p.q.view()),

@@ -48,25 +48,25 @@ template <class C> consteval bool require_block_cache() {
 template <class Cache> [[nodiscard]] auto block_cache(const Cache& cache) noexcept {
   using T = typename cache_view<Cache>::value_type;
   if constexpr (is_paged<Cache>) {
-    return paged_cache<T>{tensor_view<const T, 4>(as_view(cache.pages)), cache.table};
+    return cache_of_pages<T>{tensor_view<const T, 4>(as_view(cache.pages)), cache.table};
   } else {
-    return dense_cache<T>{tensor_view<const T, 4>(as_view(cache))};
+    return cache_of_rows<T>{tensor_view<const T, 4>(as_view(cache))};
   }
 }
-template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_cache(const dense_cache<T>& c) noexcept {
+template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_cache(const cache_of_rows<T>& c) noexcept {
   return c.rows;
 }
-template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_cache(const paged_cache<T>& c) noexcept {
+template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_cache(const cache_of_pages<T>& c) noexcept {
   return c.pages;
 }
 
 /// The shape [batch, kv_heads, k_len, dim] of a cache, for checks; pages: k_len is that of the longest sequence, where the host
 /// can read the lengths, else what the table can hold.
-template <class T> [[nodiscard]] tensor_view<const T, 4> outline_of(const dense_cache<T>& cache, index_t) noexcept {
+template <class T> [[nodiscard]] tensor_view<const T, 4> outline_of(const cache_of_rows<T>& cache, index_t) noexcept {
   return cache.rows;
 }
 template <class T>
-[[nodiscard]] tensor_view<const T, 4> outline_of(const paged_cache<T>& cache, index_t batch) noexcept {
+[[nodiscard]] tensor_view<const T, 4> outline_of(const cache_of_pages<T>& cache, index_t batch) noexcept {
   const auto& pages = cache.pages;
   const index_t k_len =
       cache.table.host_readable() ? cache.table.longest(batch) : cache.table.max_pages() * pages.extent(2);

@@ -265,8 +265,8 @@ struct pair_weight {
   float weight, factor;
 };
 template <class Engine, class Score>
-[[nodiscard]] SEQPRIM_HD pair_weight weigh(const Engine& engine, const Score& score, bool seen, float product,
-                                           float scale, float lse, score::site at) {
+[[nodiscard]] SEQPRIM_HD pair_weight weigh_pair(const Engine& engine, const Score& score, bool seen, float product,
+                                                float scale, float lse, score::site at) {
   constexpr float log2_of_e = 1.4426950408889634f;
   if constexpr (std::is_same_v<Score, score::identity>) {
     const float weight = seen ? engine.exp2(product * (scale * log2_of_e) - lse) : 0.0f;
@@ -405,8 +405,8 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
           for (int e = 0; e < 4; ++e) {
             const auto at = arch::cuda::accumulator_place(engine.lane(), e);
             const bool seen = visible >> ((m * (step / 8) + k) * 4 + e) & 1u;
-            const auto w = weigh(engine, score, seen, c[m][k][e], in.scale, row[k * 8 + at.column].lse,
-                                 score::site{rows.begin + k * 8 + at.column, own.begin + m * 16 + at.row});
+            const auto w = weigh_pair(engine, score, seen, c[m][k][e], in.scale, row[k * 8 + at.column].lse,
+                                      score::site{rows.begin + k * 8 + at.column, own.begin + m * 16 + at.row});
             c[m][k][e] = w.weight;
             factors[e] = w.factor;
           }
@@ -527,8 +527,8 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
     for (int e = 0; e < 4; ++e) {
       const auto at = arch::cuda::accumulator_place(engine.lane(), e);
       const bool seen = visible >> ((m * (step / 8) + n) * 4 + e) & 1u;
-      const auto w = weigh(engine, score, seen, c[m][n][e], in.scale, row[m][e / 2].lse,
-                           score::site{own.begin + m * 16 + at.row, part.begin + n * 8 + at.column});
+      const auto w = weigh_pair(engine, score, seen, c[m][n][e], in.scale, row[m][e / 2].lse,
+                                score::site{own.begin + m * 16 + at.row, part.begin + n * 8 + at.column});
       c[m][n][e] = seen ? w.factor * (dp[m][n][e] - row[m][e / 2].delta) : 0.0f;
     }
     std::uint32_t rounded[fragments][step / 16][4];

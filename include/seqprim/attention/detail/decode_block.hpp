@@ -8,7 +8,7 @@
 namespace seqprim::attention::detail {
 
 /// A contiguous cache, as blocks read it.
-template <class T> struct dense_cache {
+template <class T> struct cache_of_rows {
   tensor_view<const T, 4> rows;  // [batch, kv_heads, k_len, dim]
 
   [[nodiscard]] SEQPRIM_HD index_t length(index_t) const noexcept { return rows.extent(2); }
@@ -29,7 +29,7 @@ template <class T> struct paged_rows {
     return data + table->page(b, token / page_size) * page_step + token % page_size * step;
   }
 };
-template <class T> struct paged_cache {
+template <class T> struct cache_of_pages {
   tensor_view<const T, 4> pages;  // [pages, kv_heads, page_size, dim]
   page_table table;
 

@@ -27,11 +27,13 @@ if [[ $1 == --* ]]; then
   exit
 fi
 
-shared=$(comm -12 <(weak "$1") <(weak "$2") | grep seqprim || true)
+# Helpers of the tests themselves promise nothing.
+shared=$(comm -12 <(weak "$1") <(weak "$2") | grep seqprim | grep -v '7seqprim4test' || true)
 bad=0
 for symbol in $shared; do
-  # VEX and EVEX instructions begin with v.
-  if objdump -d --no-show-raw-insn --disassemble="$symbol" "$2" | grep -qE '^\s+[0-9a-f]+:\s+v'; then
+  # VEX and EVEX instructions begin with v. Counted, because grep -q would end objdump by a signal and the pipe with it.
+  vector=$(objdump -d --no-show-raw-insn --disassemble="$symbol" "$2" | grep -cE '^\s+[0-9a-f]+:\s+v' || true)
+  if [ "$vector" -gt 0 ]; then
     echo "shared with vector instructions: $(c++filt "$symbol")"
     bad=1
   fi

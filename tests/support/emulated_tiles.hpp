@@ -25,7 +25,7 @@ template <> inline const char* refusal<test::emulated_tiles>() noexcept {
   return test::tiles_are_refused ? "the test refuses" : nullptr;
 }
 template <> struct simd<test::emulated_tiles, float> : simd<avx512, float> {};
-template <> struct pair_products<test::emulated_tiles> : pair_products<avx512_bf16> {};
+template <> struct pair_products<test::emulated_tiles> : avx512_pair_products<test::emulated_tiles> {};
 
 template <> struct tile_unit<test::emulated_tiles> {
   static constexpr bool available = true;

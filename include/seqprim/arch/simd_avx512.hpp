@@ -157,8 +157,9 @@ template <> struct simd<avx512, float> {
 
 template <> struct simd<avx512_bf16, float> : simd<avx512, float> {};
 
-/// Sixteen pairs of bfloat16: the operands of products that add two terms at once.
-template <> struct pair_products<avx512_bf16> {
+/// Sixteen pairs of bfloat16: the operands of products that add two terms at once. Functions that are not inlined carry the
+/// instruction set in their name: amx_bf16 has its own.
+template <class Isa> struct avx512_pair_products {
   static constexpr bool available = true;
   using reg = __m512i;
 
@@ -218,6 +219,7 @@ template <> struct pair_products<avx512_bf16> {
                             19, 3, 18, 2, 17, 1, 16, 0);
   }
 };
+template <> struct pair_products<avx512_bf16> : avx512_pair_products<avx512_bf16> {};
 
 #endif
 

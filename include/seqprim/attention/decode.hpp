@@ -100,7 +100,7 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
       const float* const part = parts.slab(0) + n * splits * record;
       float* const total = totals.slab(thread);
       const auto [top, sum] = merge_parts<Isa>(part, used, record, p.value_dim, total);
-      const row_end<float> end = end_row(top, sum, op.sink_of(h) * static_cast<float>(log2_e));
+      const row_end<float> end = end_row<Isa>(top, sum, op.sink_of(h) * static_cast<float>(log2_e));
       for (index_t d = 0; d < p.value_dim; ++d) out(b, h, i, d) = static_cast<Out>(total[d] * end.factor);
       if (lse.data != nullptr) lse(b, h, i) = end.lse;
     });

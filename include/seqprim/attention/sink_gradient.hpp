@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/isa.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 
 #include <cmath>
@@ -19,7 +20,7 @@ namespace seqprim::attention {
 /// Errors   precondition_error before anything is written: shapes disagree, dsinks overlaps an input.
 /// Repeat   same bits for any number of threads.
 /// Source   spec masks-text 4.4.  Page docs/reference/attention/sink_gradient.md
-template <class Op, class Out, class Lse, class Dout, class Dsinks>
+template <class Isa = arch::native_isa, class Op, class Out, class Lse, class Dout, class Dsinks>
 void sink_gradient(const cpu& executor, const Op& op, const Out& result, const Lse& log_sum_exp,
                    const Dout& result_gradient, Dsinks&& sink_gradients) {
   static_assert(require_op<Op>() && detail::require_operand<Out, 4>() && detail::require_operand<Lse, 3>() &&

@@ -81,12 +81,12 @@ template <class Mask = mask::full, class Score = score::identity, class Position
   }
 
   /// The scale in use for queries of `head_dim` numbers.
-  [[nodiscard]] double scale_for(index_t head_dim) const noexcept {
+  [[nodiscard]] SEQPRIM_INLINE double scale_for(index_t head_dim) const noexcept {
     if (scale != 0) return static_cast<double>(scale);
     return head_dim > 0 ? 1.0 / std::sqrt(static_cast<double>(head_dim)) : 1.0;
   }
 
-  void validate() const {
+  SEQPRIM_INLINE void validate() const {
     mask::validate(mask);
     score::validate(score);
     SEQPRIM_EXPECTS(std::isfinite(scale),

@@ -74,12 +74,12 @@ struct alibi {
     return {.slope = alibi_slope(head, heads, max_bias), .offset = offset, .bidirectional = bidirectional};
   }
 
-  constexpr void validate() const {
+  SEQPRIM_INLINE constexpr void validate() const {
     SEQPRIM_EXPECTS(heads >= 1, "score::alibi: heads (", heads, ") must be >= 1. See docs/reference/score/alibi.md");
     SEQPRIM_EXPECTS(max_bias > 0.0f && max_bias <= 1000.0f, "score::alibi: max_bias (", max_bias,
                     ") must be in (0, 1000]. See docs/reference/score/alibi.md");
   }
-  constexpr void validate(index_t, index_t actual_heads) const {
+  SEQPRIM_INLINE constexpr void validate(index_t, index_t actual_heads) const {
     SEQPRIM_EXPECTS(heads == actual_heads, "score::alibi: heads (", heads, ") is not the number of query heads (",
                     actual_heads, "). See docs/reference/score/alibi.md");
   }
@@ -98,7 +98,7 @@ struct alibi_table {
     return {.slope = slopes(head), .offset = offset, .bidirectional = bidirectional};
   }
 
-  constexpr void validate(index_t, index_t heads) const {
+  SEQPRIM_INLINE constexpr void validate(index_t, index_t heads) const {
     SEQPRIM_EXPECTS(slopes.extent(0) >= heads, "score::alibi_table: ", slopes.extent(0), " slopes for ", heads,
                     " query heads. See docs/reference/score/alibi.md");
   }

@@ -48,11 +48,11 @@ template <bindable First, bindable Second> struct chain {
     return score::bind(first, batch, head) | score::bind(second, batch, head);
   }
 
-  constexpr void validate() const {
+  SEQPRIM_INLINE constexpr void validate() const {
     score::validate(first);
     score::validate(second);
   }
-  constexpr void validate(index_t batch, index_t heads) const {
+  SEQPRIM_INLINE constexpr void validate(index_t batch, index_t heads) const {
     score::validate(first, batch, heads);
     score::validate(second, batch, heads);
   }

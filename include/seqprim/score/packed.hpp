@@ -42,11 +42,11 @@ template <bindable Inner> struct packed {
     return packed<decltype(inner.bind(batch, head))>{sequences, inner.bind(batch, head)};
   }
 
-  constexpr void validate() const {
+  SEQPRIM_INLINE constexpr void validate() const {
     sequences.validate();
     score::validate(inner);
   }
-  constexpr void validate(index_t batch, index_t heads) const { score::validate(inner, batch, heads); }
+  SEQPRIM_INLINE constexpr void validate(index_t batch, index_t heads) const { score::validate(inner, batch, heads); }
 
  private:
   SEQPRIM_HD constexpr site within(site at) const noexcept {

@@ -92,12 +92,12 @@ concept differentiable_by_parameter = N < parameters<S> && requires(const S& s, 
 };
 
 /// Checks the parameters of a modifier, if it has any: throws precondition_error.
-template <bindable S> constexpr void validate(const S& s) {
+template <bindable S> SEQPRIM_INLINE constexpr void validate(const S& s) {
   if constexpr (requires { s.validate(); }) s.validate();
 }
 
 /// The same, and that the modifier fits the problem. Every entry point calls it before it touches data.
-template <bindable S> constexpr void validate(const S& s, index_t batch, index_t heads) {
+template <bindable S> SEQPRIM_INLINE constexpr void validate(const S& s, index_t batch, index_t heads) {
   score::validate(s);
   if constexpr (requires { s.validate(batch, heads); }) s.validate(batch, heads);
 }

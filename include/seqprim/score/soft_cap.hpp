@@ -107,7 +107,7 @@ struct soft_cap {
     }
   }
 
-  constexpr void validate() const {
+  SEQPRIM_INLINE constexpr void validate() const {
     SEQPRIM_EXPECTS(cap > 0.0f && cap < __builtin_huge_valf(), "score::soft_cap: cap (", cap,
                     ") must be a finite number > 0. See docs/reference/score/soft_cap.md");
   }

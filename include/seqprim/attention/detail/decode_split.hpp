@@ -59,7 +59,7 @@ class slab_cursor {
 };
 
 /// Addresses of the rows of a run of a cache that somebody sees.
-template <class Store> struct gathered {
+template <class Isa, class Store> struct gathered {
   static constexpr bool codes = is_quantised<Store>;
   using element = typename store_traits<Store>::element;
   const element** row;
@@ -115,7 +115,7 @@ template <class Store> struct gathered {
     return false;
   }
   /// True when every number of row j is finite.
-  template <class Isa> [[nodiscard]] bool finite_row(const Store& store, index_t j, index_t dim) const noexcept {
+  [[nodiscard]] bool finite_row(const Store& store, index_t j, index_t dim) const noexcept {
     if constexpr (codes) {
       bool result = true;
       for (index_t n = 0; n < store.scales.extent(3); ++n)
@@ -303,7 +303,7 @@ template <class Isa, class Keys, class Values> class row_engine {
   void add_mixed(const List& list, const value_store& store, index_t count, index_t live) noexcept {
     const auto special = [&](index_t n) {
       const auto everybody = static_cast<std::uint16_t>((1u << live) - 1u);
-      return seen_[n] != everybody && !values_.template finite_row<Isa>(store, n, value_dim_);
+      return seen_[n] != everybody && !values_.finite_row(store, n, value_dim_);
     };
     for (index_t begin = 0; begin < count;) {
       index_t end = begin;
@@ -326,8 +326,8 @@ template <class Isa, class Keys, class Values> class row_engine {
   }
 
   index_t head_dim_, value_dim_, acc_row_;
-  gathered<key_store> keys_;
-  gathered<value_store> values_;
+  gathered<Isa, key_store> keys_;
+  gathered<Isa, value_store> values_;
   float *queries_, *logits_, *acc_;
   std::uint16_t* seen_;
   std::int32_t* token_;

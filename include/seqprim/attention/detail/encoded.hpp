@@ -17,7 +17,7 @@ inline constexpr bool encodes_positions = position::encodes<typename encoding_in
 
 /// The same operator for vectors that already carry their positions.
 template <class Mask, class Score, class Position>
-[[nodiscard]] softmax<Mask, Score> without_position(const softmax<Mask, Score, Position>& op) noexcept {
+[[nodiscard]] SEQPRIM_INLINE softmax<Mask, Score> without_position(const softmax<Mask, Score, Position>& op) noexcept {
   softmax<Mask, Score> plain{op.mask, op.score};
   plain.scale = op.scale;
   plain.order = op.order;

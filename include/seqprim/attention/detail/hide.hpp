@@ -34,7 +34,7 @@ template <class Isa, class T, columns_are Columns, class Mask> class lane_rule {
 };
 
 /// Both ends of a run brought into [0, length] before they become 32 bits: an empty run may lie anywhere.
-[[nodiscard]] inline std::int32_t within(index_t index, index_t begin, index_t length) noexcept {
+[[nodiscard]] SEQPRIM_INLINE std::int32_t within(index_t index, index_t begin, index_t length) noexcept {
   return static_cast<std::int32_t>(max(index_t{0}, min(index - begin, length)));
 }
 

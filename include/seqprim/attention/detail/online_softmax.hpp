@@ -14,7 +14,7 @@ template <class Isa, class T, class Out, class Lse>
 void write_result(range rows, index_t padded, index_t value_dim, index_t width, bool empty, T* top, T* sum, T sink,
                   T* inverse, T* acc, Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
   for (index_t i = 0; i < padded; ++i) {
-    const row_end<T> end = end_row(top[i], sum[i], sink);
+    const row_end<T> end = end_row<Isa>(top[i], sum[i], sink);
     inverse[i] = end.factor;
     if (lse != nullptr && i < rows.size()) lse[i * lse_step] = static_cast<Lse>(end.lse);
   }

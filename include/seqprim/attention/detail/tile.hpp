@@ -25,7 +25,7 @@ template <class T> struct row_end {
 };
 
 /// From the maximum and the sum of weights 2^(logit - top) of a row's visible keys, and the sink; all logits in units of log 2.
-template <class T> [[nodiscard]] row_end<T> end_row(T top, T sum, T sink) noexcept {
+template <class Isa, class T> [[nodiscard]] row_end<T> end_row(T top, T sum, T sink) noexcept {
   const T infinity = std::numeric_limits<T>::infinity();
   T shrink = 1;
   if (sink > -infinity) {

@@ -198,6 +198,77 @@ TEST_CASE("forward: reads and writes through strides", "[attention][property]") 
         for (index_t d = 0; d < 8; ++d) REQUIRE(out(b, i, h, d) == expected(b, h, i, d));
 }
 
+TEMPLATE_TEST_CASE("forward: rows any distance apart, even and odd, and what lies between is never used",
+                   "[attention][edge]", float, half, bfloat16) {
+  random_numbers random(13);
+  for (const index_t dim : {1, 5, 6, 32, 64})
+    for (const index_t gap : {0, 1, 2, 3}) {
+      attention_problem<TestType> p(1, 2, 1, 20, 70, dim, dim);
+      p.fill(random);
+      tensor<TestType, 4> expected(1, 2, 20, dim), out = expected;
+      const attention::softmax op{mask::causal{45}};
+      attention::forward(cpu{}, op, p.q, p.k, p.v, expected);
+      const auto spread = [&](const tensor<TestType, 4>& x) {
+        tensor<TestType, 4> wide(1, x.extent(1), x.extent(2), dim + gap);
+        wide.fill(TestType(std::nanf("")));
+        for (index_t h = 0; h < x.extent(1); ++h)
+          for (index_t i = 0; i < x.extent(2); ++i)
+            for (index_t d = 0; d < dim; ++d) wide(0, h, i, d + gap / 2) = x(0, h, i, d);
+        return wide;
+      };
+      const auto q = spread(p.q), k = spread(p.k), v = spread(p.v);
+      const auto part = [&](const auto& x) { return x.view().slice(3, {gap / 2, gap / 2 + dim}); };
+      attention::forward(cpu{}, op, part(q), part(k), part(v), out);
+      CAPTURE(dim, gap);
+      REQUIRE(test::distance(out, expected) == 0.0);
+    }
+}
+
+TEMPLATE_TEST_CASE("forward: a negative scale, with and without a modifier", "[attention][property]", float, half,
+                   bfloat16) {
+  random_numbers random(14);
+  for (int trial = 0; trial < 6; ++trial) {
+    const auto p = test::random_problem<TestType>(random);
+    require_close(attention::softmax{mask::causal{mask::bottom_right(p.q_len, p.k_len)}}.scaled(-0.3f), p);
+    require_close(attention::softmax{mask::full{}, score::soft_cap{.cap = 2.0f}}.scaled(-0.3f), p);
+  }
+}
+
+TEMPLATE_TEST_CASE("forward: values that are not finite spoil their channels in the rows that see them, nothing else",
+                   "[attention][edge]", float, half, bfloat16) {
+  random_numbers random(15);
+  const auto p = test::problem_with_wild_values<TestType>(random);
+  const attention::softmax op{mask::causal_window(30)};
+  tensor<TestType, 4> out(1, 1, 150, 24);
+  tensor<double, 4> exact(1, 1, 150, 24);
+  tensor<double, 3> lse(1, 1, 150);
+  attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+  attention::reference::forward(op, p.q, p.k, p.v, exact, lse);
+  REQUIRE(test::same_numbers(out, exact, 8 * test::rounding<TestType> + 1e-5));
+}
+
+TEMPLATE_TEST_CASE("forward: a sink for each head, and one that is NaN spoils its head only", "[attention][edge]",
+                   float, half, bfloat16) {
+  random_numbers random(16);
+  attention_problem<TestType> p(1, 2, 2, 70, 70, 16, 8);
+  p.fill(random);
+  tensor<float, 1> sinks(2);
+  sinks(0) = 0.5f;
+  sinks(1) = std::nanf("");
+  const attention::softmax op{mask::causal{-1}};
+  tensor<TestType, 4> out(1, 2, 70, 8), expected = out;
+  tensor<float, 3> lse(1, 2, 70);
+  attention::forward(cpu{}, op.with_sinks(sinks.view()), p.q, p.k, p.v, out, lse);
+  attention::forward(cpu{}, op.with_sink(0.5f), p.q, p.k, p.v, expected);
+  for (index_t i = 0; i < 70; ++i) {
+    REQUIRE(std::isnan(lse(0, 1, i)));
+    for (index_t d = 0; d < 8; ++d) {
+      REQUIRE(static_cast<float>(out(0, 0, i, d)) == static_cast<float>(expected(0, 0, i, d)));
+      REQUIRE(std::isnan(static_cast<float>(out(0, 1, i, d))));
+    }
+  }
+}
+
 TEST_CASE("forward: every broken precondition is named and nothing is written", "[attention][errors]") {
   attention_problem<float> p(2, 6, 3, 5, 7, 8, 4);
   tensor<float, 4> out(2, 6, 5, 4);

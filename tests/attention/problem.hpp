@@ -103,6 +103,28 @@ template <class A, class B> double distance(const A& a, const B& b) {
   return worst;
 }
 
+/// Whether every number of a is that of b within `tolerance`; NaN and infinities must be the same ones.
+template <class A, class B> bool same_numbers(const A& a, const B& b, double tolerance) {
+  auto y = b.begin();
+  for (auto x = a.begin(); x != a.end(); ++x, ++y) {
+    const auto u = static_cast<double>(*x), w = static_cast<double>(*y);
+    if (std::isnan(u) && std::isnan(w)) continue;
+    if (u != w && !(std::abs(u - w) <= tolerance)) return false;
+  }
+  return true;
+}
+
+/// A window over keys whose values hold NaN and infinity in some channels, alone and side by side.
+template <class T> attention_problem<T> problem_with_wild_values(random_numbers& random) {
+  attention_problem<T> p(1, 1, 1, 150, 150, 16, 24);
+  p.fill(random);
+  for (const index_t j : {0, 40, 41, 77, 90, 149}) {
+    p.v(0, 0, j, 3) = T(std::numeric_limits<float>::quiet_NaN());
+    p.v(0, 0, j, 20) = T(j % 2 == 0 ? std::numeric_limits<float>::infinity() : 1.0f);
+  }
+  return p;
+}
+
 /// Half a unit in the last place of T, relative.
 template <class T>
 inline constexpr double rounding = std::is_same_v<T, float>      ? 0x1p-24

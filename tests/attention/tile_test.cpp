@@ -100,3 +100,24 @@ TEST_CASE("modify: many logits at once give what one gives, for every kind of mo
   require_modified(bare{});
   require_modified(bare{} | score::soft_cap{.cap = 100.0f});
 }
+
+TEST_CASE("modify: NaN stays NaN, infinities become the cap", "[attention][edge]") {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  const score::soft_cap cap{.cap = 7.0f};
+  std::vector<float> tile(16, 0.0f), gradient(16, 2.0f);
+  tile[3] = std::numeric_limits<float>::quiet_NaN();
+  tile[5] = infinity;
+  tile[6] = -infinity;
+  const std::vector<float> raw = tile;
+  attention::detail::modify<isa, columns_are::keys>(cap, 0.5f, {0, 1}, {0, 16}, tile.data(), 16);
+  attention::detail::multiply_by_derivative<isa, columns_are::keys>(cap, {0, 1}, {0, 16}, raw.data(), gradient.data(),
+                                                                    16);
+  const float top = 7.0f * static_cast<float>(attention::detail::log2_e);
+  for (std::size_t j = 0; j < 16; ++j) {
+    CAPTURE(j);
+    REQUIRE(std::isnan(tile[j]) == (j == 3));
+    REQUIRE(std::isnan(gradient[j]) == (j == 3));
+    if (j != 3) REQUIRE(tile[j] == (j == 5 ? top : j == 6 ? -top : 0.0f));
+    if (j == 5 || j == 6) REQUIRE(std::fabs(gradient[j]) <= 1e-30f);
+  }
+}

@@ -166,6 +166,34 @@ TEST_CASE("tiles: values that are not finite reach the rows that see them and no
     }
 }
 
+TEST_CASE("tiles: values that are not finite spoil their channels in the rows that see them, nothing else",
+          "[attention][edge]") {
+  random_numbers random(408);
+  const auto p = test::problem_with_wild_values<bfloat16>(random);
+  const attention::softmax op{mask::causal_window(30)};
+  tensor<bfloat16, 4> out(1, 1, 150, 24);
+  tensor<double, 4> exact(1, 1, 150, 24);
+  tensor<double, 3> lse(1, 1, 150);
+  attention::forward<isa>(cpu{}, op, p.q, p.k, p.v, out);
+  attention::reference::forward(op, p.q, p.k, p.v, exact, lse);
+  REQUIRE(test::same_numbers(out, exact, 8 * test::rounding<bfloat16>));
+}
+
+TEST_CASE("tiles: between() is called as often as tile_steps() says", "[arch][property]") {
+  const arch::tile_session<isa> session;
+  for (const index_t rows : {16, 32, 48, 80})
+    for (const index_t columns : {16, 32, 48, 64})
+      for (const index_t depth : {0, 16, 48}) {
+        tensor<bfloat16, 2> a(rows, 2 * depth), b(depth, 2 * columns);
+        tensor<float, 2> c(rows, columns);
+        index_t calls = 0;
+        arch::multiply_tiles<isa, true>(rows, columns, depth, reinterpret_cast<const arch::bfloat16_pair*>(a.data()),
+                                        depth, reinterpret_cast<const arch::bfloat16_pair*>(b.data()), columns,
+                                        c.data(), columns, [&] { ++calls; });
+        REQUIRE(calls == arch::tile_steps(rows, columns, depth));
+      }
+}
+
 TEST_CASE("tiles: a NaN in a query or a key stays in its rows", "[attention][edge]") {
   random_numbers random(405);
   attention_problem<bfloat16> p(1, 1, 1, 100, 100, 32, 16);
@@ -220,13 +248,25 @@ TEST_CASE("tiles: strides, threads and batch do not change a bit; refused tiles 
   const auto second = [](const auto& x) { return x.view().slice(0, {1, 2}); };
   attention::forward<isa>(cpu{.threads = 2}, op, second(p.q), second(p.k), second(p.v), one);
   REQUIRE(std::memcmp(one.data(), &all(1, 0, 0, 0), sizeof(bfloat16) * 2 * 90 * 24) == 0);
-  // Keys with an odd stride, out of line with pairs.
-  tensor<bfloat16, 4> wide(2, 1, 130, 41);
-  for (index_t b = 0; b < 2; ++b)
-    for (index_t j = 0; j < 130; ++j)
-      for (index_t d = 0; d < 40; ++d) wide(b, 0, j, d) = p.k(b, 0, j, d);
-  attention::forward<isa>(cpu{}, op, p.q, wide.view().slice(3, {0, 40}), p.v, plain);
-  REQUIRE(std::memcmp(plain.data(), all.data(), sizeof(bfloat16) * static_cast<std::size_t>(all.size())) == 0);
+  // Keys with an odd stride, out of line with pairs, and with an even one; what lies between is never used.
+  for (const index_t row : {41, 42}) {
+    tensor<bfloat16, 4> wide(2, 1, 130, row);
+    wide.fill(bfloat16(std::numeric_limits<float>::quiet_NaN()));
+    for (index_t b = 0; b < 2; ++b)
+      for (index_t j = 0; j < 130; ++j)
+        for (index_t d = 0; d < 40; ++d) wide(b, 0, j, d) = p.k(b, 0, j, d);
+    attention::forward<isa>(cpu{}, op, p.q, wide.view().slice(3, {0, 40}), p.v, plain);
+    REQUIRE(std::memcmp(plain.data(), all.data(), sizeof(bfloat16) * static_cast<std::size_t>(all.size())) == 0);
+  }
+  // The same where whole rows fill tiles and could be read in place.
+  attention_problem<bfloat16> whole(1, 1, 1, 40, 70, 64, 16);
+  whole.fill(random);
+  tensor<bfloat16, 4> odd(1, 1, 70, 65), in_place(1, 1, 40, 16), copied = in_place;
+  for (index_t j = 0; j < 70; ++j)
+    for (index_t d = 0; d < 64; ++d) odd(0, 0, j, d) = whole.k(0, 0, j, d);
+  attention::forward<isa>(cpu{}, op, whole.q, whole.k, whole.v, in_place);
+  attention::forward<isa>(cpu{}, op, whole.q, odd.view().slice(3, {0, 64}), whole.v, copied);
+  REQUIRE(std::memcmp(copied.data(), in_place.data(), sizeof(bfloat16) * 40 * 16) == 0);
 
   test::tiles_are_refused = true;
   const long refused_from = unit::products;

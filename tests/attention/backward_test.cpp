@@ -320,6 +320,13 @@ TEST_CASE("sink_gradient: agrees with central differences of forward, in double"
   REQUIRE(gradient(2) == 0.0);
   tensor<double, 1> wrong(2);
   REQUIRE_THROWS_AS(attention::sink_gradient(executor, op, out, lse, dout, wrong), precondition_error);
+  const tensor_view<double, 1> folded(dsinks.data(), {3}, {0});
+  REQUIRE_THROWS_WITH(attention::sink_gradient(executor, op, out, lse, dout, folded),
+                      ContainsSubstring("elements of dsinks share memory"));
+  tensor<float, 3> float_lse(2, 3, 5);
+  tensor<float, 4> float_out(2, 3, 5, 3);
+  REQUIRE_THROWS_WITH(attention::sink_gradient(executor, op, float_out, float_lse, float_out, logits),
+                      ContainsSubstring("dsinks overlaps an input"));
 }
 
 TEST_CASE("backward: rows that see nothing have no gradient and give none, even from NaN", "[attention][edge]") {

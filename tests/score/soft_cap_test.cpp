@@ -67,7 +67,8 @@ TEST_CASE("soft_cap: works in constant expressions", "[score]") {
 }
 
 TEST_CASE("soft_cap: rejects a cap that is not a finite number above zero", "[score][errors]") {
-  for (const float cap : {0.0f, -1.0f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
+  for (const float cap :
+       {0.0f, 1e-39f, -1.0f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
     REQUIRE_THROWS_AS(score::validate(score::soft_cap{cap}), precondition_error);
   REQUIRE_THROWS_WITH(score::validate(score::soft_cap{-1.0f}), ContainsSubstring("must be a finite number > 0"));
   REQUIRE_NOTHROW(score::validate(score::soft_cap{50.0f}));

@@ -17,7 +17,7 @@ namespace seqprim::attention {
 /// Shapes   out, dout [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]; dsinks [heads], overwritten.
 /// Types    out, dout: float, half, bfloat16 or double; lse and dsinks float (double with double); sums in double.
 /// Edge     no sink (-inf): 0. A row whose lse is -inf adds nothing.
-/// Errors   precondition_error before anything is written: shapes disagree, dsinks overlaps an input.
+/// Errors   precondition_error before anything is written: shapes disagree, dsinks overlaps an input (the sinks are one) or itself.
 /// Repeat   same bits for any number of threads.
 /// Source   spec masks-text 4.4.  Page docs/reference/attention/sink_gradient.md
 template <class Isa = arch::native_isa, class Op, class Out, class Lse, class Dout, class Dsinks>
@@ -40,8 +40,11 @@ void sink_gradient(const cpu& executor, const Op& op, const Out& result, const L
   SEQPRIM_EXPECTS(dsinks.extent(0) == heads && (op.sinks.data == nullptr || op.sinks.extent(0) == heads),
                   "attention::sink_gradient: dsinks (", dsinks.extent(0),
                   ") and the op's sinks must have one entry for each of ", heads, " heads", page);
-  SEQPRIM_EXPECTS(!may_overlap(dsinks, out) && !may_overlap(dsinks, lse) && !may_overlap(dsinks, dout),
+  SEQPRIM_EXPECTS(!may_overlap(dsinks, out) && !may_overlap(dsinks, lse) && !may_overlap(dsinks, dout) &&
+                      !may_overlap(dsinks, op.sinks),
                   "attention::sink_gradient: dsinks overlaps an input", page);
+  SEQPRIM_EXPECTS(heads <= 1 || dsinks.stride(0) != 0,
+                  "attention::sink_gradient: elements of dsinks share memory: its stride is 0", page);
   parallel_for(executor, heads, [&](index_t h, int) {
     const auto sink = static_cast<double>(op.sink_of(h));
     double total = 0;

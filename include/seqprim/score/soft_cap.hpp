@@ -75,8 +75,8 @@ SEQPRIM_HD double tanh_of_double(double x) noexcept {
 ///
 /// Near 0 the logit is unchanged. +-inf become +-cap; a NaN stays a NaN.
 ///
-/// Errors  precondition_error: cap is not a finite number > 0.
-/// Cost    about 10 multiply-adds and two divisions, no branch.
+/// Errors  precondition_error: cap is not a finite number > 0 with a finite inverse.
+/// Cost    about 10 multiply-adds and a division, no branch.
 /// Source  spec layers-losses 1.6; golden layers/softcap_*.
 struct soft_cap {
   float cap;  ///< bound of the logits, > 0; 50 and 30 in published models
@@ -108,8 +108,9 @@ struct soft_cap {
   }
 
   SEQPRIM_INLINE constexpr void validate() const {
-    SEQPRIM_EXPECTS(cap > 0.0f && cap < __builtin_huge_valf(), "score::soft_cap: cap (", cap,
-                    ") must be a finite number > 0. See docs/reference/score/soft_cap.md");
+    SEQPRIM_EXPECTS(cap > 0.0f && cap < __builtin_huge_valf() && 1.0f / cap < __builtin_huge_valf(),
+                    "score::soft_cap: cap (", cap,
+                    ") must be a finite number > 0 with a finite inverse. See docs/reference/score/soft_cap.md");
   }
 };
 static_assert(modifier<soft_cap> && differentiable_by_parameter<soft_cap, 0>);

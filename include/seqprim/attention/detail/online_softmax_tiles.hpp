@@ -61,7 +61,7 @@ void turn_values(const tensor_view<const bfloat16, 2>& values, arch::bfloat16_pa
 /// processor, so the weights of one range of keys are computed between the tile products of the next range's logits.
 ///
 /// The running maximum is only moved when a logit exceeds it by more than 2^8: until then weights grow beyond 1, which neither
-/// bfloat16 nor the float sums mind, and the old sums need no new scale.
+/// bfloat16 nor the float sums of values below 2^120 / k_len mind, and the old sums need no new scale.
 template <class Isa, class T> class online_softmax_tiles {
   using v = arch::simd<Isa, T>;
   using products = arch::pair_products<Isa>;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/attention/detail/online_softmax.hpp>
+#include <seqprim/core/tensor_view.hpp>
 
 #include <cstdint>
 #include <cstring>

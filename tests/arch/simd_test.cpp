@@ -135,6 +135,20 @@ TEST_CASE("simd: sum and maximum take every lane", "[arch]") {
   REQUIRE(v::maximum(v::load(in)) == in[v::lanes - 1]);
 }
 
+TEST_CASE("simd: sums_of adds the lanes of each register in the order it names", "[arch]") {
+  test::random_numbers random(3);
+  float in[v::lanes][v::lanes], expected[v::lanes];
+  typename v::reg x[v::lanes];
+  for (int i = 0; i < v::lanes; ++i) {
+    for (float& number : in[i]) number = random.uniform();
+    x[i] = v::load(in[i]);
+    for (int half = v::lanes / 2; half > 0; half /= 2)
+      for (int lane = 0; lane < half; ++lane) in[i][lane] += in[i][lane + half];
+    expected[i] = in[i][0];
+  }
+  for (int i = 0; i < v::lanes; ++i) REQUIRE(same_bits(lane_of(v::sums_of(x), i), expected[i]));
+}
+
 TEST_CASE("transpose_into: any shape, padded with zeros", "[arch][property]") {
   test::random_numbers random(7);
   for (int trial = 0; trial < 60; ++trial) {
@@ -201,3 +215,27 @@ TEST_CASE("pair products: transposed rows, interleaved rows and rounded weights 
   }
 }
 #endif
+
+TEST_CASE("simd: 8-bit integers widen exactly, whole registers and parts", "[arch]") {
+  std::vector<std::int8_t> x(v::lanes);
+  for (int shift = 0; shift < 256; shift += v::lanes) {
+    for (int i = 0; i < v::lanes; ++i) x[static_cast<std::size_t>(i)] = static_cast<std::int8_t>(shift + i - 128);
+    for (int n = 0; n <= v::lanes; ++n)
+      for (int i = 0; i < v::lanes; ++i) {
+        const auto value = static_cast<float>(x[static_cast<std::size_t>(i)]);
+        REQUIRE(lane_of(v::load_partial(x.data(), n), i) == (i < n ? value : 0.0f));
+        REQUIRE(lane_of(v::load(x.data()), i) == value);
+      }
+  }
+}
+
+TEMPLATE_TEST_CASE("simd: woven loads take every number to its lane", "[arch]", float, half, bfloat16, std::int8_t) {
+  using woven = arch::woven_load<isa, TestType>;
+  std::vector<TestType> x(static_cast<std::size_t>(v::lanes * woven::registers));
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = TestType(static_cast<float>(i) - 7.0f);
+  v::reg out[woven::registers];
+  woven::load(x.data(), out);
+  for (int n = 0; n < woven::registers; ++n)
+    for (int i = 0; i < v::lanes; ++i)
+      REQUIRE(lane_of(out[n], i) == static_cast<float>(x[static_cast<std::size_t>(i * woven::registers + n)]));
+}

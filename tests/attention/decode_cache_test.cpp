@@ -6,6 +6,7 @@
 #include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>
 
+#include <algorithm>
 #include <attention/problem.hpp>
 #include <limits>
 #include <support/catch.hpp>
@@ -194,7 +195,7 @@ TEST_CASE("decode: equal scores, large logits and -inf", "[attention][edge]") {
 
 TEST_CASE("decode: a NaN stays in the rows that see it", "[attention][edge]") {
   random_numbers random(314);
-  for (const index_t group : {1, 2, 6}) {  // 4, 8 and 24 rows: both engines
+  for (const index_t group : {1, 2, 6}) {  // 4, 8 and 24 rows: one block and two
     attention_problem<float> p(1, group, 1, 4, 40, 20, 20);
     p.fill(random);
     const attention::softmax op{mask::causal{36}};
@@ -390,6 +391,15 @@ TEST_CASE("decode: agrees with the definition on the numbers that 8 bits keep", 
     results<float> r(p), pages(p);
     attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
     require_close(op, p, r);
+    // bfloat16 queries are multiplied with codes in another way.
+    const tensor<float, 4> plain = p.q;
+    tensor<bfloat16, 4> narrow(p.batch, p.heads, p.q_len, dim);
+    std::transform(p.q.begin(), p.q.end(), narrow.begin(), [](float x) { return bfloat16(x); });
+    std::copy(narrow.begin(), narrow.end(), p.q.begin());
+    attention::decode<arch::native_isa, short_splits>(cpu{}, op, narrow, c.k.cache(), c.v.cache(), pages.out,
+                                                      pages.lse);
+    require_close(op, p, pages);
+    p.q = plain;
     // The same in pages: equal bits.
     const index_t page_size = random.integer(1, 40);
     const std::vector<index_t> lengths{k_len, k_len};
@@ -490,6 +500,29 @@ TEST_CASE("append: NaN and infinity become a scale of NaN, and queries that see 
     REQUIRE((std::isfinite(r.out(0, 0, 0, 15)) && std::isnan(r.out(0, 0, 0, 16)) && std::isfinite(r.lse(0, 0, 0))));
     attention::decode(cpu{}, attention::softmax{mask::key_range{5, 10}}, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
     REQUIRE(std::isfinite(r.out(0, 0, 0, 16)));
+  }
+}
+
+TEMPLATE_TEST_CASE("decode: a row has the same bits, however many others share its keys", "[attention][property]",
+                   float, bfloat16) {
+  random_numbers random(326);
+  for (const index_t dim : {64, 128, 40}) {  // multiplied as pairs or widened woven, and in order
+    attention_problem<TestType> p(1, 21, 1, 3, 200, dim, dim);
+    p.fill(random);
+    const attention::softmax op{mask::causal{197}};
+    results<TestType> together(p);
+    attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, together.out, together.lse);
+    for (const index_t heads : {1, 2, 4, 7, 11})
+      for (const index_t first : {0, 5, 10}) {
+        const range part{first, first + heads};
+        tensor<TestType, 4> out(1, heads, 3, dim);
+        tensor<float, 3> lse(1, heads, 3);
+        attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q.view().slice(1, part), p.k, p.v, out, lse);
+        CAPTURE(dim, heads, first);
+        REQUIRE(__builtin_memcmp(out.data(), &together.out(0, first, 0, 0),
+                                 static_cast<std::size_t>(out.size()) * sizeof(TestType)) == 0);
+        REQUIRE(std::equal(lse.begin(), lse.end(), &together.lse(0, first, 0)));
+      }
   }
 }
 

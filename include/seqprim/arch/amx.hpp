@@ -17,6 +17,8 @@ template <> struct simd<amx_bf16, float> : simd<avx512, float> {};
 template <> struct simd<amx_bf16_refused, float> : simd<avx512, float> {};
 template <> struct pair_products<amx_bf16> : avx512_pair_products<amx_bf16> {};
 template <> struct pair_products<amx_bf16_refused> : avx512_pair_products<amx_bf16_refused> {};
+template <class X> struct woven_load<amx_bf16, X> : woven_load<avx512, X> {};
+template <class X> struct woven_load<amx_bf16_refused, X> : woven_load<avx512, X> {};
 
 /// The tile registers of AMX. Written as assembly with a memory clobber: the intrinsics of GCC 12 let stores to an operand
 /// sink below the load of its tile.

@@ -95,11 +95,21 @@ template <class Isa, class T> struct simd {
   /// x in the lanes of the mask, elsewhere `otherwise`.
   [[gnu::always_inline]] static reg select(lane_mask m, reg x, reg otherwise) noexcept { return m ? x : otherwise; }
   [[gnu::always_inline]] static T sum(reg x) noexcept { return x; }
+  [[gnu::always_inline]] static reg sums_of(const reg* x) noexcept { return *x; }
   [[gnu::always_inline]] static T maximum(reg x) noexcept { return x; }
 
  private:
   static constexpr float power_of_two(int n) noexcept {
     return bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23);
+  }
+};
+
+/// Loads `registers` registers of narrow numbers at once, which is cheaper than one after the other: lane i of register n is
+/// number registers * i + n. One register, in order, where the instruction set gains nothing.
+template <class Isa, class X> struct woven_load {
+  static constexpr int registers = 1;
+  [[gnu::always_inline]] static void load(const X* p, typename simd<Isa, float>::reg (&x)[1]) noexcept {
+    x[0] = simd<Isa, float>::load(p);
   }
 };
 

@@ -124,6 +124,20 @@ template <> struct simd<avx2, float> {
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
   }
 
+  /// Lane i is the sum of the lanes of x[i], for lanes registers: halves are added first, then quarters, and so on.
+  [[gnu::always_inline]] static reg sums_of(const reg* x) noexcept {
+    reg halves[4], pairs[2];
+    unrolled<4>([&](auto i) {
+      halves[i] = add(_mm256_permute2f128_ps(x[i], x[i + 4], 0x20), _mm256_permute2f128_ps(x[i], x[i + 4], 0x31));
+    });
+    unrolled<2>([&](auto i) {
+      pairs[i] =
+          add(_mm256_shuffle_ps(halves[i], halves[i + 2], 0x44), _mm256_shuffle_ps(halves[i], halves[i + 2], 0xee));
+    });
+    const reg sums = add(_mm256_shuffle_ps(pairs[0], pairs[1], 0x88), _mm256_shuffle_ps(pairs[0], pairs[1], 0xdd));
+    return _mm256_permute_ps(sums, 0xd8);  // registers 0 2 1 3 in each half
+  }
+
   /// Transposes lanes x lanes numbers held in rows[0 .. lanes).
   [[gnu::always_inline]] static void transpose(reg (&rows)[lanes]) noexcept {
     reg pairs[8], fours[8];

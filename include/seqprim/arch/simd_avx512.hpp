@@ -102,6 +102,25 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static float sum(reg x) noexcept { return _mm512_reduce_add_ps(x); }
   [[gnu::always_inline]] static float maximum(reg x) noexcept { return _mm512_reduce_max_ps(x); }
 
+  /// Lane i is the sum of the lanes of x[i], for lanes registers: halves are added first, then quarters, and so on.
+  [[gnu::always_inline]] static reg sums_of(const reg* x) noexcept {
+    reg halves[8], quarters[4], pairs[2];
+    unrolled<8>([&](auto i) {
+      halves[i] = add(_mm512_shuffle_f32x4(x[i], x[i + 8], 0x44), _mm512_shuffle_f32x4(x[i], x[i + 8], 0xee));
+    });
+    unrolled<4>([&](auto i) {
+      quarters[i] = add(_mm512_shuffle_f32x4(halves[i], halves[i + 4], 0x88),
+                        _mm512_shuffle_f32x4(halves[i], halves[i + 4], 0xdd));
+    });
+    unrolled<2>([&](auto i) {
+      pairs[i] = add(_mm512_shuffle_ps(quarters[i], quarters[i + 2], 0x44),
+                     _mm512_shuffle_ps(quarters[i], quarters[i + 2], 0xee));
+    });
+    const reg sums = add(_mm512_shuffle_ps(pairs[0], pairs[1], 0x88), _mm512_shuffle_ps(pairs[0], pairs[1], 0xdd));
+    // Registers 0 2 1 3, each block of four 8, 4 and 12 further on.
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), sums);
+  }
+
   /// Transposes lanes x lanes numbers held in rows[0 .. lanes).
   [[gnu::always_inline]] static void transpose(reg (&rows)[lanes]) noexcept {
     reg a[16];
@@ -153,9 +172,18 @@ template <> struct simd<avx512, float> {
   }
 };
 
+template <> struct woven_load<avx512, bfloat16> {
+  static constexpr int registers = 2;
+  [[gnu::always_inline]] static void load(const bfloat16* p, __m512 (&x)[2]) noexcept {
+    const __m512i pairs = _mm512_loadu_si512(p);
+    x[0] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    x[1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+};
 #if defined(__AVX512BF16__)
 
 template <> struct simd<avx512_bf16, float> : simd<avx512, float> {};
+template <class X> struct woven_load<avx512_bf16, X> : woven_load<avx512, X> {};
 
 /// Sixteen pairs of bfloat16: the operands of products that add two terms at once. Functions that are not inlined carry the
 /// instruction set in their name: amx_bf16 has its own.

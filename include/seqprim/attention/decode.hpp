@@ -59,19 +59,16 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
                    const Keys& keys, const Values& values, const tensor_view<Out, 4>& out,
                    const tensor_view<float, 3>& lse) {
   constexpr tile_policy policy = Policy::template choose<Isa>();
-  static_assert(policy.split_keys > 0 && policy.q_tile > 0 && policy.q_tile % 64 == 0 && policy.k_tile > 0,
-                "seqprim: q_tile of an attention policy must be a multiple of 64, k_tile and split_keys positive");
-  using few = row_engine<Isa, Keys, Values>;
-  using many = tile_engine<Isa, Policy, Op, Q, Keys, Values>;
-  constexpr index_t lanes = arch::simd<Isa, float>::lanes;
+  static_assert(policy.split_keys > 0, "seqprim: split_keys of an attention policy must be positive");
+  using engine = row_engine<Isa, Keys, Values>;
   const double scale = op.scale_for(p.head_dim);
   const index_t splits = max<index_t>(1, ceil_div(p.k_len, policy.split_keys)), record = part_rows::size(p.value_dim);
   const index_t most_queries = min(p.q_len, decode_queries);
   const scratch<float> parts(1, p.batch * p.heads * most_queries * splits * record);
   const index_t pieces = p.batch * p.kv_heads * splits;
-  const scratch<std::byte> slabs(
-      static_cast<int>(min<index_t>(pieces, thread_count(executor))),
-      max(few::memory_size(min<index_t>(policy.split_keys, p.k_len), p.head_dim, p.value_dim), many::memory_size(p)));
+  const index_t longest = min<index_t>(policy.split_keys, p.k_len);
+  const scratch<std::byte> slabs(static_cast<int>(min<index_t>(pieces, thread_count(executor))),
+                                 engine::memory_size(longest, p.head_dim, p.value_dim));
   const scratch<float> totals(thread_count(executor), p.value_dim);
   for (index_t begin = 0; begin < p.q_len; begin += most_queries) {
     const range queries{begin, min(begin + most_queries, p.q_len)};
@@ -85,13 +82,7 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
       const part_rows to{parts.slab(0) + ((b * p.kv_heads + g) * rows_per_head * splits + split) * record,
                          splits * record};
       slab_cursor memory(slabs.slab(thread));
-      if (rows.count() > lanes) {
-        many engine(memory, p);
-        engine.run(op, scale, rows, q, keys, values, run, to);
-      } else {
-        few engine(memory, min<index_t>(policy.split_keys, p.k_len), p.head_dim, p.value_dim);
-        engine.run(op, scale, rows, q, keys, values, run, to);
-      }
+      engine(memory, longest, p.head_dim, p.value_dim).run(op, scale, rows, q, keys, values, run, to);
     });
     parallel_for(executor, p.batch * p.kv_heads * rows_per_head, [&](index_t n, int thread) {
       const index_t r = n % rows_per_head, g = n / rows_per_head % p.kv_heads, b = n / rows_per_head / p.kv_heads;
@@ -129,11 +120,11 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
 /// Edge     as forward. Keys and values beyond what a query sees are never used; those that no query of the call sees are not read.
 /// Errors   precondition_error before anything is written, as forward; what page_table and quantised refuse; k and v of
 ///          different lengths.
-/// Repeat   same bits for any number of threads, any batch, and for pages of any size: the cache is always cut at the same
-///          tokens (every policy.split_keys) and parts are merged in order. The order of a sum may depend on how many rows
-///          share a key head: up to one register of them (16, AVX2 8) run with vectors along head_dim, more with queries along
-///          the lanes.
-/// Cost     reads the visible cache once for each key head, and again from the second-level cache for each 64 rows. Allocates
+/// Repeat   same bits for any number of threads, any batch, pages of any size, and however many query rows share a key head:
+///          the cache is always cut at the same tokens (every policy.split_keys), parts are merged in order, and every row has
+///          the same order of sums. (Within a split, tokens that none of the up to 16 rows taken together sees are left out of
+///          that order.)
+/// Cost     reads the visible cache once for each key head, and again from the second-level cache for each 16 rows. Allocates
 ///          the partial results of at most 64 queries, 4 (value_dim + 2) bytes for each query row and run of keys, and about
 ///          100 KiB for each thread; copies the queries if op.position encodes. More than 64 queries take turns: right, but
 ///          forward is faster where keys are contiguous.

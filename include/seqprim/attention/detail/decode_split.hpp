@@ -3,8 +3,6 @@
 
 #include <seqprim/attention/detail/cache.hpp>
 #include <seqprim/attention/detail/decode_rows.hpp>
-#include <seqprim/attention/detail/online_softmax.hpp>
-#include <seqprim/attention/detail/online_softmax_pairs.hpp>
 #include <seqprim/attention/detail/tile.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
@@ -13,23 +11,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <new>
 #include <type_traits>
 #include <utility>
 
 /// One piece of decode: the query rows that share a key head against one run of keys.
 namespace seqprim::attention::detail {
 
-/// The query rows of key head g, heads after heads: row r is query i = queries.begin + r % queries.size() of head
-/// query_head(g, r / queries.size()).
+/// The query rows of key head g, one query after the other: row r is query i = queries.begin + r / group of head
+/// query_head(g, r % group).
 struct folded_rows {
   problem shape;
   index_t b, g;
   range queries;
 
   [[nodiscard]] index_t count() const noexcept { return shape.group() * queries.size(); }
-  [[nodiscard]] index_t head(index_t r) const noexcept { return shape.query_head(g, r / queries.size()); }
-  [[nodiscard]] index_t query(index_t r) const noexcept { return queries.begin + r % queries.size(); }
+  [[nodiscard]] index_t head(index_t r) const noexcept { return shape.query_head(g, r % shape.group()); }
+  [[nodiscard]] index_t query(index_t r) const noexcept { return queries.begin + r / shape.group(); }
 };
 
 /// Where the results of rows lie: of each row the weighted values [value_dim], not yet divided, the largest logit (units of
@@ -58,76 +55,90 @@ class slab_cursor {
   index_t used_ = 0;
 };
 
-/// Addresses of the rows of a run of a cache that somebody sees.
-template <class Isa, class Store> struct gathered {
+/// The tokens of a run of a cache that somebody sees, as segments of rows that lie one step apart: whole pages, and cut where a
+/// token is hidden from all.
+template <class Isa, class Store> class seen_rows {
   static constexpr bool codes = is_quantised<Store>;
   using element = typename store_traits<Store>::element;
-  const element** row;
-  const float** scales;  ///< of each row; null where the cache has none
+  using segment = row_segment<element>;
 
-  gathered(slab_cursor& memory, index_t keys) noexcept
-      : row(memory.take<const element*>(keys)), scales(codes ? memory.take<const float*>(keys) : nullptr) {}
+ public:
+  seen_rows(slab_cursor& memory, index_t keys) noexcept : segments_(memory.take<segment>(keys)) {}
 
-  /// Fills the lists with the tokens of `run` whose entry in `seen` is not 0 (all of them where seen is null); goes on with
-  /// the last one up to a multiple of 16. Returns how many there are.
+  /// Takes the tokens of `run` whose entry in `seen` is not 0 (all of them where seen is null). Returns how many there are.
   template <class Cache>
-  index_t fill(const Cache& cache, index_t b, index_t g, range run, const std::uint16_t* seen) const noexcept {
-    index_t count = 0;
+  index_t fill(const Cache& cache, index_t b, index_t g, range run, const std::uint16_t* seen) noexcept {
+    index_t total = 0;
+    used_ = 0;
     const auto rows = rows_of(cache.store);
+    row_step_ = rows.stride(2);
     cache.for_runs(b, run, [&](index_t first, index_t at, range part) {
-      const element* from = &rows(first, g, at, 0);
-      const float* scale = nullptr;
-      index_t scale_step = 0;
-      if constexpr (codes) {
-        scale = &cache.store.scales(first, g, at, 0);
-        scale_step = cache.store.scales.stride(2);
-      }
-      for (index_t j = part.begin; j < part.end; ++j) {
-        row[count] = from;
-        if constexpr (codes) scales[count] = scale;
-        count += seen == nullptr || seen[j - run.begin] != 0 ? 1 : 0;
-        from += rows.stride(2);
-        scale += scale_step;
+      const auto take = [&](range tokens) {
+        const index_t skipped = tokens.begin - part.begin;
+        segment& next = segments_[used_++];
+        next = {total, tokens.size(), &rows(first, g, at + skipped, 0), nullptr};
+        if constexpr (codes) next.scales = &cache.store.scales(first, g, at + skipped, 0);
+        total += tokens.size();
+      };
+      if (seen == nullptr) return take(part);
+      for (index_t j = part.begin; j < part.end;) {
+        while (j < part.end && seen[j - run.begin] == 0) ++j;
+        const index_t begin = j;
+        while (j < part.end && seen[j - run.begin] != 0) ++j;
+        if (begin < j) take(range{begin, j});
       }
     });
-    for (index_t j = count; count > 0 && j < round_up(count, 16); ++j) {
-      row[j] = row[count - 1];
-      if constexpr (codes) scales[j] = scales[count - 1];
-    }
-    return count;
+    return total;
   }
 
-  /// Calls body(list) with the list type that the store needs.
+  /// Calls body(rows, begin, count) for each segment, with the row type that the store needs.
   template <class Body> void visit(const Store& store, const Body& body) const noexcept {
-    if constexpr (codes) {
-      if (store.scales.extent(3) > 1) {
-        body(code_list<true>{row, scales, store.block(), store.scales.stride(3)});
+    for (index_t n = 0; n < used_; ++n) {
+      const segment& s = segments_[n];
+      if constexpr (codes) {
+        const index_t step = store.scales.stride(2);
+        if (store.scales.extent(3) > 1) {
+          body(code_rows<true>{s.row, row_step_, s.scales, step, store.block(), store.scales.stride(3)}, s.begin,
+               s.count);
+        } else {
+          body(code_rows<false>{s.row, row_step_, s.scales, step, store.block(), 0}, s.begin, s.count);
+        }
       } else {
-        body(code_list<false>{row, scales, store.block(), 0});
+        body(number_rows<element>{s.row, row_step_}, s.begin, s.count);
       }
-    } else {
-      body(number_list<element>{row});
     }
   }
-  /// True where row j has one scale of its own, which belongs to the logit or the weight.
-  [[nodiscard]] static bool scaled(const Store& store) noexcept {
-    if constexpr (codes) return store.scales.extent(3) == 1;
-    return false;
+  /// Asks memory for the first rows, and for the rest as they are used.
+  [[nodiscard]] read_ahead<Isa, element> read(index_t dim) const noexcept { return {segments_, used_, row_step_, dim}; }
+  /// numbers[j, r] *= scale of token j, where tokens have one scale, which belongs to the logit or the weight.
+  template <int Rows>
+  void multiply_by_scales([[maybe_unused]] const Store& store, [[maybe_unused]] float* numbers) const noexcept {
+    if constexpr (codes) {
+      if (store.scales.extent(3) > 1) return;
+      for (index_t n = 0; n < used_; ++n)
+        multiply_scales<Isa, Rows>(segments_[n].scales, store.scales.stride(2), segments_[n].count,
+                                   numbers + segments_[n].begin * Rows);
+    }
   }
-  /// True when every number of row j is finite.
-  [[nodiscard]] bool finite_row(const Store& store, index_t j, index_t dim) const noexcept {
+  /// True when every number of row j of `rows` is finite.
+  template <class Rows>
+  [[nodiscard]] static bool finite_row(const Store& store, const Rows& rows, index_t j, index_t dim) noexcept {
     if constexpr (codes) {
       bool result = true;
       for (index_t n = 0; n < store.scales.extent(3); ++n)
-        result = result && std::isfinite(scales[j][n * store.scales.stride(3)]);
+        result = result && std::isfinite(rows.scales(j)[n * store.scales.stride(3)]);
       return result;
     } else {
-      return finite<Isa, float>(row[j], dim);
+      return finite<Isa, float>(rows.row(j), dim);
     }
   }
+
+ private:
+  segment* segments_;
+  index_t used_ = 0, row_step_ = 0;
 };
 
-/// Few rows: at most as many as a register has lanes, vectors along head_dim.
+/// The rows of one piece, a register's lanes of them at a time.
 template <class Isa, class Keys, class Values> class row_engine {
   using v = arch::simd<Isa, float>;
   using key_store = decltype(Keys::store);
@@ -145,20 +156,33 @@ template <class Isa, class Keys, class Values> class row_engine {
       : head_dim_(head_dim),
         value_dim_(value_dim),
         acc_row_(round_up(max<index_t>(value_dim, 1), v::lanes)),
-        keys_(memory, round_up(split, 16)),
-        values_(memory, round_up(split, 16)),
+        keys_(memory, split),
+        values_(memory, split),
         queries_(memory.take<float>(v::lanes * round_up(max<index_t>(head_dim, 1), v::lanes))),
-        logits_(memory.take<float>(v::lanes * round_up(split, 16))),
+        logits_(memory.take<float>(v::lanes * (split + 1))),
         acc_(memory.take<float>(v::lanes * acc_row_)),
         seen_(memory.take<std::uint16_t>(split)),
         token_(memory.take<std::int32_t>(split)) {}
 
-  /// Writes the parts of all rows over the tokens of `run`.
+  /// Writes the parts of all rows over the tokens of `run`. Rows that see none of the same tokens are not taken together: the
+  /// queries of a packed batch cost what they see.
   template <class Op, class Q>
   void run(const Op& op, double scale, const folded_rows& rows, const tensor_view<const Q, 4>& q, const Keys& keys,
            const Values& values, range run, const part_rows& parts) noexcept {
-    for (index_t r = 0; r < rows.count(); r += v::lanes)
-      run_block(op, scale, rows, range{r, min<index_t>(r + v::lanes, rows.count())}, q, keys, values, run, parts);
+    const auto seen_of = [&](index_t r) {
+      const index_t i = rows.query(r);
+      return intersect(run, mask::key_hull(mask::bind(op.mask, rows.b, rows.head(r)), {i, i + 1}, rows.shape.k_len));
+    };
+    range next = rows.count() > 0 ? seen_of(0) : range{};
+    for (index_t begin = 0, end = 0; begin < rows.count(); begin = end) {
+      range seen = next;
+      for (end = begin + 1; end < rows.count(); ++end) {
+        next = seen_of(end);
+        if (end - begin == v::lanes || intersect(seen, next).empty()) break;
+        seen = hull(seen, next);
+      }
+      run_block(op, scale, rows, range{begin, end}, q, keys, values, seen, parts);
+    }
   }
 
  private:
@@ -182,13 +206,13 @@ template <class Isa, class Keys, class Values> class row_engine {
 
   template <class Op>
   [[nodiscard]] sight look(const Op& op, const folded_rows& rows, range block, range run) const noexcept {
+    if (run.empty()) return sight::nothing;
     bool any = false, all = true;
-    for (index_t r = block.begin; r < block.end;) {
-      const index_t i = rows.query(r), more = min(rows.queries.end - i, block.end - r);
-      const auto kind = mask::bind(op.mask, rows.b, rows.head(r)).classify(range{i, i + more}, run);
+    for (index_t r = block.begin; r < block.end; ++r) {
+      const index_t i = rows.query(r);
+      const auto kind = mask::bind(op.mask, rows.b, rows.head(r)).classify(range{i, i + 1}, run);
       any = any || kind != mask::tile_kind::empty;
       all = all && kind == mask::tile_kind::full;
-      r += more;
     }
     return all ? sight::everything : any ? sight::some : sight::nothing;
   }
@@ -200,8 +224,11 @@ template <class Isa, class Keys, class Values> class row_engine {
       const auto mask = mask::bind(op.mask, rows.b, rows.head(r));
       const index_t i = rows.query(r);
       const auto bit = static_cast<std::uint16_t>(1u << (r - block.begin));
-      for (index_t j = 0; j < run.size(); ++j)
-        if (mask(i, run.begin + j)) seen_[j] = static_cast<std::uint16_t>(seen_[j] | bit);
+      const range keys = intersect(run, mask::key_hull(mask, range{i, i + 1}, rows.shape.k_len));
+      for (index_t j = keys.begin; j < keys.end; ++j) {
+        std::uint16_t& seen = seen_[j - run.begin];
+        if (mask(i, j)) seen = static_cast<std::uint16_t>(seen | bit);
+      }
     }
   }
 
@@ -221,8 +248,8 @@ template <class Isa, class Keys, class Values> class row_engine {
       return;
     }
     values_.fill(values, rows.b, rows.g, run, some ? seen_ : nullptr);
-    keys_.visit(keys.store, [&](const auto& list) { prefetch(list, count, head_dim_); });
-    // Token of each list entry, and whether some rows see it and others do not.
+    auto key_memory = keys_.read(head_dim_);
+    // Which token each of those that are seen is, and whether some rows see it and others do not.
     bool mixed = false;
     if (some) {
       const auto everybody = static_cast<std::uint16_t>((1u << block.size()) - 1u);
@@ -233,13 +260,34 @@ template <class Isa, class Keys, class Values> class row_engine {
         seen_[n++] = seen_[j];
       }
     }
-    load_queries<Rows>(rows, block, q);
-
     const index_t padded = round_up(count * Rows, v::lanes);
-    keys_.visit(keys.store, [&](const auto& list) { dots<Isa, Rows>(queries_, list, count, head_dim_, logits_); });
-    values_.visit(values.store, [&](const auto& list) { prefetch(list, count, value_dim_); });
-    if (keys_.scaled(keys.store)) multiply_scales<Rows>(keys_.scales, count, logits_);
-    multiply_all<Isa>(logits_, padded, static_cast<float>(identity ? scale * log2_e : scale));
+    const float factor = static_cast<float>(identity ? scale * log2_e : scale);
+    bool loaded = false;
+    keys_.visit(keys.store, [&](const auto& list, index_t begin, index_t n) {
+      using list_type = std::remove_cvref_t<decltype(list)>;
+      using element = typename list_type::element;
+      // bfloat16 pairs are multiplied as they are, where the processor does; other narrow numbers are widened, woven where that
+      // is cheaper.
+      constexpr weave best =
+          arch::pair_products<Isa>::available && std::is_same_v<Q, bfloat16> && std::is_same_v<element, bfloat16>
+              ? weave::pairs
+          : arch::woven_load<Isa, element>::registers > 1 && !list_type::blocked ? weave::woven
+                                                                                 : weave::none;
+      const auto multiply = [&](auto how) {
+        constexpr weave way = decltype(how)::value;
+        if (!loaded) load_queries<Rows, way, element>(rows, block, q);
+        loaded = true;
+        dots<Isa, Rows, way>(queries_, list, n, head_dim_, key_memory, logits_ + begin * Rows);
+      };
+      if (best != weave::none && head_dim_ % step_of<Isa, best, element> == 0) {
+        multiply(std::integral_constant<weave, best>{});
+      } else {
+        multiply(std::integral_constant<weave, weave::none>{});
+      }
+    });
+    auto value_memory = values_.read(value_dim_);
+    keys_.template multiply_by_scales<Rows>(keys.store, logits_);
+    multiply_all<Isa>(logits_, padded, factor);
     if constexpr (!identity) {
       for (index_t r = block.begin; r < block.end; ++r) {
         const auto score = score::bind(op.score, rows.b, rows.head(r));
@@ -259,61 +307,88 @@ template <class Isa, class Keys, class Values> class row_engine {
     for (index_t i = count * Rows; i < padded; ++i) logits_[i] = -infinity;
     float top[Rows], sum[Rows];
     exponentiate_rows<Isa, Rows>(logits_, padded, top, sum);
-    if (values_.scaled(values.store)) multiply_scales<Rows>(values_.scales, count, logits_);
+    values_.template multiply_by_scales<Rows>(values.store, logits_);
 
     for (index_t i = 0; i < Rows * acc_row_; ++i) acc_[i] = 0;
-    values_.visit(values.store, [&](const auto& list) {
-      if (!mixed) {
-        add_weighted<Isa, Rows>(list, range{0, count}, logits_, value_dim_, acc_, acc_row_);
+    bool woven = false;
+    values_.visit(values.store, [&](const auto& list, index_t begin, index_t n) {
+      using list_type = std::remove_cvref_t<decltype(list)>;
+      constexpr weave best = value_weave<Isa, Rows, list_type>;
+      const float* const weights = logits_ + begin * Rows;
+      // Tokens that are hidden from some rows are added row by row where they are not finite, and that in order.
+      woven = best != weave::none && !mixed && value_dim_ % step_of<Isa, best, typename list_type::element> == 0;
+      if (mixed) {
+        add_mixed<Rows>(list, values.store, n, weights, seen_ + begin, block.size(), value_memory);
+      } else if (woven) {
+        add_weighted<Isa, Rows, best>(list, range{0, n}, weights, value_dim_, value_memory, acc_, acc_row_);
       } else {
-        add_mixed<Rows>(list, values.store, count, block.size());
+        add_weighted<Isa, Rows, weave::none>(list, range{0, n}, weights, value_dim_, value_memory, acc_, acc_row_);
       }
     });
     for (index_t r = block.begin; r < block.end; ++r) {
       const index_t n = r - block.begin;
       float* const part = parts.data + r * parts.step;
-      for (index_t d = 0; d < value_dim_; ++d) part[d] = acc_[n * acc_row_ + d];
+      const float* const acc = acc_ + n * acc_row_;
+      if (woven) {
+        unweave<Isa, cache_element<Values>>(acc, value_dim_, part);
+      } else {
+        for (index_t d = 0; d < value_dim_; ++d) part[d] = acc[d];
+      }
       part[value_dim_] = top[n];
       part[value_dim_ + 1] = sum[n];
     }
   }
 
-  template <int Rows, class Q>
+  /// The queries in the order of a weave with rows of type X; rows beyond the block are zeros.
+  template <int Rows, weave How, class X, class Q>
   void load_queries(const folded_rows& rows, range block, const tensor_view<const Q, 4>& q) noexcept {
-    const index_t padded = round_up(head_dim_, v::lanes);
     for (int r = 0; r < Rows; ++r) {
-      const bool live = block.begin + r < block.end;
-      const Q* const from =
-          live && head_dim_ > 0 ? &q(rows.b, rows.head(block.begin + r), rows.query(block.begin + r), 0) : nullptr;
-      for (index_t d = 0; d < padded; d += v::lanes) {
-        auto x = v::zero();
-        if (live) x = v::load_partial(from + d, static_cast<int>(min<index_t>(v::lanes, head_dim_ - d)));
-        v::store(queries_ + d * Rows + r * v::lanes, x);
+      const bool live = block.begin + r < block.end && head_dim_ > 0;
+      const Q* const from = live ? &q(rows.b, rows.head(block.begin + r), rows.query(block.begin + r), 0) : nullptr;
+      if constexpr (How == weave::pairs) {
+        constexpr index_t step = step_of<Isa, How, X>;
+        for (index_t d = 0; d < head_dim_; d += step) {
+          float* const to = queries_ + d / step * Rows * v::lanes + r * v::lanes;
+          if (live) {
+            __builtin_memcpy(to, from + d, step * sizeof(Q));
+          } else {
+            __builtin_memset(to, 0, step * sizeof(Q));
+          }
+        }
+      } else if constexpr (How == weave::woven) {
+        constexpr index_t registers = arch::woven_load<Isa, X>::registers;
+        for (index_t d = 0; d < head_dim_; ++d) {
+          const index_t begin = d / (registers * v::lanes) * registers * v::lanes, within = d - begin;
+          queries_[(begin + within % registers * v::lanes) * Rows + r * v::lanes + within / registers] =
+              live ? static_cast<float>(from[d]) : 0.0f;
+        }
+      } else {
+        for (index_t d = 0; d < head_dim_; d += v::lanes)
+          v::store(
+              queries_ + d * Rows + r * v::lanes,
+              live ? v::load_partial(from + d, static_cast<int>(min<index_t>(v::lanes, head_dim_ - d))) : v::zero());
       }
     }
   }
 
-  template <int Rows> static void multiply_scales(const float* const* scales, index_t count, float* logits) noexcept {
-    for (index_t n = 0; n < count; ++n)
-      for (int r = 0; r < Rows; ++r) logits[n * Rows + r] *= *scales[n];
-  }
-
   /// Weighted values where some tokens are hidden from some rows, with weight 0: that must not meet infinity or NaN.
   template <int Rows, class List>
-  void add_mixed(const List& list, const value_store& store, index_t count, index_t live) noexcept {
+  void add_mixed(const List& list, const value_store& store, index_t count, const float* weights,
+                 const std::uint16_t* seen, index_t live,
+                 read_ahead<Isa, typename List::element>& value_memory) noexcept {
+    const auto everybody = static_cast<std::uint16_t>((1u << live) - 1u);
     const auto special = [&](index_t n) {
-      const auto everybody = static_cast<std::uint16_t>((1u << live) - 1u);
-      return seen_[n] != everybody && !values_.finite_row(store, n, value_dim_);
+      return seen[n] != everybody && !values_.finite_row(store, list, n, value_dim_);
     };
     for (index_t begin = 0; begin < count;) {
       index_t end = begin;
       while (end < count && !special(end)) ++end;
-      add_weighted<Isa, Rows>(list, range{begin, end}, logits_, value_dim_, acc_, acc_row_);
+      add_weighted<Isa, Rows, weave::none>(list, range{begin, end}, weights, value_dim_, value_memory, acc_, acc_row_);
       if (end < count) {
         for (int r = 0; r < Rows; ++r)
-          if (seen_[end] >> r & 1)
-            add_weighted<Isa, 1>(list, range{end, end + 1}, logits_ + end * (Rows - 1) + r, value_dim_,
-                                 acc_ + r * acc_row_, acc_row_);
+          if (seen[end] >> r & 1)
+            add_weighted<Isa, 1, weave::none>(list, range{end, end + 1}, weights + end * (Rows - 1) + r, value_dim_,
+                                              value_memory, acc_ + r * acc_row_, acc_row_);
       }
       begin = end + 1;
     }
@@ -326,156 +401,11 @@ template <class Isa, class Keys, class Values> class row_engine {
   }
 
   index_t head_dim_, value_dim_, acc_row_;
-  gathered<Isa, key_store> keys_;
-  gathered<Isa, value_store> values_;
+  seen_rows<Isa, key_store> keys_;
+  seen_rows<Isa, value_store> values_;
   float *queries_, *logits_, *acc_;
   std::uint16_t* seen_;
   std::int32_t* token_;
-};
-
-/// The masks of the heads of a group as one rule of folded rows, and their scores likewise.
-template <class Mask> struct folded_mask {
-  const Mask* of_head;
-  range queries;
-
-  bool operator()(index_t r, index_t j) const noexcept {
-    return of_head[r / queries.size()](queries.begin + r % queries.size(), j);
-  }
-};
-template <class Score> struct folded_score {
-  const Score* of_head;
-  range queries;
-
-  float operator()(float logit, score::site at) const noexcept {
-    return of_head[at.q / queries.size()](logit, score::site{queries.begin + at.q % queries.size(), at.k});
-  }
-};
-
-/// Many rows: tiles of queries along the lanes, the engines of forward.
-template <class Isa, class Policy, class Op, class Q, class Keys, class Values> class tile_engine {
-  static constexpr tile_policy policy = Policy::template choose<Isa>();
-  template <class Cache>
-  using widened_element = std::conditional_t<is_quantised<decltype(Cache::store)>, float, cache_element<Cache>>;
-  using key = widened_element<Keys>;
-  using value = widened_element<Values>;
-  static constexpr bool pairs = arch::pair_products<Isa>::available && std::is_same_v<Q, bfloat16> &&
-                                std::is_same_v<key, bfloat16> && std::is_same_v<value, bfloat16>;
-  using engine = std::conditional_t<pairs, online_softmax_pairs<Isa, float>, online_softmax<Isa, float>>;
-  using mask_type = decltype(mask::bind(std::declval<const Op&>().mask, index_t{}, index_t{}));
-  using score_type = decltype(score::bind(std::declval<const Op&>().score, index_t{}, index_t{}));
-  static constexpr bool identity = std::is_same_v<score_type, score::identity>;
-
- public:
-  [[nodiscard]] static index_t memory_size(const problem& p) noexcept {
-    slab_cursor memory(nullptr);
-    const tile_engine counted(memory, p);
-    return memory.used();
-  }
-
-  tile_engine(slab_cursor& memory, const problem& p) noexcept
-      : head_dim_(p.head_dim),
-        value_dim_(p.value_dim),
-        masks_(memory.take<mask_type>(p.group())),
-        scores_(memory.take<score_type>(p.group())),
-        queries_(memory.take<Q>(policy.q_tile * p.head_dim)),
-        keys_(memory.take<key>(policy.k_tile * p.head_dim)),
-        values_(memory.take<value>(policy.k_tile * p.value_dim)),
-        softmax_memory_(memory.take<float>(engine::scratch_size(policy, p.head_dim, p.value_dim))) {}
-
-  /// Writes the parts of all rows over the tokens of `run`.
-  void run(const Op& op, double scale, const folded_rows& rows, const tensor_view<const Q, 4>& q, const Keys& keys,
-           const Values& values, range run, const part_rows& parts) noexcept {
-    for (index_t n = 0; n < rows.shape.group(); ++n) {
-      const index_t h = rows.shape.query_head(rows.g, n);
-      ::new (static_cast<void*>(masks_ + n)) mask_type(mask::bind(op.mask, rows.b, h));
-      ::new (static_cast<void*>(scores_ + n)) score_type(score::bind(op.score, rows.b, h));
-    }
-    for (index_t r = 0; r < rows.count(); r += policy.q_tile)
-      run_block(scale, rows, range{r, min<index_t>(r + policy.q_tile, rows.count())}, q, keys, values, run, parts);
-  }
-
- private:
-  [[nodiscard]] mask::tile_kind classify(const folded_rows& rows, range block, range tile) const noexcept {
-    bool any = false, all = true;
-    for (index_t r = block.begin; r < block.end;) {
-      const index_t i = rows.query(r), more = min(rows.queries.end - i, block.end - r);
-      const auto kind = masks_[r / rows.queries.size()].classify(range{i, i + more}, tile);
-      any = any || kind != mask::tile_kind::empty;
-      all = all && kind == mask::tile_kind::full;
-      r += more;
-    }
-    return all ? mask::tile_kind::full : any ? mask::tile_kind::partial : mask::tile_kind::empty;
-  }
-
-  void run_block(double scale, const folded_rows& rows, range block, const tensor_view<const Q, 4>& q, const Keys& keys,
-                 const Values& values, range run, const part_rows& parts) noexcept {
-    for (index_t r = block.begin; r < block.end; ++r)
-      for (index_t d = 0; d < head_dim_; ++d)
-        queries_[(r - block.begin) * head_dim_ + d] = q(rows.b, rows.head(r), rows.query(r), d);
-    const folded_mask<mask_type> visible{masks_, rows.queries};
-    engine softmax(policy, head_dim_, value_dim_, softmax_memory_);
-    softmax.begin(queries_, head_dim_, block, static_cast<float>(scale));
-    for (index_t begin = run.begin; begin < run.end; begin += policy.k_tile) {
-      const range tile{begin, min<index_t>(begin + policy.k_tile, run.end)};
-      const mask::tile_kind kind = classify(rows, block, tile);
-      if (kind == mask::tile_kind::empty) continue;
-      const auto k = tile_of(keys, rows, tile, keys_, head_dim_);
-      const auto v = tile_of(values, rows, tile, values_, value_dim_);
-      const bool partial = kind == mask::tile_kind::partial;
-      if constexpr (identity) {
-        softmax.add(k.data, k.row, v.data, v.row, tile, visible, score::identity{}, partial);
-      } else {
-        softmax.add(k.data, k.row, v.data, v.row, tile, visible, folded_score<score_type>{scores_, rows.queries},
-                    partial);
-      }
-    }
-    float* const part = parts.data + block.begin * parts.step;
-    softmax.finish_part(part, part + value_dim_, part + value_dim_ + 1, parts.step);
-  }
-
-  template <class X> struct tile_rows {
-    const X* data;
-    index_t row;
-  };
-
-  /// The rows of a tile where they lie, if they lie one step apart and are numbers; else gathered, and codes widened.
-  template <class Cache, class X>
-  [[nodiscard]] tile_rows<X> tile_of(const Cache& cache, const folded_rows& rows, range tile, X* buffer,
-                                     index_t dim) const noexcept {
-    const auto from = rows_of(cache.store);
-    tile_rows<X> result{buffer, dim};
-    cache.for_runs(rows.b, tile, [&](index_t first, index_t at, range part) {
-      const auto* const data = &from(first, rows.g, at, 0);
-      if constexpr (!is_quantised<decltype(cache.store)>) {
-        if (part == tile) {
-          result = {data, from.stride(2)};
-          return;
-        }
-      }
-      for (index_t j = 0; j < part.size(); ++j) {
-        X* const to = buffer + (part.begin - tile.begin + j) * dim;
-        if constexpr (is_quantised<decltype(cache.store)>) {
-          const index_t block = cache.store.block();
-          for (index_t begin = 0, n = 0; begin < dim; begin += block, ++n) {
-            const float scale = cache.store.scales(first, rows.g, at + j, n);
-            for (index_t d = begin; d < min(begin + block, dim); ++d)
-              to[d] = static_cast<float>(data[j * from.stride(2) + d]) * scale;
-          }
-        } else {
-          for (index_t d = 0; d < dim; ++d) to[d] = data[j * from.stride(2) + d];
-        }
-      }
-    });
-    return result;
-  }
-
-  index_t head_dim_, value_dim_;
-  mask_type* masks_;
-  score_type* scores_;
-  Q* queries_;
-  key* keys_;
-  value* values_;
-  float* softmax_memory_;
 };
 
 }  // namespace seqprim::attention::detail

@@ -25,20 +25,6 @@ void write_result(range rows, index_t padded, index_t value_dim, index_t width, 
   arch::transpose_into<Isa, T>(acc, width, value_dim, rows.size(), out, out_row, value_dim, inverse);
 }
 
-/// Writes what the merge of parts needs: out[rows, value_dim] = the sum of weights times values, not yet divided, and of each
-/// row the largest logit (units of log 2) and the sum of its weights 2^(logit - top), `step` numbers apart.
-template <class Isa, class T>
-void write_part(range rows, index_t value_dim, index_t width, bool empty, const T* top, const T* sum, const T* acc,
-                T* out, T* part_top, T* part_sum, index_t step) noexcept {
-  for (index_t i = 0; i < rows.size(); ++i) {
-    part_top[i * step] = top[i];
-    part_sum[i * step] = sum[i];
-    if (empty)
-      for (index_t d = 0; d < value_dim; ++d) out[i * step + d] = T{0};
-  }
-  if (!empty) arch::transpose_into<Isa, T>(acc, width, value_dim, rows.size(), out, step, value_dim);
-}
-
 /// Online softmax over one tile of queries: the running maximum, sum and weighted values of each query, in units of log 2.
 /// Queries run along the lanes, so a row of numbers per query is a vector and nothing is ever summed across lanes.
 template <class Isa, class T> class online_softmax {
@@ -107,11 +93,6 @@ template <class Isa, class T> class online_softmax {
   template <class Out, class Lse> void finish(T sink, Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
     write_result<Isa>(rows_, padded_, value_dim_, width_, empty_, top_, sum_, sink, rescale_, out_, out, out_row, lse,
                       lse_step);
-  }
-
-  /// Writes a part of the result, to be merged with others; see write_part.
-  void finish_part(T* out, T* top, T* sum, index_t step) const noexcept {
-    write_part<Isa>(rows_, value_dim_, width_, empty_, top_, sum_, out_, out, top, sum, step);
   }
 
  private:

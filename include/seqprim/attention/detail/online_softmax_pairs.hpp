@@ -78,11 +78,6 @@ template <class Isa, class T> class online_softmax_pairs {
                       lse_step);
   }
 
-  /// Writes a part of the result, to be merged with others; see write_part.
-  void finish_part(T* out, T* top, T* sum, index_t step) const noexcept {
-    write_part<Isa>(rows_, value_dim_, width_, empty_, top_, sum_, out_, out, top, sum, step);
-  }
-
  private:
   /// logits -> weights 2^(scale * logit - top) as pairs of keys; moves top and sum along, as online_softmax does.
   void exponentiate(index_t keys, T scale) noexcept {

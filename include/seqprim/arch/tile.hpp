@@ -176,8 +176,8 @@ void multiply_with_tiles(index_t rows, index_t columns, index_t depth, const bfl
 /// c[m, n] = start + sum_k a[m, k] b[k, n] for small matrices that the caller holds in cache.
 ///
 /// a is read one number at a time, with any strides; rows of b and c are contiguous and both are padded: `columns` is a
-/// multiple of the lanes. Of numbers of type T each c[m, n] is one chain of fma over k in ascending order, wherever it lies in the tile;
-/// matrix registers add pairs in an order of their own, and rows and depth beyond whole tiles do not use them.
+/// multiple of the lanes. Of numbers of type T each c[m, n] is one chain of fma over k in ascending order, wherever it lies in
+/// the tile; matrix registers add pairs in an order of their own, and rows and depth beyond whole tiles do not use them.
 ///
 /// Operands are numbers of type T, or bfloat16_pair where the instruction set multiplies them: depth then counts pairs. Matrix
 /// registers are used where Isa has them: the caller then holds a tile_session.
@@ -209,7 +209,8 @@ template <class Isa, class T, class X, class Y>
   if constexpr (v::lanes > 1) v::transpose(block);
   unrolled<v::lanes>([&](auto j) {
     if (j < out_rows) {
-      const auto x = factor != nullptr ? v::mul(block[j], v::set(factor[j])) : block[j];
+      auto x = block[j];
+      if (factor != nullptr) x = v::mul(x, v::set(factor[j]));
       if (out_columns >= v::lanes) {
         v::store(out + j * out_row, x);
       } else {

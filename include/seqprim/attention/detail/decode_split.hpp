@@ -108,8 +108,15 @@ template <class Isa, class Store> class seen_rows {
       }
     }
   }
-  /// Asks memory for the first rows, and for the rest as they are used.
-  [[nodiscard]] read_ahead<Isa, element> read(index_t dim) const noexcept { return {segments_, used_, row_step_, dim}; }
+  /// Asks memory for the scales and the first rows, and for the other rows as these are used.
+  [[nodiscard]] read_ahead<Isa, element> read([[maybe_unused]] const Store& store, index_t dim) const noexcept {
+    if constexpr (codes) {
+      const index_t step = store.scales.stride(2);
+      for (index_t n = 0; n < used_; ++n)
+        for (index_t at = 0; at < segments_[n].count * step; at += 16) __builtin_prefetch(segments_[n].scales + at);
+    }
+    return {segments_, used_, row_step_, dim};
+  }
   /// numbers[j, r] *= scale of token j, where tokens have one scale, which belongs to the logit or the weight.
   template <int Rows>
   void multiply_by_scales([[maybe_unused]] const Store& store, [[maybe_unused]] float* numbers) const noexcept {
@@ -248,7 +255,7 @@ template <class Isa, class Keys, class Values> class row_engine {
       return;
     }
     values_.fill(values, rows.b, rows.g, run, some ? seen_ : nullptr);
-    auto key_memory = keys_.read(head_dim_);
+    auto key_memory = keys_.read(keys.store, head_dim_);
     // Which token each of those that are seen is, and whether some rows see it and others do not.
     bool mixed = false;
     if (some) {
@@ -285,7 +292,7 @@ template <class Isa, class Keys, class Values> class row_engine {
         multiply(std::integral_constant<weave, weave::none>{});
       }
     });
-    auto value_memory = values_.read(value_dim_);
+    auto value_memory = values_.read(values.store, value_dim_);
     keys_.template multiply_by_scales<Rows>(keys.store, logits_);
     multiply_all<Isa>(logits_, padded, factor);
     if constexpr (!identity) {

@@ -23,6 +23,13 @@ struct dense {
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return visible(q, k); }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept {
+#if !defined(__CUDA_ARCH__)
+    if (!__builtin_is_constant_evaluated() && visible.stride(1) == 1) {
+      // All rows at once: they lie too far apart for what a processor fetches by itself.
+      for (index_t i = q.begin; i < q.end; ++i)
+        for (index_t j = k.begin; j < k.end; j += 64) __builtin_prefetch(&visible(i, j));
+    }
+#endif
     const bool corner = visible(q.begin, k.begin);
     for (index_t i = q.begin; i < q.end; ++i) {
       index_t j = k.begin;

@@ -27,6 +27,13 @@ function(seqprim_compile_per_isa target)
   if(type MATCHES "SHARED|MODULE")
     set(pic ON)
   endif()
+  # Only GNU ld takes objects out of their groups.
+  set(linker "${CMAKE_LINKER}")
+  if(linker MATCHES "(lld|mold|gold)")
+    find_program(SEQPRIM_GNU_LD NAMES ld.bfd)
+    mark_as_advanced(SEQPRIM_GNU_LD)
+    set(linker "${SEQPRIM_GNU_LD}")
+  endif()
   foreach(isa IN LISTS arg_ISAS)
     if(NOT DEFINED SEQPRIM_FLAGS_${isa})
       message(FATAL_ERROR "seqprim_compile_per_isa: unknown instruction set '${isa}'; there are: ${SEQPRIM_ISAS}")
@@ -56,7 +63,7 @@ function(seqprim_compile_per_isa target)
         OUTPUT "${sealed}"
         COMMAND
           "${CMAKE_COMMAND}" "-DOBJECT=$<TARGET_OBJECTS:${object}>" "-DSEALED=${sealed}" -DISA=${isa}
-          "-DLINKER=${CMAKE_LINKER}" "-DNM=${CMAKE_NM}" "-DOBJCOPY=${CMAKE_OBJCOPY}" -P "${seal}"
+          "-DLINKER=${linker}" "-DNM=${CMAKE_NM}" "-DOBJCOPY=${CMAKE_OBJCOPY}" -P "${seal}"
         DEPENDS $<TARGET_OBJECTS:${object}> "${seal}"
         COMMENT "Sealing ${object}"
         VERBATIM)

@@ -6,7 +6,7 @@
 cmake_minimum_required(VERSION 3.25)
 foreach(tool LINKER NM OBJCOPY)
   if(NOT ${tool})
-    message(FATAL_ERROR "seqprim_compile_per_isa needs ld, nm and objcopy (GNU binutils); ${tool} was not found")
+    message(FATAL_ERROR "seqprim_compile_per_isa needs GNU ld, nm and objcopy (binutils); ${tool} was not found")
   endif()
 endforeach()
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Softmax attention on CUDA, as shares of the limits of this device. 16384 tokens and 2048 channels in every run: batch is
-// 16384 / seq, heads are 2048 / dim.
+// Softmax attention on CUDA, as shares of the limits of this device. Forward and backward: 16384 tokens and 2048 channels in every
+// run, batch is 16384 / seq, heads are 2048 / dim (16 heads of 192 x 128). Decode: one query, 8 key heads of 128 channels, as
+// shares of what a large read and a large copy reach.
 //
 //   attention_cuda_bench --benchmark_filter=forward --benchmark_counters_tabular=true
 #include <seqprim/attention/backward.cuh>
+#include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/mask/mask.hpp>
 
@@ -13,35 +15,38 @@
 #include <exception>
 #include <string>
 #include <support/roof.cuh>
+#include <vector>
 
 using namespace seqprim;
 
 namespace {
 
+using float16 = seqprim::half;  // CUDA has a half of its own
 constexpr index_t tokens = 16384, channels = 2048;
 
-struct inputs {
-  index_t batch, heads, len, dim;
-  bench::device_array<bfloat16> q, k, v, out;
+template <class T> struct inputs {
+  index_t batch, heads, len, dim, value_dim;
+  bench::device_array<T> q, k, v, out;
   bench::device_array<float> lse;
 
   inputs(index_t len_, index_t dim_)
       : batch(tokens / len_),
-        heads(channels / dim_),
+        heads(dim_ == 192 ? 16 : channels / dim_),
         len(len_),
         dim(dim_),
-        q(tokens * channels),
-        k(tokens * channels),
-        v(tokens * channels),
-        out(tokens * channels),
+        value_dim(dim_ == 192 ? 128 : dim_),
+        q(tokens * heads * dim),
+        k(tokens * heads * dim),
+        v(tokens * heads * value_dim),
+        out(tokens * heads * value_dim),
         lse(tokens * heads) {
     fill(q, 1);
     fill(k, 2);
     fill(v, 3);
   }
 
-  template <class T> [[nodiscard]] tensor_view<T, 4> rows(const bench::device_array<T>& array) const {
-    return tensor_view<T, 4>(array.data(), batch, heads, len, dim);
+  [[nodiscard]] tensor_view<T, 4> rows(const bench::device_array<T>& array) const {
+    return tensor_view<T, 4>(array.data(), batch, heads, len, array.size() / (tokens * heads));
   }
   [[nodiscard]] tensor_view<float, 3> row_lse() const { return tensor_view<float, 3>(lse.data(), batch, heads, len); }
 };
@@ -53,8 +58,8 @@ template <class Mask> double visible_pairs(const Mask& mask, index_t len) {
   return pairs;
 }
 
-/// Times body() run by run; what it throws becomes the result of the benchmark.
-template <class Body> void run(benchmark::State& state, double flop, const Body& body) {
+/// Times body() run by run and hands the mean to count(seconds); what is thrown becomes the result of the benchmark.
+template <class Body, class Count> void run(benchmark::State& state, const Body& body, const Count& count) {
   try {
     const bench::stopwatch_cuda watch;
     for (int i = 0; i < 2; ++i) static_cast<void>(watch.seconds(body));
@@ -64,26 +69,37 @@ template <class Body> void run(benchmark::State& state, double flop, const Body&
       state.SetIterationTime(time);
       seconds += time;
     }
-    const double speed = flop * static_cast<double>(state.iterations()) / seconds;
-    state.counters["TFLOP/s"] = speed * 1e-12;
-    state.counters["share_of_matmul_roof"] = speed / bench::matmul_roof();
+    count(seconds / static_cast<double>(state.iterations()));
   } catch (const std::exception& error) {
     state.SkipWithError(error.what());
   }
 }
+template <class Body> void run_products(benchmark::State& state, double flop, const Body& body) {
+  run(state, body, [&](double seconds) {
+    state.counters["TFLOP/s"] = flop / seconds * 1e-12;
+    state.counters["share_of_matmul_roof"] = flop / seconds / bench::matmul_roof();
+  });
+}
+template <class Body> void run_reads(benchmark::State& state, double bytes, const Body& body) {
+  run(state, body, [&](double seconds) {
+    state.counters["GB/s"] = bytes / seconds * 1e-9;
+    state.counters["share_of_read_roof"] = bytes / seconds / bench::read_roof();
+    state.counters["share_of_copy_roof"] = bytes / seconds / bench::copy_roof();
+  });
+}
 
-template <class Mask> void run_forward(benchmark::State& state, const Mask& mask) {
-  const inputs in(state.range(0), state.range(1));
+template <class T, class Mask> void run_forward(benchmark::State& state, const Mask& mask) {
+  const inputs<T> in(state.range(0), state.range(1));
   const attention::softmax op{mask};
   const double pairs = visible_pairs(mask, in.len) * static_cast<double>(in.batch * in.heads);
-  run(state, 4.0 * static_cast<double>(in.dim) * pairs, [&] {
+  run_products(state, 2.0 * static_cast<double>(in.dim + in.value_dim) * pairs, [&] {
     attention::forward(cuda{}, op, in.rows(in.q), in.rows(in.k), in.rows(in.v), in.rows(in.out), in.row_lse());
   });
 }
 
 /// Five products: p again, dp, and three gradients; the kernels recompute the first two and are not paid for it.
 template <index_t Dim> void run_backward(benchmark::State& state) {
-  const inputs in(state.range(0), Dim);
+  const inputs<bfloat16> in(state.range(0), Dim);
   const mask::causal mask;
   const attention::softmax op{mask};
   const index_t rows = tokens * in.heads;
@@ -96,7 +112,7 @@ template <index_t Dim> void run_backward(benchmark::State& state) {
   };
   attention::forward(cuda{}, op, in.rows(in.q), in.rows(in.k), in.rows(in.v), in.rows(in.out), in.row_lse());
   const double pairs = visible_pairs(mask, in.len) * static_cast<double>(in.batch * in.heads);
-  run(state, 10.0 * static_cast<double>(Dim) * pairs, [&] {
+  run_products(state, 10.0 * static_cast<double>(Dim) * pairs, [&] {
     attention::backward(cuda{}, op, known(in.q), known(in.k), known(in.v), in.rows(in.out), in.row_lse(), known(dout),
                         known(dq), known(dk), known(dv), tensor_view<float, 1>(workspace.data(), 2 * rows));
   });
@@ -109,20 +125,97 @@ template <class T> void backward_causal(benchmark::State& state) {
   }
 }
 
-template <class T> void forward_full(benchmark::State& state) { run_forward(state, mask::full{}); }
-template <class T> void forward_causal(benchmark::State& state) { run_forward(state, mask::causal{}); }
-template <class T> void forward_window(benchmark::State& state) { run_forward(state, mask::causal_window(1024)); }
+template <class T> void forward_full(benchmark::State& state) { run_forward<T>(state, mask::full{}); }
+template <class T> void forward_causal(benchmark::State& state) { run_forward<T>(state, mask::causal{}); }
+template <class T> void forward_window(benchmark::State& state) { run_forward<T>(state, mask::causal_window(1024)); }
 
-void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"seq", "dim"})->Unit(benchmark::kMicrosecond)->UseManualTime()->MinTime(0.1);
-  for (const int dim : {64, 128, 256})
-    for (const int seq : {1024, 4096, 16384}) b->Args({seq, dim});
+/// One query for each of `batch` sequences of `context` tokens in a bfloat16 cache: each key and value is read once.
+struct decode_inputs {
+  static constexpr index_t kv_heads = 8, dim = 128;
+  using cache_view = tensor_view<bfloat16, 4, dim>;
+  index_t context, group, batch;
+  bench::device_array<bfloat16> q, k, v, out;
+
+  explicit decode_inputs(const benchmark::State& state)
+      : context(state.range(0)),
+        group(state.range(1)),
+        batch(state.range(2)),
+        q(batch * kv_heads * group * dim),
+        k(batch * kv_heads * context * dim),
+        v(batch * kv_heads * context * dim),
+        out(q.size()) {
+    fill(q, 1);
+    fill(k, 2);
+    fill(v, 3);
+  }
+
+  [[nodiscard]] tensor_view<bfloat16, 4> rows(const bench::device_array<bfloat16>& array) const {
+    return tensor_view<bfloat16, 4>(array.data(), batch, kv_heads * group, 1, dim);
+  }
+  /// [outer, kv_heads, inner, dim]: sequences of tokens, or pages.
+  [[nodiscard]] cache_view cache(const bench::device_array<bfloat16>& array, index_t inner) const {
+    return cache_view(array.data(), array.size() / (kv_heads * inner * dim), kv_heads, inner, dim);
+  }
+  [[nodiscard]] double bytes() const { return 2.0 * static_cast<double>(k.size()) * sizeof(bfloat16); }
+
+  template <class Cache> void run(benchmark::State& state, const Cache& keys, const Cache& values) const {
+    const bench::device_array<float> memory(attention::decode_workspace(rows(q), keys, values));
+    run_reads(state, bytes(), [&] {
+      attention::decode(cuda{}, attention::softmax{}, rows(q), keys, values, rows(out),
+                        tensor_view<float, 3>(nullptr, batch, kv_heads * group, 1),
+                        tensor_view<float, 1>(memory.data(), memory.size()));
+    });
+  }
+};
+
+template <class T> void decode_full(benchmark::State& state) {
+  const decode_inputs in(state);
+  in.run(state, in.cache(in.k, in.context), in.cache(in.v, in.context));
 }
 
-BENCHMARK_TEMPLATE(forward_full, bfloat16)->Apply(sizes);
-BENCHMARK_TEMPLATE(forward_causal, bfloat16)->Apply(sizes);
+/// Pages of 64 tokens, neighbours of a sequence far apart.
+template <class T> void decode_paged(benchmark::State& state) {
+  constexpr index_t page_size = 64;
+  const decode_inputs in(state);
+  const index_t max_pages = in.context / page_size, pages = in.batch * max_pages;  // a power of two
+  std::vector<std::int32_t> places(static_cast<std::size_t>(pages));
+  for (index_t n = 0; n < pages; ++n)
+    places[static_cast<std::size_t>(n)] = static_cast<std::int32_t>(n * 2654435761 % pages);
+  const std::vector<index_t> lengths(static_cast<std::size_t>(in.batch), in.context);
+  const bench::device_array<std::int32_t> entries(pages);
+  const bench::device_array<index_t> device_lengths(in.batch);
+  check_cuda(cudaMemcpy(entries.data(), places.data(), places.size() * sizeof places[0], cudaMemcpyHostToDevice),
+             "cudaMemcpy");
+  check_cuda(
+      cudaMemcpy(device_lengths.data(), lengths.data(), lengths.size() * sizeof lengths[0], cudaMemcpyHostToDevice),
+      "cudaMemcpy");
+  const auto table = attention::page_table(tensor_view<const std::int32_t, 2>(entries.data(), in.batch, max_pages),
+                                           index_array(device_lengths.data(), in.batch).on_device())
+                         .on_device();
+  in.run(state, attention::paged(in.cache(in.k, page_size), table), attention::paged(in.cache(in.v, page_size), table));
+}
+
+void sizes_of(benchmark::internal::Benchmark* b, std::initializer_list<int> dims) {
+  b->ArgNames({"seq", "dim"})->Unit(benchmark::kMicrosecond)->UseManualTime()->MinTime(0.1);
+  for (const int dim : dims)
+    for (const int seq : {1024, 4096, 16384}) b->Args({seq, dim});
+}
+void sizes(benchmark::internal::Benchmark* b) { sizes_of(b, {64, 128, 256}); }
+void forward_sizes(benchmark::internal::Benchmark* b) { sizes_of(b, {64, 128, 192, 256}); }
+void contexts(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"context", "group", "batch"})->Unit(benchmark::kMicrosecond)->UseManualTime()->MinTime(0.1);
+  for (const int context : {8192, 32768})
+    for (const int group : {1, 4})
+      for (const int batch : {1, 16}) b->Args({context, group, batch});
+}
+
+BENCHMARK_TEMPLATE(forward_full, bfloat16)->Apply(forward_sizes);
+BENCHMARK_TEMPLATE(forward_causal, bfloat16)->Apply(forward_sizes);
 BENCHMARK_TEMPLATE(forward_window, bfloat16)->Apply(sizes);
+BENCHMARK_TEMPLATE(forward_causal, float16)->Apply(sizes);
 BENCHMARK_TEMPLATE(backward_causal, bfloat16)->Apply(sizes);
+BENCHMARK_TEMPLATE(decode_full, bfloat16)->Apply(contexts);
+BENCHMARK_TEMPLATE(decode_paged, bfloat16)->Apply(contexts);
 
 }  // namespace
 
@@ -139,5 +232,6 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("gpu", device.name);
   benchmark::AddCustomContext("matmul_roof_TFLOP/s", std::to_string(bench::matmul_roof() * 1e-12));
   benchmark::AddCustomContext("copy_roof_GB/s", std::to_string(bench::copy_roof() * 1e-9));
+  benchmark::AddCustomContext("read_roof_GB/s", std::to_string(bench::read_roof() * 1e-9));
   benchmark::RunSpecifiedBenchmarks();
 }

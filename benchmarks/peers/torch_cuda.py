@@ -5,8 +5,8 @@
     torch_cuda.py [--out peer.json] [--repetitions 30] [--filter REGEX]
 
 Times are medians over single runs between CUDA events; before each run a buffer of twice the second-level cache is
-written, so that no run finds its inputs there (attention_cuda_bench does the same). A shape that a backend refuses is kept as
-an error. Needs PyTorch >= 2.5 with CUDA.
+written, so that no run finds its inputs there (attention_cuda_bench does the same). Decode is one query against contiguous keys,
+with enable_gqa where query heads share them. A shape that a backend refuses is kept as an error. Needs PyTorch >= 2.5 with CUDA.
 """
 import argparse
 import json
@@ -20,16 +20,34 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 TOKENS, WIDTH = 16384, 2048  # as in attention_cuda_bench: batch * seq and heads * head_dim
+KEY_HEADS, DECODE_DIM = 8, 128
 
 
-def shapes():
-    """(benchmark, sizes, causal, backward); sizes as in the names of attention_cuda_bench."""
-    for dim in (64, 128, 256):
+class Case:
+    """One benchmark at one size; names and sizes are those of attention_cuda_bench."""
+
+    def __init__(self, name, sizes, queries, keys, value_dim, causal=False, backward=False, element=torch.bfloat16):
+        self.name, self.sizes = name, {key: str(value) for key, value in sizes.items()}
+        self.queries, self.keys, self.values = queries, keys, (*keys[:3], value_dim)
+        self.causal, self.backward, self.element = causal, backward, element
+
+
+def cases():
+    for dim in (64, 128, 192, 256):
         for seq in (1024, 4096, 16384):
-            sizes = {"seq": str(seq), "dim": str(dim)}
-            yield "forward_full<bfloat16>", sizes, False, False
-            yield "forward_causal<bfloat16>", sizes, True, False
-            yield "backward_causal<bfloat16>", sizes, True, True
+            sizes = {"seq": seq, "dim": dim}
+            heads, value_dim = (16, 128) if dim == 192 else (WIDTH // dim, dim)
+            shape = (TOKENS // seq, heads, seq, dim)
+            yield Case("forward_full<bfloat16>", sizes, shape, shape, value_dim)
+            yield Case("forward_causal<bfloat16>", sizes, shape, shape, value_dim, causal=True)
+            if dim != 192:
+                yield Case("forward_causal<float16>", sizes, shape, shape, value_dim, causal=True, element=torch.float16)
+                yield Case("backward_causal<bfloat16>", sizes, shape, shape, value_dim, causal=True, backward=True)
+    for context in (8192, 32768):
+        for group in (1, 4):
+            for batch in (1, 16):
+                yield Case("decode_full<bfloat16>", {"context": context, "group": group, "batch": batch},
+                           (batch, KEY_HEADS * group, 1, DECODE_DIM), (batch, KEY_HEADS, context, DECODE_DIM), DECODE_DIM)
 
 
 def time_of(body, repetitions, flush):
@@ -58,26 +76,28 @@ def main():
     cache = getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 64 << 20)
     flush = torch.empty(2 * cache, dtype=torch.uint8, device="cuda")
     rows = []
-    for name, sizes, causal, backward in shapes():
-        if not re.search(arguments.filter, name):
+    for case in cases():
+        if not re.search(arguments.filter, case.name):
             continue
-        seq, dim = int(sizes["seq"]), int(sizes["dim"])
-        shape = (TOKENS // seq, WIDTH // dim, seq, dim)
         for backend, kind in BACKENDS.items():
-            row = {"benchmark": name, "sizes": sizes, "backend": backend}
+            row = {"benchmark": case.name, "sizes": case.sizes, "backend": backend}
             try:
-                q, k, v = (torch.randn(shape, dtype=torch.bfloat16, device="cuda", requires_grad=backward) for _ in range(3))
+                q, k, v = (torch.randn(shape, dtype=case.element, device="cuda", requires_grad=case.backward)
+                           for shape in (case.queries, case.keys, case.values))
+                shared = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+
+                def forward():
+                    return F.scaled_dot_product_attention(q, k, v, is_causal=case.causal, **shared)
+
                 with sdpa_kernel(kind):
-                    if backward:
-                        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+                    if case.backward:
+                        out = forward()
                         gradient = torch.randn_like(out)
                         row["microseconds"] = time_of(
                             lambda: torch.autograd.grad(out, (q, k, v), gradient, retain_graph=True),
                             arguments.repetitions, flush)
                     else:
-                        row["microseconds"] = time_of(
-                            lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
-                            arguments.repetitions, flush)
+                        row["microseconds"] = time_of(forward, arguments.repetitions, flush)
             except RuntimeError as error:  # 'No available kernel', or out of memory
                 row["error"] = str(error).splitlines()[0]
             rows.append(row)

@@ -89,19 +89,36 @@ inline void check_cublas(cublasStatus_t status, const char* operation) {
 
 namespace detail {
 /// Numbers of everyday size: products of zeros would draw less power and run faster than any real one.
-inline __global__ void fill(bfloat16* data, index_t count, unsigned seed) {
+template <class T> __global__ void fill(T* data, index_t count, unsigned seed) {
   const index_t step = index_t{gridDim.x} * blockDim.x;
   for (index_t i = blockIdx.x * index_t{blockDim.x} + threadIdx.x; i < count; i += step) {
     unsigned x = static_cast<unsigned>(i) * 2654435761u ^ seed;
     x = (x ^ x >> 15) * 2246822519u;
     x = (x ^ x >> 13) * 3266489917u;
-    data[i] = bfloat16(static_cast<float>((x ^ x >> 16) >> 8) * 0x1p-23f - 1.0f);
+    data[i] = T(static_cast<float>((x ^ x >> 16) >> 8) * 0x1p-23f - 1.0f);
   }
+}
+
+/// Reads everything once, 16 bytes a lane and four of them on their way, and keeps one number so that no load is left out.
+template <int Lanes>
+__global__ void __launch_bounds__(Lanes) read_all(const uint4* data, index_t count, unsigned* sink) {
+  constexpr int depth = 4;
+  const index_t step = index_t{gridDim.x} * Lanes;
+  unsigned seen = 0;
+  for (index_t i = blockIdx.x * index_t{Lanes} + threadIdx.x; i < count; i += depth * step) {
+    uint4 x[depth] = {};
+#pragma unroll
+    for (int n = 0; n < depth; ++n)
+      if (i + n * step < count) x[n] = data[i + n * step];
+#pragma unroll
+    for (int n = 0; n < depth; ++n) seen |= x[n].x | x[n].y | x[n].z | x[n].w;
+  }
+  if (seen == 0xffffffffu) *sink = seen;
 }
 }  // namespace detail
 
 /// Uniform numbers in [-1, 1).
-inline void fill(const device_array<bfloat16>& array, unsigned seed) {
+template <class T> void fill(const device_array<T>& array, unsigned seed) {
   detail::fill<<<1024, 256>>>(array.data(), array.size(), seed);
   check_cuda(cudaGetLastError(), "fill");
 }
@@ -165,6 +182,27 @@ inline double copy_roof() {
                  "cudaMemcpyAsync");
     });
     return 2.0 * static_cast<double>(bytes) / time;
+  }();
+  return roof;
+}
+
+/// Bytes per second of one large read from device memory.
+inline double read_roof() {
+  static const double roof = [] {
+    constexpr index_t bytes = index_t{1} << 30;
+    constexpr int lanes = 256;
+    int device = 0, processors = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    const device_array<uint4> data(bytes / 16);
+    const device_array<unsigned> sink(1);
+    check_cuda(cudaMemset(data.data(), 1, static_cast<std::size_t>(bytes)), "cudaMemset");
+    const stopwatch_cuda watch;
+    const double time = watch.median(9, [&] {
+      detail::read_all<lanes><<<static_cast<unsigned>(8 * processors), lanes>>>(data.data(), data.size(), sink.data());
+      check_cuda(cudaGetLastError(), "read_all");
+    });
+    return static_cast<double>(bytes) / time;
   }();
   return roof;
 }

@@ -20,6 +20,15 @@ namespace seqprim::test {
 
 namespace {
 
+template <int Dims> constexpr int shared_bytes() {
+  using dims = attention::detail::dims_constant<Dims>;
+  using shape = attention::detail::backward_shape<dims::head, dims::value, arch::cuda::mma_sync>;
+  return max(shape::key_shared, shape::query_shared);
+}
+static_assert(shared_bytes<0>() <= least_shared_memory && shared_bytes<1>() <= least_shared_memory &&
+              shared_bytes<2>() <= least_shared_memory && shared_bytes<3>() <= least_shared_memory &&
+              shared_bytes<4>() <= least_shared_memory);
+
 template <class T> struct gradients {
   tensor<T, 4> dq, dk, dv;
 

@@ -12,6 +12,9 @@ inline int failures = 0;
 inline bool short_run = false;
 inline int trials(int usual) { return short_run ? (usual + 5) / 6 : usual; }
 
+/// Bytes of shared memory that the smallest of sm_80 and its successors lends to a block.
+inline constexpr int least_shared_memory = 99 * 1024;
+
 #define SEQPRIM_EXPECT(condition)                                                    \
   do {                                                                               \
     if (!(condition)) {                                                              \

@@ -18,6 +18,17 @@ namespace seqprim::test {
 
 namespace {
 
+template <int Dims> constexpr int shared_bytes() {
+  using dims = attention::detail::dims_constant<Dims>;
+  constexpr auto policy =
+      attention::default_block_policy::forward<arch::cuda::mma_sync, bfloat16, dims::head, dims::value>();
+  return attention::detail::block_shape<bfloat16, dims::head, dims::value, policy.q_tile, policy.k_tile, policy.warps,
+                                        policy.stages>::shared_bytes;
+}
+static_assert(shared_bytes<0>() <= least_shared_memory && shared_bytes<1>() <= least_shared_memory &&
+              shared_bytes<2>() <= least_shared_memory && shared_bytes<3>() <= least_shared_memory &&
+              shared_bytes<4>() <= least_shared_memory);
+
 template <class T> struct results {
   tensor<T, 4> out;
   tensor<float, 3> lse;

@@ -42,11 +42,11 @@ template <class Element, int HeadDim, int ValueDim, int QTile, int KTile, int Wa
   static constexpr int key_numbers = k_tile * head_dim;
   static constexpr int value_numbers = k_tile * value_dim;
   static constexpr int tile_bytes = 2 * (query_numbers + stages * (key_numbers + value_numbers));
-  /// At the end the same memory holds the sums of each warp: rows of value_dim + 8 floats, so that lanes that write together
-  /// meet different banks; then top, sum and weight of each row and warp.
+  /// At the end the same memory holds the sums of each row: value_dim + 8 floats apart, so that lanes that write together meet
+  /// different banks; then top, sum and weight of each row and warp.
   static constexpr int sum_pitch = value_dim + 8;
   static constexpr int rows_of_warps = warps * arch::cuda::mma_rows;
-  static constexpr int sum_bytes = 4 * rows_of_warps * (sum_pitch + 3);
+  static constexpr int sum_bytes = 4 * (q_tile * sum_pitch + 3 * rows_of_warps);
   static constexpr int shared_bytes = tile_bytes > sum_bytes ? tile_bytes : sum_bytes;
 };
 
@@ -158,8 +158,9 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   static constexpr int key_blocks = Shape::warp_keys / 8;    // accumulators of logits
   static constexpr int value_blocks = Shape::value_dim / 8;  // accumulators of out
   static constexpr int depth_steps = Shape::head_dim / arch::cuda::mma_depth;
-  static constexpr bool queries_stay = Shape::head_dim <= 96;  // in registers; else they are read again for each tile
   static constexpr bool plain = std::is_same_v<score_type, score::identity>;
+  /// In registers; else they are read again for each tile. A score needs registers of its own.
+  static constexpr bool queries_stay = Shape::head_dim <= (plain ? 96 : 64);
   static constexpr float infinity = __builtin_huge_valf();
 
  public:
@@ -261,28 +262,22 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   SEQPRIM_HD void finish(int rows, int value_dim, const SinkOf& sink_of, const Store& store) noexcept {
     using arch::cuda::accumulator_place;
     const int lane = engine_.lane(), warp = engine_.warp(), thread = warp * arch::cuda::warp_lanes + lane;
-    float* const sums = reinterpret_cast<float*>(shared_);  // [warps * 16, sum_pitch]
-    float* const tops = sums + Shape::rows_of_warps * Shape::sum_pitch;
+    float* const sums = reinterpret_cast<float*>(shared_);  // [q_tile, sum_pitch]
+    float* const tops = sums + Shape::q_tile * Shape::sum_pitch;
     float* const totals = tops + Shape::rows_of_warps;
     float* const weights = totals + Shape::rows_of_warps;
     SEQPRIM_UNROLL
     for (int half = 0; half < 2; ++half) {
       float sum = sum_[half] + engine_.shuffle_xor(sum_[half], 1);
       sum += engine_.shuffle_xor(sum, 2);
-      const place at = accumulator_place(lane, half * 2);
-      const int row = warp * arch::cuda::mma_rows + at.row;
       if (lane % 4 == 0) {
+        const int row = warp * arch::cuda::mma_rows + accumulator_place(lane, half * 2).row;
         tops[row] = top_[half];
         totals[row] = sum;
       }
-      SEQPRIM_UNROLL
-      for (int n = 0; n < value_blocks; ++n) {
-        SEQPRIM_UNROLL
-        for (int e = 0; e < 2; ++e) sums[row * Shape::sum_pitch + n * 8 + at.column + e] = out_[n][half * 2 + e];
-      }
     }
     engine_.sync_block();
-    // Part `w` of row r lies in row part(r, w) of the sums.
+    // Part `w` of row r is what warp part(r, w) / 16 holds of it.
     const auto part = [](int r, int w) {
       return (r / arch::cuda::mma_rows * Shape::key_warps + w) * arch::cuda::mma_rows + r % arch::cuda::mma_rows;
     };
@@ -303,6 +298,24 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       for (int w = 0; w < Shape::key_warps; ++w) weights[part(thread, w)] *= inverse;
       tops[part(thread, 0)] = total == 0 ? -infinity : top * ln_2 + ::logf(total);
     }
+    // The warps that shared keys add their sums one after the other, so that the memory is that of the rows and not of the warps.
+    SEQPRIM_ROLLED
+    for (int w = 0; w < Shape::key_warps; ++w) {
+      engine_.sync_block();
+      if (warp % Shape::key_warps != w) continue;
+      SEQPRIM_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const place at = accumulator_place(lane, half * 2);
+        const float weight = weights[warp * arch::cuda::mma_rows + at.row];
+        float* const to = sums + (first_row_ + at.row) * Shape::sum_pitch + at.column;
+        SEQPRIM_UNROLL
+        for (int n = 0; n < value_blocks; ++n) {
+          SEQPRIM_UNROLL
+          for (int e = 0; e < 2; ++e)
+            to[n * 8 + e] = ::fmaf(weight, out_[n][half * 2 + e], w == 0 ? 0.0f : to[n * 8 + e]);
+        }
+      }
+    }
     engine_.sync_block();
     constexpr int chunks = Shape::value_dim / 8;
     for (int id = thread; id < rows * chunks; id += Shape::lanes) {
@@ -310,11 +323,9 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       if (column >= value_dim) continue;
       const float lse = tops[part(row, 0)];
       float numbers[8] = {};
-      for (int w = 0; w < (lse == -infinity ? 0 : Shape::key_warps); ++w) {
-        const float weight = weights[part(row, w)];
-        const float* const from = sums + part(row, w) * Shape::sum_pitch + column;
+      if (lse != -infinity) {
         SEQPRIM_UNROLL
-        for (int d = 0; d < 8; ++d) numbers[d] += weight * from[d];
+        for (int d = 0; d < 8; ++d) numbers[d] = sums[row * Shape::sum_pitch + column + d];
       }
       store(row, column, numbers, lse);
     }

@@ -447,7 +447,8 @@ TEST_CASE("append: pages and contiguous caches receive the same codes, positions
         }
 }
 
-TEST_CASE("decode: scales of 0, infinity and NaN stay with the rows that see them", "[attention][edge]") {
+TEST_CASE("decode: scales of 0, infinity, NaN and close to infinity stay with the rows that see them",
+          "[attention][edge]") {
   random_numbers random(322);
   for (const index_t group : {1, 2, 6})
     for (const index_t blocks : {1, 2}) {
@@ -458,7 +459,7 @@ TEST_CASE("decode: scales of 0, infinity and NaN stay with the rows that see the
       results<float> clean(p);
       attention::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), clean.out, clean.lse);
       for (const bool in_value : {false, true})
-        for (const float poison : {std::nanf(""), HUGE_VALF}) {
+        for (const float poison : {std::nanf(""), HUGE_VALF, 3e38f}) {  // 2 * 3e38 is no float
           codes& at = in_value ? c.v : c.k;
           const float kept = at.scale(0, 0, 38, blocks - 1);
           at.scale(0, 0, 38, blocks - 1) = poison;
@@ -472,7 +473,8 @@ TEST_CASE("decode: scales of 0, infinity and NaN stay with the rows that see the
                 REQUIRE(r.out(0, h, i, d) == clean.out(0, h, i, d));
                 REQUIRE(r.lse(0, h, i) == clean.lse(0, h, i));
               }
-              if (in_value && d >= 32 - 32 / blocks) REQUIRE_FALSE(std::isfinite(r.out(0, h, 3, d)));
+              if (in_value && d >= 32 - 32 / blocks && !std::isfinite(poison))
+                REQUIRE_FALSE(std::isfinite(r.out(0, h, 3, d)));
               if (in_value && d < 32 - 32 / blocks) REQUIRE(std::isfinite(r.out(0, h, 3, d)));
               if (!in_value && std::isnan(poison)) REQUIRE(std::isnan(r.out(0, h, 3, d)));
             }
@@ -501,6 +503,66 @@ TEST_CASE("append: NaN and infinity become a scale of NaN, and queries that see 
     attention::decode(cpu{}, attention::softmax{mask::key_range{5, 10}}, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
     REQUIRE(std::isfinite(r.out(0, 0, 0, 16)));
   }
+}
+
+TEST_CASE("decode: any mask on pages, rows that see nothing in common, and NaN in what some rows do not see",
+          "[attention][property]") {
+  random_numbers random(327);
+  for (int trial = 0; trial < 60; ++trial) {
+    const index_t kv_heads = random.integer(1, 2), heads = kv_heads * random.integer(1, 9);
+    attention_problem<float> p(2, heads, kv_heads, random.integer(1, 7), random.integer(1, 70), random.integer(0, 40),
+                               random.integer(1, 40));
+    p.fill(random);
+    // Each row sees what it happens to see of a run of its own.
+    tensor<bool, 4> seen(2, heads, p.q_len, p.k_len);
+    for (index_t b = 0; b < 2; ++b)
+      for (index_t h = 0; h < heads; ++h)
+        for (index_t i = 0; i < p.q_len; ++i) {
+          const index_t begin = random.integer(0, p.k_len), end = begin + random.integer(0, 25);
+          for (index_t j = begin; j < min(end, p.k_len); ++j) seen(b, h, i, j) = random.integer(0, 3) != 0;
+        }
+    const index_t bad = random.integer(0, p.k_len - 1), g = random.integer(0, kv_heads - 1);
+    auto op = attention::softmax{mask::dense_per_head{seen.view()}};
+    if (trial % 2 == 0) op = op.with_sink(0.3f);
+    if (trial % 3 == 0) op = op.tiled_heads();
+    const index_t page_size = trial % 4 == 0 ? 1 : random.integer(1, 20);
+    const std::vector<index_t> lengths{p.k_len, p.k_len};
+    const auto run = [&] {
+      const paged_copy<float> k(random, p.k, lengths, page_size, std::nanf("")),
+          v(random, p.v, lengths, page_size, std::nanf(""));
+      results<float> r(p);
+      attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, k.cache(), v.cache(), r.out, r.lse);
+      return r;
+    };
+    CAPTURE(trial, page_size, bad);
+    const results<float> clean = run();
+    require_close(op, p, clean);
+    p.v(1, g, bad, 0) = std::nanf("");
+    if (p.head_dim > 0) p.k(1, g, bad, p.head_dim - 1) = std::nanf("");
+    const results<float> r = run();
+    for (index_t b = 0; b < 2; ++b)
+      for (index_t h = 0; h < heads; ++h) {
+        const bool shares = b == 1 && (trial % 3 == 0 ? h % kv_heads : h / (heads / kv_heads)) == g;
+        for (index_t i = 0; i < p.q_len; ++i) {
+          const bool hit = shares && seen(b, h, i, bad);
+          REQUIRE(std::isnan(r.out(b, h, i, 0)) == hit);
+          if (!hit) REQUIRE(r.lse(b, h, i) == clean.lse(b, h, i));
+          for (index_t d = 0; d < p.value_dim && !hit; ++d) REQUIRE(r.out(b, h, i, d) == clean.out(b, h, i, d));
+        }
+      }
+  }
+}
+
+TEST_CASE("decode: rows without channels need no memory", "[attention][edge]") {
+  tensor<float, 4> rows(1, 2, 9, 16), out(1, 2, 1, 16);
+  tensor<float, 3> lse(1, 2, 1);
+  rows.fill(3.0f);
+  const tensor_view<float, 4> none(nullptr, {1, 2, 9, 0}, {99, 40, 3, 1});
+  const attention::softmax op{mask::key_range{2, 7}};
+  attention::decode(cpu{}, op, none.slice(2, {0, 1}), none, rows, out, lse);
+  REQUIRE((out(0, 1, 0, 15) == Approx(3.0f) && lse(0, 1, 0) == Approx(std::log(5.0f))));
+  attention::decode(cpu{}, op, rows.view().slice(2, {0, 1}), rows, none, none.slice(2, {0, 1}), lse);
+  REQUIRE(lse(0, 1, 0) == Approx(36.0f + std::log(5.0f)));
 }
 
 TEMPLATE_TEST_CASE("decode: a row has the same bits, however many others share its keys", "[attention][property]",

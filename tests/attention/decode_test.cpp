@@ -142,6 +142,9 @@ TEST_CASE("append: rows that do not fit are refused and nothing is written", "[a
   REQUIRE_THROWS_WITH(attention::append(cpu{}, op, k, v, 0, k_cache, k_cache.view()),
                       ContainsSubstring("k_cache overlaps v_cache"));
   REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, 0, other, v_cache), precondition_error);
+  const tensor_view<float, 4> shared(k_cache.data(), {1, 2, 10, 8}, {80, 0, 8, 1});  // both heads in one place
+  REQUIRE_THROWS_WITH(attention::append(cpu{}, op, k, v, 0, shared, v_cache),
+                      ContainsSubstring("attention::append: elements of k_cache share memory"));
   for (const float x : k_cache) REQUIRE(x == 0.0f);
 }
 
@@ -194,4 +197,9 @@ TEST_CASE("merge: an empty part may hold NaN, two empty parts stay empty", "[att
   REQUIRE(lse(0, 0, 0) == -infinity);
   tensor<float, 4> wrong(1, 1, 2, 2);
   REQUIRE_THROWS_AS(attention::merge(cpu{}, out, lse, wrong, part_lse), precondition_error);
+  tensor<float, 4> two(1, 2, 1, 2);
+  tensor<float, 3> two_lse(1, 2, 1);
+  const tensor_view<float, 4> shared(out.data(), {1, 2, 1, 2}, {2, 0, 2, 1});
+  REQUIRE_THROWS_WITH(attention::merge(cpu{}, shared, two_lse, two, two_lse),
+                      ContainsSubstring("attention::merge: elements of out share memory"));
 }

@@ -61,6 +61,18 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
     attention::forward(executor, capped, q, k, v, out);
     attention::forward(executor, rotary, q, k, v, out);
     attention::forward(executor, t5, q, k, v, out);
+    // example-begin sink
+    tensor<float, 1> logits(4);  // of the sinks, one for each query head
+    logits.fill(0.5f);
+    const auto learned = causal.with_sinks(logits.view());
+    const auto shared = causal.with_sink(0.5f);  // the same for all heads
+    attention::forward(executor, learned, q, k, v, out, lse);
+    // example-end sink
+    tensor<double, 4> exact(2, 4, len, 16);
+    tensor<double, 3> exact_lse(2, 4, len);
+    attention::reference::forward(shared, q, k, v, exact, exact_lse);
+    REQUIRE(out(1, 3, 0, 5) == Approx(exact(1, 3, 0, 5)).margin(1e-6));
+    REQUIRE(lse(1, 3, 0) == Approx(exact_lse(1, 3, 0)).margin(1e-6));
   }
   {
     attention::forward(executor, attention::softmax{mask::causal{}, fading{.reach = 8, .depth = 2}}, q, k, v, out);
@@ -109,6 +121,14 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
       attention::decode(executor, all, q_new, attention::paged{k_pages, table}, attention::paged{v_pages, table},
                         out_new);
       // example-end paged
+      // example-begin paged-quantised
+      tensor<std::int8_t, 4> k_codes(pages, kv_heads, page_size, dim), v_codes(pages, kv_heads, page_size, dim);
+      tensor<float, 4> k_scales(pages, kv_heads, page_size, 1), v_scales(pages, kv_heads, page_size, 1);
+      const attention::paged k_coded{attention::quantised{k_codes, k_scales}, table};
+      const attention::paged v_coded{attention::quantised{v_codes, v_scales}, table};
+      attention::append(executor, all, k_new, v_new, k_coded, v_coded);
+      attention::decode(executor, all, q_new, k_coded, v_coded, out_new);
+      // example-end paged-quantised
     }
     {
       const index_t batch = 2, kv_heads = 2, capacity = 64, dim = 16;

@@ -3,6 +3,7 @@
 
 #include <seqprim/attention/detail/cache.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
+#include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/parallel.hpp>
@@ -82,6 +83,8 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
   const auto k_rows = rows_of(keys.store);
   const auto v_rows = rows_of(values.store);
   const index_t batch = k.extent(0), heads = k.extent(1), count = k.extent(2);
+  expect_distinct<entry::append>("k_cache", k_rows);
+  expect_distinct<entry::append>("v_cache", v_rows);
   SEQPRIM_EXPECTS(!may_overlap(k_rows, v_rows), "attention::append: k_cache overlaps v_cache", page);
   const auto expect_apart_from_new = [&](const auto& cache) {
     SEQPRIM_EXPECTS(!may_overlap(cache, k) && !may_overlap(cache, v),
@@ -91,6 +94,7 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
   expect_apart_from_new(v_rows);
   const auto expect_scales_apart = [&](const auto& mine, const auto& other) {
     if constexpr (is_quantised<std::remove_cvref_t<decltype(mine)>>) {
+      expect_distinct<entry::append>("the scales", mine.scales);
       expect_apart_from_new(mine.scales);
       bool apart = !may_overlap(mine.scales, mine.codes) && !may_overlap(mine.scales, rows_of(other));
       if constexpr (is_quantised<std::remove_cvref_t<decltype(other)>>)

@@ -124,9 +124,9 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
 ///          the cache is always cut at the same tokens (every policy.split_keys), parts are merged in order, and every row has
 ///          the same order of sums. (Within a split, tokens that none of the up to 16 rows taken together sees are left out of
 ///          that order.)
-/// Cost     reads the visible cache once for each key head, and again from the second-level cache for each 16 rows. Allocates
-///          the partial results of at most 64 queries, 4 (value_dim + 2) bytes for each query row and run of keys, and about
-///          100 KiB for each thread; copies the queries if op.position encodes. More than 64 queries take turns: right, but
+/// Cost     reads the visible cache once for each key head, and again from the second-level cache for each 16 rows (8 with AVX2).
+///          Allocates the partial results of at most 64 queries, 4 (value_dim + 2) bytes for each query row and run of keys, and
+///          about 150 KiB for each thread; copies the queries if op.position encodes. More than 64 queries take turns: right, but
 ///          forward is faster where keys are contiguous.
 /// Source   spec masks-text 3, 5.5.  Page docs/reference/attention/decode.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,

@@ -66,6 +66,8 @@ template <class Out, class Lse, class PartOut, class PartLse>
                     part_lse.extent(axis), ") must equal that of out (", out.extent(axis),
                     "). See docs/reference/attention/merge.md");
   }
+  expect_distinct<entry::merge>("out", out);
+  expect_distinct<entry::merge>("lse", lse);
   SEQPRIM_EXPECTS(!may_overlap(out, part) && !may_overlap(out, part_lse) && !may_overlap(lse, part) &&
                       !may_overlap(lse, part_lse) && !may_overlap(out, lse),
                   "attention::merge: out and lse may overlap neither the other part nor each other. See "
@@ -82,7 +84,7 @@ template <class Out, class Lse, class PartOut, class PartLse>
 ///
 /// Shapes  out, part_out [batch, heads, q_len, dim]; lse, part_lse [batch, heads, q_len]
 /// Types   float, natural-log lse.
-/// Errors  precondition_error: shapes disagree, out or lse overlaps anything.
+/// Errors  precondition_error: shapes disagree, out or lse overlaps anything, itself included.
 /// Repeat  same bits for any number of threads; another order of merging may round differently.
 /// Source  spec masks-text 5.5; golden masks-text/attn_split_merge_a.  Page docs/reference/attention/merge.md
 template <class Isa = arch::native_isa, class Out, class Lse, class PartOut, class PartLse>

@@ -71,12 +71,13 @@ template <class Isa, class Store> class seen_rows {
     index_t total = 0;
     used_ = 0;
     const auto rows = rows_of(cache.store);
-    row_step_ = rows.stride(2);
+    const bool empty_rows = rows.extent(3) == 0;  // and so maybe no memory
+    row_step_ = empty_rows ? 0 : rows.stride(2);
     cache.for_runs(b, run, [&](index_t first, index_t at, range part) {
       const auto take = [&](range tokens) {
         const index_t skipped = tokens.begin - part.begin;
         segment& next = segments_[used_++];
-        next = {total, tokens.size(), &rows(first, g, at + skipped, 0), nullptr};
+        next = {total, tokens.size(), empty_rows ? nullptr : &rows(first, g, at + skipped, 0), nullptr};
         if constexpr (codes) next.scales = &cache.store.scales(first, g, at + skipped, 0);
         total += tokens.size();
       };
@@ -127,13 +128,13 @@ template <class Isa, class Store> class seen_rows {
                                    numbers + segments_[n].begin * Rows);
     }
   }
-  /// True when every number of row j of `rows` is finite.
+  /// True when every number of row j of `rows` is finite; codes may be called infinite when their scale is close to it.
   template <class Rows>
   [[nodiscard]] static bool finite_row(const Store& store, const Rows& rows, index_t j, index_t dim) noexcept {
     if constexpr (codes) {
       bool result = true;
       for (index_t n = 0; n < store.scales.extent(3); ++n)
-        result = result && std::isfinite(rows.scales(j)[n * store.scales.stride(3)]);
+        result = result && std::isfinite(128 * rows.scales(j)[n * store.scales.stride(3)]);  // -128: the largest code
       return result;
     } else {
       return finite<Isa, float>(rows.row(j), dim);

@@ -30,11 +30,13 @@ struct problem {
 };
 
 /// Page that error messages point to.
-inline constexpr const char* see[] = {". See docs/reference/attention/forward.md",
-                                      ". See docs/reference/attention/backward.md",
-                                      ". See docs/reference/attention/decode.md"};
-enum class entry { forward, backward, decode };
-inline constexpr const char* entry_name[] = {"attention::forward", "attention::backward", "attention::decode"};
+inline constexpr const char* see[] = {
+    ". See docs/reference/attention/forward.md", ". See docs/reference/attention/backward.md",
+    ". See docs/reference/attention/decode.md", ". See docs/reference/attention/append.md",
+    ". See docs/reference/attention/merge.md"};
+enum class entry { forward, backward, decode, append, merge };
+inline constexpr const char* entry_name[] = {"attention::forward", "attention::backward", "attention::decode",
+                                             "attention::append", "attention::merge"};
 
 template <entry Entry, class View>
 void expect_shape(const char* operand, const View& view,

@@ -434,8 +434,8 @@ TEST_CASE("kernels ask classify and nothing else: empty tiles are skipped, full 
     mask::tile_kind classify(range, range) const noexcept { return mask::tile_kind::full; }
   };
   random_numbers random(208);
-  // 1536 is a multiple of the key tile (96), of the tile that backward owns (64) and of the run of decode (512).
-  const index_t border = 1536;
+  // A multiple of the key tile (128), of the tile that backward owns (64) and of the run of decode (1024).
+  const index_t border = 2048;
   attention_problem<float> p(1, 1, 1, 70, border + 600, 16, 16);
   p.fill(random);
   const auto same = [&](const auto& op, const auto& truth) {

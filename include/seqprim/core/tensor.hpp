@@ -26,19 +26,19 @@ template <class T, int Rank> class tensor {
   tensor() = default;
 
   template <std::convertible_to<index_t>... Extents>
-  requires(sizeof...(Extents) == Rank) explicit tensor(Extents... extents) : view_(nullptr, extents...) {
+  requires(sizeof...(Extents) == Rank) SEQPRIM_INLINE explicit tensor(Extents... extents) : view_(nullptr, extents...) {
     allocate();
     // All bits zero is zero for every number. (A loop would be vector code in a function that translation units share.)
     __builtin_memset(static_cast<void*>(view_.data), 0, static_cast<std::size_t>(size()) * sizeof(T));
   }
 
-  tensor(const tensor& other) : view_(other.view_) {
+  SEQPRIM_INLINE tensor(const tensor& other) : view_(other.view_) {
     if (other.view_.data == nullptr) return;
     allocate();
     __builtin_memcpy(static_cast<void*>(view_.data), other.view_.data, static_cast<std::size_t>(size()) * sizeof(T));
   }
-  tensor(tensor&& other) noexcept : view_(std::exchange(other.view_, tensor_view<T, Rank>{})) {}
-  tensor& operator=(tensor other) noexcept {
+  SEQPRIM_INLINE tensor(tensor&& other) noexcept : view_(std::exchange(other.view_, tensor_view<T, Rank>{})) {}
+  SEQPRIM_INLINE tensor& operator=(tensor other) noexcept {
     std::swap(view_, other.view_);
     return *this;
   }

@@ -116,11 +116,32 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
       const attention::page_table table{entries, lengths};
       attention::append(executor, op, k_new, v_new, attention::paged{k_pages, table}, attention::paged{v_pages, table});
       // example-end append
+      random.fill(k_pages);
+      random.fill(v_pages);
+      random.fill(q_new);
       // example-begin paged
       const attention::softmax all{mask::full{}, score::identity{}, op.position};  // the new token sees its sequence
       attention::decode(executor, all, q_new, attention::paged{k_pages, table}, attention::paged{v_pages, table},
                         out_new);
       // example-end paged
+      const index_t new_len = 3;
+      tensor<float, 4> q_last(batch, 4, new_len, dim), out_last(batch, 4, new_len, dim);
+      for (index_t b = 0; b < batch; ++b)
+        for (index_t h = 0; h < 4; ++h)
+          for (index_t d = 0; d < dim; ++d) q_last(b, h, new_len - 1, d) = q_new(b, h, 0, d);
+      // example-begin last_queries
+      const attention::softmax last{mask::last_queries{lengths, new_len, mask::causal{}}, score::identity{},
+                                    op.position};
+      attention::decode(executor, last, q_last, attention::paged{k_pages, table}, attention::paged{v_pages, table},
+                        out_last);
+      // example-end last_queries
+      for (index_t h = 0; h < 4; ++h)
+        for (index_t d = 0; d < dim; ++d) {
+          for (index_t b = 0; b < batch; ++b)
+            REQUIRE(out_last(b, h, new_len - 1, d) == Approx(out_new(b, h, 0, d)).margin(1e-6));
+          // The first of three queries of a sequence of three tokens sees its own.
+          REQUIRE(out_last(1, h, 0, d) == static_cast<float>(v_pages(7, h / 2, 0, d)));
+        }
       // example-begin paged-quantised
       tensor<std::int8_t, 4> k_codes(pages, kv_heads, page_size, dim), v_codes(pages, kv_heads, page_size, dim);
       tensor<float, 4> k_scales(pages, kv_heads, page_size, 1), v_scales(pages, kv_heads, page_size, 1);

@@ -11,6 +11,7 @@
 #include <seqprim/mask/full.hpp>
 #include <seqprim/mask/key_padding.hpp>
 #include <seqprim/mask/key_range.hpp>
+#include <seqprim/mask/last_queries.hpp>
 #include <seqprim/mask/packed.hpp>
 #include <seqprim/mask/packed_prefix.hpp>
 #include <seqprim/mask/prefix.hpp>
@@ -91,6 +92,7 @@ SEQPRIM_HD constexpr int all_mask_faults(index_t q_tile, index_t k_tile) noexcep
     total += faults(mask::bind(padding, batch, 0));
     total += faults(mask::bind(padding & causal, batch, 0));
     total += faults(mask::bind(mask::prefix_per_batch{.lengths = {lengths, 2}}, batch, 0));
+    total += faults(mask::bind(mask::last_queries{{lengths, 2}, 3, window & causal}, batch, 0));
   }
   return total;
 }

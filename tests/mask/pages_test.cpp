@@ -71,6 +71,16 @@ TEST_CASE("pages: masks", "[mask]") {
     REQUIRE(mask::bind(own_lengths, 2, 0)(0, 24));
   }
   {
+    // example-begin last_queries
+    const std::vector<std::int32_t> lengths = {100, 0, 7};  // [batch] tokens, the 4 new ones among them
+    const mask::last_queries newest{lengths, 4, mask::causal{}};
+    const mask::last_queries looking_back{lengths, 4, mask::causal_window(64)};
+    // example-end last_queries
+    REQUIRE(mask::bind(newest, 0, 0)(0, 96));
+    REQUIRE_FALSE(mask::bind(newest, 0, 0)(0, 97));
+    REQUIRE_FALSE(mask::bind(looking_back, 0, 0)(3, 35));
+  }
+  {
     // example-begin key_range
     const auto without = mask::causal{} & ~mask::key_range{.begin = 8, .end = 13};  // nobody sees keys 8 .. 12
     // example-end key_range

@@ -14,6 +14,7 @@
 #include <seqprim/mask/full.hpp>
 #include <seqprim/mask/key_padding.hpp>
 #include <seqprim/mask/key_range.hpp>
+#include <seqprim/mask/last_queries.hpp>
 #include <seqprim/mask/packed.hpp>
 #include <seqprim/mask/packed_prefix.hpp>
 #include <seqprim/mask/prefix.hpp>

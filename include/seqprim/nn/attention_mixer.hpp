@@ -5,6 +5,7 @@
 #include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/mask/causal.hpp>
+#include <seqprim/mask/last_queries.hpp>
 #include <seqprim/nn/detail/shifted.hpp>
 #include <seqprim/nn/linear.hpp>
 #include <seqprim/nn/rms_norm.hpp>
@@ -192,9 +193,8 @@ class attention_mixer {
           values(b, h, start + t, d) = new_values(b, h, t, d);
         }
     });
-    const auto later =
-        attention::softmax(detail::shifted_mask<Mask>{op_.mask, start}, detail::shifted(op_.score, start))
-            .scaled(op_.scale);
+    const auto later = attention::softmax(mask::shifted_rows<Mask>{op_.mask, start}, detail::shifted(op_.score, start))
+                           .scaled(op_.scale);
     const auto q = split(kept.q, batch, len, heads_), out = split(kept.out, batch, len, heads_);
     if constexpr (std::is_same_v<T, float>) {
       constexpr index_t few_rows = 8;  // below, splitting the keys keeps more threads busy than tiles of queries

@@ -1,43 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/mask/rule.hpp>
 #include <seqprim/score/rule.hpp>
 
 #include <concepts>
 
-/// Decoding with a cache: row 0 of the queries is token `start` of the sequence. These wrappers ask the mask and the score
-/// of the whole sequence about the rows from `start` on.
+/// Decoding with a cache: row 0 of the queries is token `start` of the sequence. The score of the whole sequence is asked about
+/// the rows from `start` on, as mask::shifted_rows asks the mask.
 namespace seqprim::nn::detail {
-
-template <class Mask> struct shifted_mask {
-  Mask mask;
-  index_t start = 0;
-
-  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept requires(mask::rule<Mask>) {
-    return mask(q + start, k);
-  }
-  SEQPRIM_HD constexpr mask::tile_kind classify(range q, range k) const noexcept requires(mask::rule<Mask>) {
-    return mask.classify(moved(q), k);
-  }
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires(mask::one_run_per_row<Mask>) {
-    return mask.visible_keys(q + start);
-  }
-  SEQPRIM_HD constexpr range key_hull(range q, index_t k_len) const noexcept requires(mask::rule<Mask>) {
-    return mask::key_hull(mask, moved(q), k_len);
-  }
-  SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept
-      requires(mask::depends_on_batch_or_head<Mask>) {
-    return shifted_mask<mask::bound<Mask>>{mask.bind(batch, head), start};
-  }
-  constexpr void validate() const { mask::validate(mask); }
-  constexpr void validate(const mask::shape& p) const {
-    mask::validate(mask, mask::shape{p.batch, p.heads, p.q_len + start, p.k_len});
-  }
-
- private:
-  SEQPRIM_HD constexpr range moved(range q) const noexcept { return {q.begin + start, q.end + start}; }
-};
 
 template <class Score> struct shifted_score {
   Score score;

@@ -50,7 +50,7 @@ template <class X> struct row_segment {
   const float* scales;  ///< of codes
 };
 
-/// Asks memory for the rows of a run 8 KiB before they are used, a little at a time between the work: out-of-order execution
+/// Asks memory for the rows of a run 6 KiB before they are used, a little at a time between the work: out-of-order execution
 /// alone sees too few rows to keep memory busy, and what the processor fetches by itself ends with each page.
 template <class Isa, class X> class read_ahead {
  public:
@@ -59,7 +59,7 @@ template <class Isa, class X> class read_ahead {
         end_(first + segments),
         step_(step * static_cast<index_t>(sizeof(X))),
         bytes_(dim * static_cast<index_t>(sizeof(X))) {
-    for (index_t asked = 0; asked < 8192; asked += max<index_t>(bytes_, 64)) next();
+    for (index_t asked = 0; asked < 6144; asked += max<index_t>(bytes_, 64)) next();
   }
   /// Asks for one more row.
   [[gnu::always_inline]] void next() noexcept {

@@ -9,13 +9,14 @@
 namespace seqprim {
 
 /// Uninitialised working memory: one slab of `count` elements for each thread, 64-byte aligned and apart by whole cache
-/// lines. Kernels that need it say so in their doc comment, under Cost.
+/// lines; nothing for no slab. Kernels that need it say so in their doc comment, under Cost.
 template <class T> class scratch {
  public:
   scratch(int slabs, index_t count)
       : stride_(round_up(max<index_t>(count, 1), index_t{64})),
-        data_(static_cast<T*>(
-            ::operator new (static_cast<std::size_t>(stride_* slabs) * sizeof(T), std::align_val_t{64}))) {}
+        data_(slabs == 0 ? nullptr
+                         : static_cast<T*>(::operator new (static_cast<std::size_t>(stride_* slabs) * sizeof(T),
+                                                           std::align_val_t{64}))) {}
   scratch(const scratch&) = delete;
   scratch& operator=(const scratch&) = delete;
   ~scratch() { ::operator delete (data_, std::align_val_t{64}); }

@@ -251,7 +251,7 @@ BENCHMARK_TEMPLATE(two_threads_causal, bfloat16)->Apply(two_thread_sizes);
 }  // namespace
 
 int main(int argc, char** argv) {
-  arch::with_granted<arch::native_isa>(
+  arch::with_supported_isa<arch::native_isa>(
       [](auto granted) { benchmark::AddCustomContext("isa", decltype(granted)::name); });
   benchmark::AddCustomContext("fma_roof_GFLOP/s", std::to_string(bench::fma_roof() * 1e-9));
   benchmark::AddCustomContext("bfloat16_roof_GFLOP/s", std::to_string(bench::bfloat16_roof() * 1e-9));

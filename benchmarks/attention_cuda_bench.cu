@@ -21,7 +21,6 @@ using namespace seqprim;
 
 namespace {
 
-using float16 = seqprim::half;  // CUDA has a half of its own
 constexpr index_t tokens = 16384, channels = 2048;
 
 template <class T> struct inputs {
@@ -93,7 +92,7 @@ template <class T, class Mask> void run_forward(benchmark::State& state, const M
   const attention::softmax op{mask};
   const double pairs = visible_pairs(mask, in.len) * static_cast<double>(in.batch * in.heads);
   run_products(state, 2.0 * static_cast<double>(in.dim + in.value_dim) * pairs, [&] {
-    attention::forward(cuda{}, op, in.rows(in.q), in.rows(in.k), in.rows(in.v), in.rows(in.out), in.row_lse());
+    attention::forward(gpu{}, op, in.rows(in.q), in.rows(in.k), in.rows(in.v), in.rows(in.out), in.row_lse());
   });
 }
 
@@ -110,10 +109,10 @@ template <index_t Dim> void run_backward(benchmark::State& state) {
   const auto known = [&](const bench::device_array<bfloat16>& array) {
     return tensor_view<bfloat16, 4, Dim>(array.data(), in.batch, in.heads, in.len, Dim);
   };
-  attention::forward(cuda{}, op, in.rows(in.q), in.rows(in.k), in.rows(in.v), in.rows(in.out), in.row_lse());
+  attention::forward(gpu{}, op, in.rows(in.q), in.rows(in.k), in.rows(in.v), in.rows(in.out), in.row_lse());
   const double pairs = visible_pairs(mask, in.len) * static_cast<double>(in.batch * in.heads);
   run_products(state, 10.0 * static_cast<double>(Dim) * pairs, [&] {
-    attention::backward(cuda{}, op, known(in.q), known(in.k), known(in.v), in.rows(in.out), in.row_lse(), known(dout),
+    attention::backward(gpu{}, op, known(in.q), known(in.k), known(in.v), in.rows(in.out), in.row_lse(), known(dout),
                         known(dq), known(dk), known(dv), tensor_view<float, 1>(workspace.data(), 2 * rows));
   });
 }
@@ -161,7 +160,7 @@ struct decode_inputs {
   template <class Cache> void run(benchmark::State& state, const Cache& keys, const Cache& values) const {
     const bench::device_array<float> memory(attention::decode_workspace(rows(q), keys, values));
     run_reads(state, bytes(), [&] {
-      attention::decode(cuda{}, attention::softmax{}, rows(q), keys, values, rows(out),
+      attention::decode(gpu{}, attention::softmax{}, rows(q), keys, values, rows(out),
                         tensor_view<float, 3>(nullptr, batch, kv_heads * group, 1),
                         tensor_view<float, 1>(memory.data(), memory.size()));
     });
@@ -173,7 +172,7 @@ template <class T> void decode_full(benchmark::State& state) {
   in.run(state, in.cache(in.k, in.context), in.cache(in.v, in.context));
 }
 
-/// Pages of 64 tokens, neighbours of a sequence far apart.
+/// Pages of 64 tokens, neighbors of a sequence far apart.
 template <class T> void decode_paged(benchmark::State& state) {
   constexpr index_t page_size = 64;
   const decode_inputs in(state);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# What a use of attention costs to compile: processor seconds of one translation unit, optimised, median of three. The first
+# What a use of attention costs to compile: processor seconds of one translation unit, optimized, median of three. The first
 # line of each compiler is the headers alone; the difference is the instantiation.
 #
 #   benchmarks/compile_time.sh
@@ -75,7 +75,7 @@ cat >"$work/use.cu" <<'CPP'
 using namespace seqprim;
 void use(const tensor_view<const bfloat16, 4>& q, const tensor_view<const bfloat16, 4>& k,
          const tensor_view<const bfloat16, 4>& v, const tensor_view<bfloat16, 4>& out, const tensor_view<float, 3>& lse) {
-  attention::forward(cuda{}, attention::softmax{mask::causal{}}, q, k, v, out, lse);
+  attention::forward(gpu{}, attention::softmax{mask::causal{}}, q, k, v, out, lse);
 }
 CPP
 flags=(-std=c++20 -O3 -arch=sm_80 -I "$root/include" -c -o "$work/out.o")

@@ -20,11 +20,11 @@ constexpr int side = static_cast<int>(len) * pitch;
 constexpr int columns = 4;
 constexpr int margin = 36, gap_x = 36, gap_y = 84, top = 152;
 
-struct colours {
+struct colors {
   const char* ground;
   const char* mark;
 };
-constexpr colours palette[] = {{"#eeeeea", ""}, {"#fbe3b6", "#b96a00"}, {"#cbe0f3", "#1f5f99"}};
+constexpr colors palette[] = {{"#eeeeea", ""}, {"#fbe3b6", "#b96a00"}, {"#cbe0f3", "#1f5f99"}};
 
 class drawing {
  public:
@@ -115,7 +115,7 @@ int main(int argc, char** argv) {
   const std::array<std::int32_t, 1> lengths = {17};
   const mask::documents documents{.offsets = offsets};
   const mask::key_padding padding{.lengths = lengths, .k_len = len, .side = mask::padding_side::left};
-  const mask::untiled blocks{[](index_t q, index_t k) { return k <= q && (q / 8 - k / 8) % 2 == 0; }};
+  const mask::where blocks{[](index_t q, index_t k) { return k <= q && (q / 8 - k / 8) % 2 == 0; }};
   const mask::block_grid grid(cpu{.threads = 1}, blocks, len, len, tile, tile);
 
   drawing picture;

@@ -5,7 +5,7 @@
 #   scripts/test.sh [--preset test|asan|cuda|fuzz] [arguments of ctest ...]
 #
 #   scripts/test.sh -R mask             only the tests whose name contains "mask"
-#   scripts/test.sh --preset asan       under address and undefined-behaviour sanitizers
+#   scripts/test.sh --preset asan       under address and undefined-behavior sanitizers
 #
 # Tests that need a GPU run where one is found. Logs: build/<preset>/logs. SEQPRIM_JOBS limits the parallel jobs.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

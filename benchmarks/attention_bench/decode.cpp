@@ -50,7 +50,7 @@ template <class T> void decode_int8(benchmark::State& state) {
   tensor<std::int8_t, 4> k_codes(1, heads, len, dim), v_codes(1, heads, len, dim);
   tensor<float, 4> k_scales(1, heads, len, 1), v_scales(1, heads, len, 1);
   const attention::softmax op{mask::causal{len - 1}};
-  const attention::quantised k(k_codes, k_scales), v(v_codes, v_scales);
+  const attention::quantized k(k_codes, k_scales), v(v_codes, v_scales);
   attention::append(cpu{.threads = 1}, op, in.k, in.v, 0, k, v);
   const auto result = bench::run_duel(
       state, "x_of_bfloat16", [&] { attention::decode(cpu{.threads = 1}, op, in.q, k, v, in.out, in.lse); },

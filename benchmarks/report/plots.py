@@ -190,10 +190,10 @@ def lengths(results, folder):
         return
     figure, axes = plt.subplots(1, len(kinds), figsize=(8.6, 3.9), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08})
     for axis, kind in zip(axes[0], kinds):
-        for name, label, colour, dash in lines:
+        for name, label, color, dash in lines:
             points = sorted((int(r["sizes"]["seq"]), r["microseconds"] / 1000) for r in results.find(f"{name}<{kind}>", dim=128))
             if points:
-                axis.plot(*zip(*points), dash, marker="o", markersize=3.5, color=colour, label=label)
+                axis.plot(*zip(*points), dash, marker="o", markersize=3.5, color=color, label=label)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -72,7 +72,7 @@ template <class Mask> double visible_pairs(const Mask& mask, index_t q_len, inde
   const auto bound = mask::bind(mask, 0, 0);
   double pairs = 0;
   for (index_t i = 0; i < q_len; ++i) {
-    if constexpr (mask::one_run_per_row<decltype(bound)>) {
+    if constexpr (mask::one_range_per_row<decltype(bound)>) {
       pairs += static_cast<double>(intersect(bound.visible_keys(i), range{0, k_len}).size());
     } else {
       for (index_t j = 0; j < k_len; ++j) pairs += bound(i, j) ? 1 : 0;

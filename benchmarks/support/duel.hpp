@@ -17,7 +17,7 @@ inline double median(std::vector<double> values) {
 struct duel_result {
   double seconds;       ///< of one call of the body, median
   double base_seconds;  ///< of one call of the base, median
-  double ratio;         ///< time of the body / time of the base, median over pairs of neighbours
+  double ratio;         ///< time of the body / time of the base, median over pairs of neighbors
 };
 
 /// Times two bodies in turn, so that a machine whose speed changes changes both: their ratio is steadier than either time.

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <seqprim/core/bfloat16.hpp>
-#include <seqprim/core/cuda.cuh>
 #include <seqprim/core/error.hpp>
+#include <seqprim/core/gpu.cuh>
 #include <seqprim/core/index.hpp>
 
 #include <cublasLt.h>

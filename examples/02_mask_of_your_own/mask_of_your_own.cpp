@@ -79,7 +79,7 @@ double largest_difference(const Mask& mask, const tensor<float, 4>& q, const ten
 int main() {
   const landmarks mine{.block = 48, .stride = 8};
 
-  // 2. Let the library check it: tiles, runs and hulls against the pair rule, by brute force, on lengths that are not
+  // 2. Let the library check it: tiles, runs and bounds against the pair rule, by brute force, on lengths that are not
   // multiples of anything. A loose tile costs speed; a wrong one would cost correctness, and is named.
   // example-begin check
   const mask::check_report report = mask::check(mine, 97, 131);

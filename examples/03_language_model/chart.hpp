@@ -74,9 +74,9 @@ struct chart {
     };
     level(unigram, "unigram");
     level(bigram, "bigram");
-    const auto curve = [&](const std::vector<point>& points, const char* colour, double thickness) {
+    const auto curve = [&](const std::vector<point>& points, const char* color, double thickness) {
       if (points.empty()) return;
-      emit("<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"%g\" stroke-linejoin=\"round\" points=\"", colour,
+      emit("<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"%g\" stroke-linejoin=\"round\" points=\"", color,
            thickness);
       for (const point& p : points) emit("%.1f,%.1f ", x(p.step), y(p.bits));
       emit("\"/>\n");

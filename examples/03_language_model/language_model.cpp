@@ -58,9 +58,9 @@ struct trainer {
   const demo::options& o;
   cpu executor;
   model_type model;
-  nn::adamw<> optimiser;
+  nn::adamw<> optimizer;
   nn::cosine_schedule rate;
-  model_type::activations kept;
+  model_type::activations saved;
   loss::linear_cross_entropy_workspace<float> workspace;
   tensor<index_t, 2> ids, labels;
   tensor<float, 3> dhidden;
@@ -70,7 +70,7 @@ struct trainer {
       : o(options),
         executor{.threads = static_cast<int>(options.threads)},
         model(make_model(options)),
-        optimiser(model, {.beta2 = 0.95, .weight_decay = options.weight_decay}),
+        optimizer(model, {.beta2 = 0.95, .weight_decay = options.weight_decay}),
         rate{.base = options.learning_rate, .warmup = options.warmup, .total = options.steps, .min_ratio = 0.1},
         ids(options.batch, options.context),
         labels(options.batch, options.context),
@@ -84,7 +84,7 @@ struct trainer {
     }
   }
 
-  /// One optimiser step on random windows; the loss in bits per byte. Which windows depends on seed and step alone, so a
+  /// One optimizer step on random windows; the loss in bits per byte. Which windows depends on seed and step alone, so a
   /// resumed run sees what it would have seen.
   double train(const demo::bytes& text) {
     const random_stream random{.seed = static_cast<std::uint64_t>(o.seed), .step = static_cast<std::uint32_t>(step)};
@@ -94,17 +94,17 @@ struct trainer {
       set_window(row, text, static_cast<index_t>(word * starts >> 32));
     }
     nn::zero_gradients(executor, model);
-    const auto hidden = model.forward(executor, ids, kept);
+    const auto hidden = model.forward(executor, ids, saved);
     const index_t rows = o.batch * o.context;
     const auto result = loss::linear_cross_entropy(
         executor, {}, tensor_view<float, 2>(hidden.data, rows, o.dim), model.head_weight().value,
         tensor_view<index_t, 1>(labels.data(), rows),
         {.dx = tensor_view<float, 2>(dhidden.data(), rows, o.dim), .dweight = model.head_weight().grad.view()},
         workspace);
-    model.backward(executor, ids, dhidden, kept);
+    model.backward(executor, ids, dhidden, saved);
     const auto gradients = nn::measure_gradients(executor, model, o.clip);
     ++step;
-    if (gradients.finite) optimiser.step(executor, model, rate(step), gradients.factor);
+    if (gradients.finite) optimizer.step(executor, model, rate(step), gradients.factor);
     return bits_per_byte(result.loss);
   }
   // example-end step
@@ -117,7 +117,7 @@ struct trainer {
     for (index_t n = 0; n < windows; n += o.batch) {
       for (index_t row = 0; row < o.batch; ++row)
         set_window(row, text, windows > 1 ? (n + row) * last_start / (windows - 1) : 0);
-      const auto hidden = model.forward(executor, ids, kept);
+      const auto hidden = model.forward(executor, ids, saved);
       const index_t rows = o.batch * o.context;
       sum += loss::linear_cross_entropy(executor, {}, tensor_view<float, 2>(hidden.data, rows, o.dim),
                                         model.head_weight().value, tensor_view<index_t, 1>(labels.data(), rows), {},
@@ -161,7 +161,7 @@ struct run_facts {
 void save(const trainer& t, const demo::corpus& text, const demo::chart& chart, const std::string& path) {
   io::safetensors_writer file;
   nn::add_parameters(file, t.model);
-  nn::add_optimiser(file, t.optimiser);
+  nn::add_optimizer(file, t.optimizer);
   for (const auto& [name, value] : run_facts(t.o, text.fingerprint).facts) file.metadata(name, value);
   file.metadata("step", message(t.step));
   const auto curve = [](const std::vector<demo::point>& points) {
@@ -226,7 +226,7 @@ void load(trainer& t, const demo::corpus& text, demo::chart& chart, const io::sa
   if (static_cast<index_t>(train.size()) != step || held_out.empty())
     throw io_error(message(file.source(), ": the curves (", train.size(), " and ", held_out.size(),
                            " points) do not fit step ", step));
-  nn::load_checkpoint(file, t.model, t.optimiser);
+  nn::load_checkpoint(file, t.model, t.optimizer);
   t.step = step;
   chart.train = std::move(train);
   chart.held_out = std::move(held_out);
@@ -303,7 +303,7 @@ int run(int argc, char** argv) {
     load(t, text, chart, *checkpoint);
     checkpoint.reset();
   } else {
-    nn::initialise(t.executor, t.model, {.seed = static_cast<std::uint64_t>(o.seed)});
+    nn::initialize(t.executor, t.model, {.seed = static_cast<std::uint64_t>(o.seed)});
   }
   std::error_code failure;
   std::filesystem::create_directories(o.out, failure);

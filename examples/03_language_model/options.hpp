@@ -55,7 +55,7 @@ Model
   --context N           bytes the model sees at once (256)
 
 Training
-  --steps N             optimiser steps in all (500)
+  --steps N             optimizer steps in all (500)
   --batch N             windows of `context` bytes in a step (16)
   --learning-rate X     peak of the warm-up + cosine schedule (0.003)
   --warmup N            steps of linear warm-up (25)

@@ -6,5 +6,5 @@
 #include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/merge.cuh>
-#include <seqprim/core/cuda.cuh>
+#include <seqprim/core/gpu.cuh>
 #include <seqprim/seqprim.hpp>

@@ -76,7 +76,7 @@ TEST_CASE("cuda fragments: every number of a fragment has one place", "[arch][cu
 }
 
 TEMPLATE_TEST_CASE("cuda fragments: operands through ldmatrix multiply to the product, both orders of memory",
-                   "[arch][cuda][property]", half, bfloat16) {
+                   "[arch][cuda][property]", float16, bfloat16) {
   constexpr int width = 64;
   using layout = swizzled<width>;
   test::random_numbers random(11);

@@ -55,8 +55,8 @@ struct echo {
 }  // namespace
 
 namespace seqprim::arch {
-template <> const char* refusal<impossible>() noexcept { return "the processor is not from the future"; }
-template <> const char* refusal<unlikely>() noexcept { return "the operating system says no"; }
+template <> const char* unsupported_reason<impossible>() noexcept { return "the processor is not from the future"; }
+template <> const char* unsupported_reason<unlikely>() noexcept { return "the operating system says no"; }
 }  // namespace seqprim::arch
 
 TEST_CASE("dispatch: the best copy that runs here is chosen, and computes what the definition says", "[arch]") {
@@ -92,7 +92,7 @@ TEST_CASE("dispatch: what was refused is said, with the reason", "[arch]") {
           "scalar (unlikely: the operating system says no; impossible: the processor is not from the future)");
   REQUIRE(arch::choose(arch::isa_list<arch::scalar>{}).words() == "scalar");
   REQUIRE_FALSE(arch::runs_here<unlikely>());
-  for (const char* reason : {arch::refusal<arch::avx2>(), arch::refusal<arch::avx512>()})
+  for (const char* reason : {arch::unsupported_reason<arch::avx2>(), arch::unsupported_reason<arch::avx512>()})
     REQUIRE((reason == nullptr || std::strlen(reason) > 10));
 }
 

@@ -28,7 +28,7 @@ template <class A, class B> double reference(const A& a, const B& b, tensor<doub
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("matmul: agrees with the definition for any shape and stride", "[arch][property]", float, half,
+TEMPLATE_TEST_CASE("matmul: agrees with the definition for any shape and stride", "[arch][property]", float, float16,
                    bfloat16, double) {
   using total = accumulator<TestType>;
   test::random_numbers random(11);

@@ -64,7 +64,7 @@ TEST_CASE("simd: max returns its second operand when one is NaN", "[arch]") {
   REQUIRE(std::isnan(lane_of(v::max(v::set(1.0f), v::set(nan)), 0)));
 }
 
-TEMPLATE_TEST_CASE("simd: loads and stores convert like the element types do", "[arch][property]", half, bfloat16) {
+TEMPLATE_TEST_CASE("simd: loads and stores convert like the element types do", "[arch][property]", float16, bfloat16) {
   // Every bit pattern is widened; every float near a rounding boundary is narrowed.
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
     TestType in[v::lanes];
@@ -89,7 +89,7 @@ TEMPLATE_TEST_CASE("simd: loads and stores convert like the element types do", "
   SUCCEED();
 }
 
-TEMPLATE_TEST_CASE("simd: partial loads read zeros and partial stores leave the rest alone", "[arch]", float, half,
+TEMPLATE_TEST_CASE("simd: partial loads read zeros and partial stores leave the rest alone", "[arch]", float, float16,
                    bfloat16) {
   for (int n = 0; n <= v::lanes; ++n) {
     std::vector<TestType> in(static_cast<std::size_t>(n));  // the sanitizer sees a read beyond n
@@ -135,18 +135,18 @@ TEST_CASE("simd: sum and maximum take every lane", "[arch]") {
   REQUIRE(v::maximum(v::load(in)) == in[v::lanes - 1]);
 }
 
-TEST_CASE("simd: sums_of adds the lanes of each register in the order it names", "[arch]") {
+TEST_CASE("simd: reduce_add adds the lanes of each register in the order it names", "[arch]") {
   test::random_numbers random(3);
   float in[v::lanes][v::lanes], expected[v::lanes];
   typename v::reg x[v::lanes];
   for (int i = 0; i < v::lanes; ++i) {
     for (float& number : in[i]) number = random.uniform();
     x[i] = v::load(in[i]);
-    for (int half = v::lanes / 2; half > 0; half /= 2)
-      for (int lane = 0; lane < half; ++lane) in[i][lane] += in[i][lane + half];
+    for (int float16 = v::lanes / 2; float16 > 0; float16 /= 2)
+      for (int lane = 0; lane < float16; ++lane) in[i][lane] += in[i][lane + float16];
     expected[i] = in[i][0];
   }
-  for (int i = 0; i < v::lanes; ++i) REQUIRE(same_bits(lane_of(v::sums_of(x), i), expected[i]));
+  for (int i = 0; i < v::lanes; ++i) REQUIRE(same_bits(lane_of(v::reduce_add(x), i), expected[i]));
 }
 
 TEST_CASE("transpose_into: any shape, padded with zeros", "[arch][property]") {
@@ -229,7 +229,7 @@ TEST_CASE("simd: 8-bit integers widen exactly, whole registers and parts", "[arc
   }
 }
 
-TEMPLATE_TEST_CASE("simd: woven loads take every number to its lane", "[arch]", float, half, bfloat16, std::int8_t) {
+TEMPLATE_TEST_CASE("simd: woven loads take every number to its lane", "[arch]", float, float16, bfloat16, std::int8_t) {
   using woven = arch::woven_load<isa, TestType>;
   std::vector<TestType> x(static_cast<std::size_t>(v::lanes * woven::registers));
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = TestType(static_cast<float>(i) - 7.0f);

@@ -18,7 +18,7 @@ TEST_CASE("two translation units with different flags run their own code in one 
     REQUIRE(a.out.data()[i] == Approx(b.out.data()[i]).margin(2e-6));
     identical = identical && a.out.data()[i] == b.out.data()[i];
   }
-  // Results rounded to bfloat16 may fall to either neighbour.
+  // Results rounded to bfloat16 may fall to either neighbor.
   for (index_t i = 0; i < a.more.size(); ++i) REQUIRE(a.more(i) == Approx(b.more(i)).epsilon(0.02).margin(0.02));
   REQUIRE_FALSE(identical);  // the same meaning, rounded in another order
 }

@@ -113,7 +113,7 @@ template <class T, class Op> void require_close(const Op& op, attention_problem<
 }  // namespace
 
 TEMPLATE_TEST_CASE("backward: agrees with the definition for random shapes and masks", "[attention][property]", float,
-                   half, bfloat16) {
+                   float16, bfloat16) {
   random_numbers random(201);
   for (int trial = 0; trial < 50; ++trial) {
     const auto p = test::random_problem<TestType>(random, 150);
@@ -187,7 +187,7 @@ TEST_CASE("backward: agrees with central differences of forward, in double", "[a
 }
 
 TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with the definition",
-                   "[attention][property]", float, half, bfloat16) {
+                   "[attention][property]", float, float16, bfloat16) {
   using T = TestType;
   random_numbers random(209);
   double error = 0, naive_error = 0;
@@ -352,7 +352,7 @@ TEST_CASE("backward: rows that see nothing have no gradient and give none, even 
 }
 
 TEMPLATE_TEST_CASE("backward: a NaN in a query or its gradient stays with the keys that query sees",
-                   "[attention][edge]", float, half, bfloat16) {
+                   "[attention][edge]", float, float16, bfloat16) {
   using T = TestType;
   random_numbers random(207);
   attention_problem<T> p(1, 1, 1, 130, 130, 16, 16);
@@ -374,7 +374,7 @@ TEMPLATE_TEST_CASE("backward: a NaN in a query or its gradient stays with the ke
 }
 
 TEMPLATE_TEST_CASE("backward: a key that is not finite reaches the queries that see it and no others",
-                   "[attention][edge]", float, half, bfloat16) {
+                   "[attention][edge]", float, float16, bfloat16) {
   using T = TestType;
   random_numbers random(215);
   attention_problem<T> p(1, 1, 1, 130, 130, 16, 16);
@@ -497,7 +497,7 @@ TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[at
   REQUIRE(same(one, many));
 }
 
-TEMPLATE_TEST_CASE("backward: lengths around a tile, and dims from 1 to 512", "[attention][property]", float, half,
+TEMPLATE_TEST_CASE("backward: lengths around a tile, and dims from 1 to 512", "[attention][property]", float, float16,
                    bfloat16) {
   random_numbers random(211);
   const auto check = [&](index_t q_len, index_t k_len, index_t head_dim, index_t value_dim) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA attention kernels on an emulated block of lanes: the same loop nest, index arithmetic, barriers and copies as on the
 // device, against the definition in double.
-#include <seqprim/attention/detail/decode_block.hpp>
-#include <seqprim/attention/detail/forward_block.hpp>
+#include <seqprim/attention/detail/cuda/decode_block.hpp>
+#include <seqprim/attention/detail/cuda/forward_block.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 
@@ -119,7 +119,7 @@ template <class Shape> void check_random(std::uint64_t seed, int trials) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("attention block: agrees with the definition for random shapes and masks",
-                   "[attention][cuda][property]", half, bfloat16) {
+                   "[attention][cuda][property]", float16, bfloat16) {
   check_random<small<TestType>>(701, 24);
   check_random<deep<TestType>>(702, 12);
   check_random<shared_keys<TestType>>(703, 12);
@@ -137,23 +137,23 @@ TEST_CASE("attention block: dims of the kernel, whole tiles and every real shape
   };
   check(block_shape<bfloat16, 64, 64, 128, 64, 8, 2>{}, 130, 129);
   check(block_shape<bfloat16, 96, 96, 128, 64, 8, 2>{}, 33, 128);
-  check(block_shape<half, 128, 128, 128, 64, 8, 2>{}, 65, 190);
+  check(block_shape<float16, 128, 128, 128, 64, 8, 2>{}, 65, 190);
   check(block_shape<bfloat16, 192, 128, 128, 32, 8, 2>{}, 47, 97);
-  check(block_shape<half, 256, 256, 64, 32, 8, 2>{}, 64, 96);
+  check(block_shape<float16, 256, 256, 64, 32, 8, 2>{}, 64, 96);
 }
 
 TEST_CASE("attention block: no keys, no queries, rows that see nothing", "[attention][cuda][edge]") {
   random_numbers random(712);
-  attention_problem<half> no_keys(1, 2, 1, 20, 0, 24, 40);
+  attention_problem<float16> no_keys(1, 2, 1, 20, 0, 24, 40);
   no_keys.fill(random);
-  const auto empty = run<small<half>>(attention::softmax{}, no_keys);
-  for (const half x : empty.out) REQUIRE(x.bits == 0);
+  const auto empty = run<small<float16>>(attention::softmax{}, no_keys);
+  for (const float16 x : empty.out) REQUIRE(x.bits == 0);
   for (const float x : empty.lse) REQUIRE(x == -std::numeric_limits<float>::infinity());
 
-  attention_problem<half> p(1, 2, 1, 70, 40, 16, 8);
+  attention_problem<float16> p(1, 2, 1, 70, 40, 16, 8);
   p.fill(random);
-  const auto r = run<small<half>>(attention::softmax{mask::causal{-30}}, p);
-  const auto with_sink = run<shared_keys<half>>(attention::softmax{mask::causal{-30}}.with_sink(1.5f), p);
+  const auto r = run<small<float16>>(attention::softmax{mask::causal{-30}}, p);
+  const auto with_sink = run<shared_keys<float16>>(attention::softmax{mask::causal{-30}}.with_sink(1.5f), p);
   for (index_t i = 0; i < 70; ++i) {
     REQUIRE(std::isinf(r.lse(0, 1, i)) == (i < 30));
     if (i < 30) REQUIRE(with_sink.lse(0, 1, i) == 1.5f);
@@ -162,12 +162,12 @@ TEST_CASE("attention block: no keys, no queries, rows that see nothing", "[atten
       if (i < 30) REQUIRE((r.out(0, 1, i, d).bits == 0 && with_sink.out(0, 1, i, d).bits == 0));
     }
   }
-  attention_problem<half> no_queries(1, 2, 1, 0, 40, 16, 8);
-  REQUIRE(run<small<half>>(attention::softmax{}, no_queries).out.size() == 0);
+  attention_problem<float16> no_queries(1, 2, 1, 0, 40, 16, 8);
+  REQUIRE(run<small<float16>>(attention::softmax{}, no_queries).out.size() == 0);
 }
 
 TEMPLATE_TEST_CASE("attention block: keys and values nobody sees are never used, even NaN and infinity",
-                   "[attention][cuda][edge]", half, bfloat16) {
+                   "[attention][cuda][edge]", float16, bfloat16) {
   random_numbers random(713);
   attention_problem<TestType> p(2, 2, 2, 37, 90, 16, 24);
   p.fill(random);
@@ -225,16 +225,16 @@ TEST_CASE("attention block: a NaN or an infinity stays in the rows that see it",
 }
 
 TEST_CASE("attention block: equal scores average, huge logits select", "[attention][cuda][edge]") {
-  attention_problem<half> p(1, 1, 1, 3, 90, 8, 1);
-  for (half& x : p.q) x = half(0.0f);
-  for (half& x : p.k) x = half(0.0f);
-  for (index_t j = 0; j < 90; ++j) p.v(0, 0, j, 0) = half(static_cast<float>(j));
-  p.q(0, 0, 1, 0) = half(100.0f);
-  p.q(0, 0, 2, 0) = half(-100.0f);
-  for (index_t j = 0; j < 90; ++j) p.k(0, 0, j, 0) = half(j == 60 ? 1000.0f : j == 20 ? -1000.0f : 0.0f);
-  const auto r = run<small<half>>(attention::softmax{}.scaled(1.0f), p);
+  attention_problem<float16> p(1, 1, 1, 3, 90, 8, 1);
+  for (float16& x : p.q) x = float16(0.0f);
+  for (float16& x : p.k) x = float16(0.0f);
+  for (index_t j = 0; j < 90; ++j) p.v(0, 0, j, 0) = float16(static_cast<float>(j));
+  p.q(0, 0, 1, 0) = float16(100.0f);
+  p.q(0, 0, 2, 0) = float16(-100.0f);
+  for (index_t j = 0; j < 90; ++j) p.k(0, 0, j, 0) = float16(j == 60 ? 1000.0f : j == 20 ? -1000.0f : 0.0f);
+  const auto r = run<small<float16>>(attention::softmax{}.scaled(1.0f), p);
   REQUIRE(std::abs(static_cast<float>(r.out(0, 0, 0, 0)) - 44.5f) <= 0.05f);
-  // At 1e5 the maximum itself is rounded, so its weight is not exactly 1 before it is rounded to half.
+  // At 1e5 the maximum itself is rounded, so its weight is not exactly 1 before it is rounded to float16.
   REQUIRE(std::abs(static_cast<float>(r.out(0, 0, 1, 0)) - 60.0f) <= 60.0f * 0x1p-10f);
   REQUIRE(std::abs(static_cast<float>(r.out(0, 0, 2, 0)) - 20.0f) <= 20.0f * 0x1p-10f);
   REQUIRE(r.lse(0, 0, 1) == 1e5f);
@@ -243,23 +243,25 @@ TEST_CASE("attention block: equal scores average, huge logits select", "[attenti
 TEST_CASE("attention block: rows at odd multiples of two bytes, and strides of a fused projection",
           "[attention][cuda]") {
   random_numbers random(715);
-  tensor<half, 4> fused(1, 2, 50, 3 * 40 + 1);
+  tensor<float16, 4> fused(1, 2, 50, 3 * 40 + 1);
   random.fill(fused);
-  attention_problem<half> p(1, 2, 2, 50, 50, 40, 40);
-  tensor<half, 4>* const parts[] = {&p.q, &p.k, &p.v};
+  attention_problem<float16> p(1, 2, 2, 50, 50, 40, 40);
+  tensor<float16, 4>* const parts[] = {&p.q, &p.k, &p.v};
   for (index_t n = 0; n < 3; ++n)
     for (index_t h = 0; h < 2; ++h)
       for (index_t i = 0; i < 50; ++i)
         for (index_t d = 0; d < 40; ++d) (*parts[n])(0, h, i, d) = fused(0, h, i, n * 40 + d);
   const attention::softmax op{mask::causal{}};
-  const auto expected = run<small<half>>(op, p);
-  const auto part = [&](index_t n) { return tensor_view<const half, 4>(fused.view().slice(3, {n * 40, n * 40 + 40})); };
-  tensor<half, 4> wide(1, 2, 50, 43);  // results at odd places too
-  wide.fill(half(3.0f));
+  const auto expected = run<small<float16>>(op, p);
+  const auto part = [&](index_t n) {
+    return tensor_view<const float16, 4>(fused.view().slice(3, {n * 40, n * 40 + 40}));
+  };
+  tensor<float16, 4> wide(1, 2, 50, 43);  // results at odd places too
+  wide.fill(float16(3.0f));
   tensor<float, 3> lse(1, 2, 50);
   const auto problem =
       attention::detail::validate_inputs<attention::detail::entry::forward>(cpu{}, op, part(0), part(1), part(2));
-  launch<small<half>>(op, problem, part(0), part(1), part(2), wide.view().slice(3, {1, 41}), lse.view());
+  launch<small<float16>>(op, problem, part(0), part(1), part(2), wide.view().slice(3, {1, 41}), lse.view());
   for (index_t h = 0; h < 2; ++h)
     for (index_t i = 0; i < 50; ++i) {
       for (index_t d = 0; d < 40; ++d) REQUIRE(wide(0, h, i, d + 1).bits == expected.out(0, h, i, d).bits);
@@ -370,7 +372,7 @@ template <class Shape, int Split> void check_decode(std::uint64_t seed, int tria
 }  // namespace
 
 TEMPLATE_TEST_CASE("decode block: agrees with the definition, heads that share keys as rows of one tile",
-                   "[attention][cuda][property]", half, bfloat16) {
+                   "[attention][cuda][property]", float16, bfloat16) {
   check_decode<shared_keys<TestType>, 64>(721, 12);
   check_decode<small<TestType>, 64>(722, 12);
   check_decode<block_shape<TestType, 128, 128, 16, 64, 4, 2>, 128>(723, 2);
@@ -392,17 +394,17 @@ TEST_CASE("decode block: bits depend neither on the batch nor on what lies behin
 }
 
 TEST_CASE("decode block: pages of any size and order give the bits of a contiguous cache", "[attention][cuda]") {
-  using Shape = shared_keys<half>;
+  using Shape = shared_keys<float16>;
   random_numbers random(732);
   const index_t page_size = GENERATE(as<index_t>{}, 1, 7, 16, 64);
   const index_t lengths[] = {130, 0, 65}, most = 130, max_pages = ceil_div(most, page_size) + 1;
   CAPTURE(page_size);
-  attention_problem<half> p(3, 4, 2, 1, most, 64, 48);
+  attention_problem<float16> p(3, 4, 2, 1, most, 64, 48);
   p.fill(random);
   const index_t pages = 3 * max_pages;
-  tensor<half, 4> k_pages(pages, 2, page_size, 64), v_pages(pages, page_size, 2, 48);
-  k_pages.fill(half(std::nanf("")));
-  v_pages.fill(half(std::nanf("")));
+  tensor<float16, 4> k_pages(pages, 2, page_size, 64), v_pages(pages, page_size, 2, 48);
+  k_pages.fill(float16(std::nanf("")));
+  v_pages.fill(float16(std::nanf("")));
   tensor<std::int32_t, 2> entries(3, max_pages);
   entries.fill(-1);  // what is behind a sequence is never read
   for (index_t b = 0; b < 3; ++b)
@@ -418,10 +420,10 @@ TEST_CASE("decode block: pages of any size and order give the bits of a contiguo
   REQUIRE(pages % 7 != 0);
   const attention::page_table table(entries, index_array(lengths, 3));
   table.validate(3, pages, page_size);
-  using cache = attention::detail::cache_of_pages<half>;
-  const tensor_view<const half, 4> k_view = k_pages.view(), v_view = v_pages.view().transposed(1, 2);
+  using cache = attention::detail::cache_of_pages<float16>;
+  const tensor_view<const float16, 4> k_view = k_pages.view(), v_view = v_pages.view().transposed(1, 2);
   const attention::softmax op{};
-  const auto paged = decode<Shape, 64>(op, problem_of(p, op.order), tensor_view<const half, 4>(p.q.view()),
+  const auto paged = decode<Shape, 64>(op, problem_of(p, op.order), tensor_view<const float16, 4>(p.q.view()),
                                        cache{k_view, table}, cache{v_view, table}, true, true);
   const attention::softmax padded{mask::key_padding{.lengths = {lengths, 3}, .k_len = most}};
   const auto dense = decode_dense<Shape, 64>(padded, p);

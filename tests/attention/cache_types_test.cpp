@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/attention/paged.hpp>
-#include <seqprim/attention/quantised.hpp>
+#include <seqprim/attention/quantized.hpp>
 #include <seqprim/core/tensor.hpp>
 
 #include <limits>
@@ -74,29 +74,29 @@ TEST_CASE("paged: finds a token in pages of either memory order", "[attention]")
   REQUIRE(&b.pages(b.page_of(0, 3), 1, b.row_of(3), 3) == &tokens_first(2, 3, 1, 3));
 }
 
-TEST_CASE("quantised: a number is its code times the scale of its block", "[attention]") {
+TEST_CASE("quantized: a number is its code times the scale of its block", "[attention]") {
   tensor<std::int8_t, 4> codes(1, 2, 3, 64);
   tensor<float, 4> scales(1, 2, 3, 2);
   codes(0, 1, 2, 31) = -128;
   codes(0, 1, 2, 32) = 5;
   scales(0, 1, 2, 0) = 0.5f;
   scales(0, 1, 2, 1) = 3.0f;
-  const attention::quantised q{codes, scales};
+  const attention::quantized q{codes, scales};
   q.validate();
   REQUIRE((q(0, 1, 2, 31) == -64.0f && q(0, 1, 2, 32) == 15.0f && q.block() == 32));
   REQUIRE(q.slice(2, {2, 3})(0, 1, 0, 32) == 15.0f);
   REQUIRE(q.transposed(1, 2)(0, 2, 1, 32) == 15.0f);
-  const attention::quantised<const std::int8_t, const float> read_only = q;
+  const attention::quantized<const std::int8_t, const float> read_only = q;
   REQUIRE(read_only(0, 1, 2, 32) == 15.0f);
   STATIC_REQUIRE(std::is_trivially_copyable_v<decltype(read_only)>);
   tensor<float, 4> per_token(1, 2, 3, 1), uneven(1, 2, 3, 3), narrow(1, 2, 3, 8), none(1, 2, 3, 0), longer(1, 2, 4, 1);
-  REQUIRE(attention::quantised(codes, per_token).block() == 64);
-  REQUIRE_THROWS_AS(attention::quantised(codes, uneven).validate(), precondition_error);
-  REQUIRE_THROWS_WITH(attention::quantised(codes, narrow).validate(),
-                      "attention::quantised: 8 scales a row must divide dim (64) into blocks of a multiple of 16. See "
-                      "docs/reference/attention/quantised.md");
-  REQUIRE_THROWS_AS(attention::quantised(codes, none).validate(), precondition_error);
-  REQUIRE_THROWS_AS(attention::quantised(codes, longer).validate(), precondition_error);
-  REQUIRE_THROWS_AS(attention::quantised(codes.view().transposed(2, 3), per_token.view().transposed(2, 3)).validate(),
+  REQUIRE(attention::quantized(codes, per_token).block() == 64);
+  REQUIRE_THROWS_AS(attention::quantized(codes, uneven).validate(), precondition_error);
+  REQUIRE_THROWS_WITH(attention::quantized(codes, narrow).validate(),
+                      "attention::quantized: 8 scales a row must divide dim (64) into blocks of a multiple of 16. See "
+                      "docs/reference/attention/quantized.md");
+  REQUIRE_THROWS_AS(attention::quantized(codes, none).validate(), precondition_error);
+  REQUIRE_THROWS_AS(attention::quantized(codes, longer).validate(), precondition_error);
+  REQUIRE_THROWS_AS(attention::quantized(codes.view().transposed(2, 3), per_token.view().transposed(2, 3)).validate(),
                     precondition_error);
 }

@@ -33,7 +33,7 @@ struct any_mask {
       case 3: return answer(mask::prefix{.length = b, .offset = a});
       case 4: return answer(mask::key_range{b, 2 * b + 9});
       case 5: return answer(mask::documents{.offsets = offsets, .offset = a});
-      case 6: return answer(mask::untiled{[n = b % 5 + 2](index_t q, index_t k) { return (q + 2 * k) % n != 0; }});
+      case 6: return answer(mask::where{[n = b % 5 + 2](index_t q, index_t k) { return (q + 2 * k) % n != 0; }});
       default: return answer(mask::full{});
     }
   }
@@ -43,11 +43,11 @@ struct any_mask {
   mask::tile_kind classify(range q, range k) const noexcept {
     return with([&](const auto& m) { return m.classify(q, k); });
   }
-  range key_hull(range q, index_t k_len) const noexcept {
-    return with([&](const auto& m) { return mask::key_hull(m, q, k_len); });
+  range key_bounds(range q, index_t k_len) const noexcept {
+    return with([&](const auto& m) { return mask::key_bounds(m, q, k_len); });
   }
-  range query_hull(range k, index_t q_len) const noexcept {
-    return with([&](const auto& m) { return mask::query_hull(m, k, q_len); });
+  range query_bounds(range k, index_t q_len) const noexcept {
+    return with([&](const auto& m) { return mask::query_bounds(m, k, q_len); });
   }
 };
 static_assert(mask::rule<any_mask>);
@@ -73,11 +73,11 @@ struct any_pair {
   mask::tile_kind classify(range q, range k) const noexcept {
     return with([&](const auto& m) { return m.classify(q, k); });
   }
-  range key_hull(range q, index_t k_len) const noexcept {
-    return with([&](const auto& m) { return mask::key_hull(m, q, k_len); });
+  range key_bounds(range q, index_t k_len) const noexcept {
+    return with([&](const auto& m) { return mask::key_bounds(m, q, k_len); });
   }
-  range query_hull(range k, index_t q_len) const noexcept {
-    return with([&](const auto& m) { return mask::query_hull(m, k, q_len); });
+  range query_bounds(range k, index_t q_len) const noexcept {
+    return with([&](const auto& m) { return mask::query_bounds(m, k, q_len); });
   }
 };
 static_assert(mask::rule<any_pair>);
@@ -165,7 +165,7 @@ void require_close(random_numbers& random, const Op& op, const attention_problem
 }  // namespace
 
 TEMPLATE_TEST_CASE("compositions: random masks, scores, positions, types, shapes and strides", "[attention][property]",
-                   float, half, bfloat16) {
+                   float, float16, bfloat16) {
   random_numbers random(601);
   for (int trial = 0; trial < 60; ++trial) {
     const index_t kv_heads = random.integer(1, 2), heads = kv_heads * random.integer(1, 3);

@@ -98,8 +98,8 @@ struct codes {
 
   codes(index_t batch, index_t kv_heads, index_t len, index_t dim, index_t blocks)
       : number(batch, kv_heads, len, dim), scale(batch, kv_heads, len, blocks) {}
-  [[nodiscard]] auto cache() { return attention::quantised{number, scale}; }
-  [[nodiscard]] auto cache() const { return attention::quantised{number, scale}; }
+  [[nodiscard]] auto cache() { return attention::quantized{number, scale}; }
+  [[nodiscard]] auto cache() const { return attention::quantized{number, scale}; }
 };
 
 /// Replaces the keys and values of a problem by what 8 bits keep of them, and returns the codes.
@@ -416,8 +416,8 @@ TEST_CASE("decode: agrees with the definition on the numbers that 8 bits keep", 
     paged_copy<float> v_scales(random, c.v.scale, lengths, page_size, std::nanf(""));
     const auto k_number = paged_like(c.k, k_scales), v_number = paged_like(c.v, v_scales);
     attention::decode<arch::native_isa, short_splits>(
-        cpu{}, op, p.q, attention::paged{attention::quantised{k_number, k_scales.pages}, k_scales.table()},
-        attention::paged{attention::quantised{v_number, v_scales.pages}, v_scales.table()}, pages.out, pages.lse);
+        cpu{}, op, p.q, attention::paged{attention::quantized{k_number, k_scales.pages}, k_scales.table()},
+        attention::paged{attention::quantized{v_number, v_scales.pages}, v_scales.table()}, pages.out, pages.lse);
     CAPTURE(trial, page_size);
     REQUIRE(same_bits(r, pages));
   }
@@ -652,12 +652,12 @@ TEST_CASE("decode and append: what does not fit is refused and nothing is writte
                       ContainsSubstring("out overlaps k"));
   tensor<std::int8_t, 4> number(2, 2, 20, 16);
   tensor<float, 4> scale(2, 2, 20, 2);
-  REQUIRE_THROWS_WITH(attention::decode(cpu{}, op, p.q, attention::quantised{number, scale.view().slice(3, {0, 1})},
-                                        attention::quantised{number, scale.view().slice(3, {1, 2})},
+  REQUIRE_THROWS_WITH(attention::decode(cpu{}, op, p.q, attention::quantized{number, scale.view().slice(3, {0, 1})},
+                                        attention::quantized{number, scale.view().slice(3, {1, 2})},
                                         tensor_view<float, 4>(scale.data(), {2, 4, 1, 16}, {64, 16, 16, 1}), r.lse),
                       ContainsSubstring("out overlaps the scales of k"));
-  REQUIRE_THROWS_AS(attention::decode(cpu{}, op, p.q, attention::quantised{number, scale},
-                                      attention::quantised{number, scale}, r.out, r.lse),
+  REQUIRE_THROWS_AS(attention::decode(cpu{}, op, p.q, attention::quantized{number, scale},
+                                      attention::quantized{number, scale}, r.out, r.lse),
                     precondition_error);  // blocks of 8
   for (const float x : r.out) REQUIRE(x == 44.0f);
   for (const float x : r.lse) REQUIRE(x == 44.0f);

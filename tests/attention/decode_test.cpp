@@ -42,7 +42,7 @@ template <class T, class Op> void require_close(const Op& op, const attention_pr
 }  // namespace
 
 TEMPLATE_TEST_CASE("decode: agrees with the definition for random shapes and masks", "[attention][property]", float,
-                   half, bfloat16) {
+                   float16, bfloat16) {
   random_numbers random(301);
   for (int trial = 0; trial < 40; ++trial) {
     const index_t kv_heads = random.integer(1, 2), group = random.integer(1, 4), k_len = random.integer(0, 300);

@@ -84,7 +84,7 @@ struct forbids {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("edges: lengths around the tiles", "[attention][edge]", float, half, bfloat16) {
+TEMPLATE_TEST_CASE("edges: lengths around the tiles", "[attention][edge]", float, float16, bfloat16) {
   const index_t q_lengths[] = {0, 1, sizes.q_tile - 1, sizes.q_tile, sizes.q_tile + 1, 2 * sizes.q_tile + 1};
   const index_t k_lengths[] = {0, 1, sizes.k_tile - 1, sizes.k_tile, sizes.k_tile + 1, 2 * sizes.k_tile - 1};
   random_numbers random(401);
@@ -97,7 +97,7 @@ TEMPLATE_TEST_CASE("edges: lengths around the tiles", "[attention][edge]", float
     }
 }
 
-TEMPLATE_TEST_CASE("edges: decode around the runs that it cuts the cache into", "[attention][edge]", float, half,
+TEMPLATE_TEST_CASE("edges: decode around the runs that it cuts the cache into", "[attention][edge]", float, float16,
                    bfloat16) {
   random_numbers random(402);
   for (const index_t k_len : {sizes.split_keys - 1, sizes.split_keys, sizes.split_keys + 1, 2 * sizes.split_keys + 1})
@@ -109,7 +109,7 @@ TEMPLATE_TEST_CASE("edges: decode around the runs that it cuts the cache into", 
 }
 
 TEMPLATE_TEST_CASE("edges: whole heads and batch rows without keys, whatever lies in memory", "[attention][edge]",
-                   float, half, bfloat16) {
+                   float, float16, bfloat16) {
   random_numbers random(403);
   attention_problem<TestType> p(2, 3, 3, 70, 140, 16, 24);
   p.fill(random);
@@ -140,7 +140,7 @@ TEMPLATE_TEST_CASE("edges: whole heads and batch rows without keys, whatever lie
 }
 
 TEMPLATE_TEST_CASE("edges: equal scores average, in every engine exactly where the numbers allow", "[attention][edge]",
-                   float, half, bfloat16) {
+                   float, float16, bfloat16) {
   attention_problem<TestType> p(1, 1, 1, 66, 256, 16, 8);
   p.q.fill(TestType(0.5f));
   p.k.fill(TestType(-1.0f));
@@ -152,7 +152,7 @@ TEMPLATE_TEST_CASE("edges: equal scores average, in every engine exactly where t
   }
 }
 
-TEMPLATE_TEST_CASE("edges: logits of 1e4 and -1e4", "[attention][edge]", float, half, bfloat16) {
+TEMPLATE_TEST_CASE("edges: logits of 1e4 and -1e4", "[attention][edge]", float, float16, bfloat16) {
   attention_problem<TestType> p(1, 1, 1, 3, 300, 1, 2);
   p.k.fill(TestType(-100.0f));
   p.v.fill(TestType(9.0f));
@@ -177,7 +177,7 @@ TEMPLATE_TEST_CASE("edges: logits of 1e4 and -1e4", "[attention][edge]", float, 
 }
 
 TEMPLATE_TEST_CASE("edges: logits of -inf weigh nothing; a row of nothing else is an empty row", "[attention][edge]",
-                   float, half, bfloat16) {
+                   float, float16, bfloat16) {
   random_numbers random(404);
   attention_problem<TestType> p(1, 2, 1, 40, 150, 16, 8);
   p.fill(random);
@@ -190,7 +190,7 @@ TEMPLATE_TEST_CASE("edges: logits of -inf weigh nothing; a row of nothing else i
   }
 }
 
-TEMPLATE_TEST_CASE("edges: a NaN stays in the rows that see it", "[attention][edge]", float, half, bfloat16) {
+TEMPLATE_TEST_CASE("edges: a NaN stays in the rows that see it", "[attention][edge]", float, float16, bfloat16) {
   random_numbers random(405);
   const index_t q_len = 100, k_len = 150, bad = 77;
   attention_problem<TestType> p(1, 1, 1, q_len, k_len, 16, 16);
@@ -218,7 +218,7 @@ TEMPLATE_TEST_CASE("edges: a NaN stays in the rows that see it", "[attention][ed
   };
   SECTION("causal") { check(attention::softmax{mask::causal{50}}); }
   SECTION("a mask without runs") {
-    check(attention::softmax{mask::untiled{[](index_t q, index_t k) { return (q + k) % 3 != 0; }}});
+    check(attention::softmax{mask::where{[](index_t q, index_t k) { return (q + k) % 3 != 0; }}});
   }
 }
 
@@ -328,7 +328,7 @@ TEMPLATE_TEST_CASE("edges: tensors that cross 2^31 elements", "[attention][edge]
   same(decode(op, p));
 }
 
-TEMPLATE_TEST_CASE("edges: every width of heads", "[attention][edge]", float, half, bfloat16) {
+TEMPLATE_TEST_CASE("edges: every width of heads", "[attention][edge]", float, float16, bfloat16) {
   random_numbers random(407);
   const attention::softmax op{mask::causal{3}};
   const auto check = [&](index_t q_len, index_t k_len, index_t head_dim, index_t value_dim) {

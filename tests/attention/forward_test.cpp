@@ -38,7 +38,7 @@ template <class T, class Op> void require_close(const Op& op, const attention_pr
 }  // namespace
 
 TEMPLATE_TEST_CASE("forward: agrees with the definition for random shapes and masks", "[attention][property]", float,
-                   half, bfloat16) {
+                   float16, bfloat16) {
   random_numbers random(101);
   for (int trial = 0; trial < 60; ++trial) {
     const auto p = test::random_problem<TestType>(random);
@@ -199,7 +199,7 @@ TEST_CASE("forward: reads and writes through strides", "[attention][property]") 
 }
 
 TEMPLATE_TEST_CASE("forward: rows any distance apart, even and odd, and what lies between is never used",
-                   "[attention][edge]", float, half, bfloat16) {
+                   "[attention][edge]", float, float16, bfloat16) {
   random_numbers random(13);
   for (const index_t dim : {1, 5, 6, 32, 64})
     for (const index_t gap : {0, 1, 2, 3}) {
@@ -224,7 +224,7 @@ TEMPLATE_TEST_CASE("forward: rows any distance apart, even and odd, and what lie
     }
 }
 
-TEMPLATE_TEST_CASE("forward: a negative scale, with and without a modifier", "[attention][property]", float, half,
+TEMPLATE_TEST_CASE("forward: a negative scale, with and without a modifier", "[attention][property]", float, float16,
                    bfloat16) {
   random_numbers random(14);
   for (int trial = 0; trial < 6; ++trial) {
@@ -235,7 +235,7 @@ TEMPLATE_TEST_CASE("forward: a negative scale, with and without a modifier", "[a
 }
 
 TEMPLATE_TEST_CASE("forward: values that are not finite spoil their channels in the rows that see them, nothing else",
-                   "[attention][edge]", float, half, bfloat16) {
+                   "[attention][edge]", float, float16, bfloat16) {
   random_numbers random(15);
   const auto p = test::problem_with_wild_values<TestType>(random);
   const attention::softmax op{mask::causal_window(30)};
@@ -248,7 +248,7 @@ TEMPLATE_TEST_CASE("forward: values that are not finite spoil their channels in 
 }
 
 TEMPLATE_TEST_CASE("forward: a sink for each head, and one that is NaN spoils its head only", "[attention][edge]",
-                   float, half, bfloat16) {
+                   float, float16, bfloat16) {
   random_numbers random(16);
   attention_problem<TestType> p(1, 2, 2, 70, 70, 16, 8);
   p.fill(random);

@@ -87,14 +87,14 @@ TEMPLATE_TEST_CASE("packed: attention over the packed rows is attention over eac
   for (int trial = 0; trial < 24; ++trial) {
     const bool same = trial % 3 == 0;
     const random_packing offsets(random, trial % 8 == 7 ? 40 : 1 + trial % 5, trial % 8 == 7 ? 12 : 80, same);
-    const corner align = trial % 4 == 1 ? corner::top_left : corner::bottom_right;
+    const alignment align = trial % 4 == 1 ? alignment::top_left : alignment::bottom_right;
     const packing sequences{offsets.q, offsets.k, align};
     const index_t kv_heads = random.integer(1, 2);
     attention_problem<TestType> p(1, kv_heads * random.integer(1, 3), kv_heads, sequences.q_len(), sequences.k_len(),
                                   random.integer(0, 1) == 0 ? 16 : 24, 8);
     p.fill(random);
     const auto offset = [&](index_t q_len, index_t k_len) {
-      return align == corner::top_left ? 0 : mask::bottom_right(q_len, k_len);
+      return align == alignment::top_left ? 0 : mask::bottom_right(q_len, k_len);
     };
     CAPTURE(trial, same);
     switch (trial % 4) {

@@ -142,25 +142,25 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
           // The first of three queries of a sequence of three tokens sees its own.
           REQUIRE(out_last(1, h, 0, d) == static_cast<float>(v_pages(7, h / 2, 0, d)));
         }
-      // example-begin paged-quantised
+      // example-begin paged-quantized
       tensor<std::int8_t, 4> k_codes(pages, kv_heads, page_size, dim), v_codes(pages, kv_heads, page_size, dim);
       tensor<float, 4> k_scales(pages, kv_heads, page_size, 1), v_scales(pages, kv_heads, page_size, 1);
-      const attention::paged k_coded{attention::quantised{k_codes, k_scales}, table};
-      const attention::paged v_coded{attention::quantised{v_codes, v_scales}, table};
+      const attention::paged k_coded{attention::quantized{k_codes, k_scales}, table};
+      const attention::paged v_coded{attention::quantized{v_codes, v_scales}, table};
       attention::append(executor, all, k_new, v_new, k_coded, v_coded);
       attention::decode(executor, all, q_new, k_coded, v_coded, out_new);
-      // example-end paged-quantised
+      // example-end paged-quantized
     }
     {
       const index_t batch = 2, kv_heads = 2, capacity = 64, dim = 16;
-      // example-begin quantised
+      // example-begin quantized
       tensor<std::int8_t, 4> k_codes(batch, kv_heads, capacity, dim), v_codes(batch, kv_heads, capacity, dim);
       tensor<float, 4> k_scales(batch, kv_heads, capacity, 1), v_scales(batch, kv_heads, capacity, 1);
-      const attention::quantised k_coded{k_codes, k_scales}, v_coded{v_codes, v_scales};
+      const attention::quantized k_coded{k_codes, k_scales}, v_coded{v_codes, v_scales};
       attention::append(executor, op, k_new, v_new, n_past, k_coded, v_coded);
       attention::decode(executor, op, q_new, k_coded.slice(2, {0, n_past + 1}), v_coded.slice(2, {0, n_past + 1}),
                         out_new);
-      // example-end quantised
+      // example-end quantized
     }
     // example-begin use_policy
     attention::decode<arch::native_isa, long_cache_policy>(executor, op, q_new, k_cache.view().slice(2, filled),

@@ -128,7 +128,7 @@ template <class T> attention_problem<T> problem_with_wild_values(random_numbers&
 /// Half a unit in the last place of T, relative.
 template <class T>
 inline constexpr double rounding = std::is_same_v<T, float>      ? 0x1p-24
-                                   : std::is_same_v<T, half>     ? 0x1p-11
+                                   : std::is_same_v<T, float16>  ? 0x1p-11
                                    : std::is_same_v<T, bfloat16> ? 0x1p-8
                                                                  : 0x1p-53;
 

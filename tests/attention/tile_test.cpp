@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <seqprim/attention/detail/tile.hpp>
+#include <seqprim/attention/detail/cpu/logits.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 

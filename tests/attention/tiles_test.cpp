@@ -225,7 +225,7 @@ TEST_CASE("tiles: backward agrees with the same on registers", "[attention][prop
     };
     const gradients tiles = run(isa{}), registers = run(arch::avx512_bf16{});
     CAPTURE(trial, p.q_len, p.k_len, p.head_dim, p.value_dim);
-    // The same products in another order: p and ds may round to the other neighbour, and so may the results.
+    // The same products in another order: p and ds may round to the other neighbor, and so may the results.
     const auto close = [](const auto& a, const auto& b) {
       return test::distance(a, b) <= 4 * test::rounding<bfloat16> * std::max(1.0, test::largest(b));
     };
@@ -279,8 +279,8 @@ TEST_CASE("tiles: strides, threads and batch do not change a bit; refused tiles 
 }
 #endif
 
-TEST_CASE("AMX: a refusal has a reason", "[arch]") {
-  const char* const reason = arch::refusal<arch::amx_bf16>();
+TEST_CASE("AMX: a unsupported_reason has a reason", "[arch]") {
+  const char* const reason = arch::unsupported_reason<arch::amx_bf16>();
   REQUIRE(arch::runs_here<arch::amx_bf16>() == (reason == nullptr));
   if (reason != nullptr) REQUIRE(std::strlen(reason) > 10);
 }

@@ -11,6 +11,6 @@ using number = double;
 using number = float;
 #endif
 void train(nn::linear<double>& layer) {
-  nn::adamw<number> optimiser(layer);
-  optimiser.step(cpu{}, layer, 0.1);
+  nn::adamw<number> optimizer(layer);
+  optimizer.step(cpu{}, layer, 0.1);
 }

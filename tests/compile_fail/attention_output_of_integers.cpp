@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: tensors of attention hold float, half, bfloat16, or all double
+// expect-error: tensors of attention hold float, float16, bfloat16, or all double
 #include <seqprim/attention/forward.hpp>
 
 using namespace seqprim;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: a mask needs 'tile_kind classify(range q, range k) const'; wrap a bare predicate in 'mask::untiled'
+// expect-error: a mask needs 'tile_kind classify(range q, range k) const'; wrap a bare predicate in 'mask::where'
 #include <seqprim/mask/rule.hpp>
 
 using namespace seqprim;

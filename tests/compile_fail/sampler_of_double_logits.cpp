@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: sampling takes float, half or bfloat16 logits
+// expect-error: sampling takes float, float16 or bfloat16 logits
 #include <seqprim/sampling/sampling.hpp>
 
 using namespace seqprim;

@@ -55,7 +55,7 @@ TEST_CASE("dlpack: element types have their published codes", "[core]") {
   };
   REQUIRE(is(dlpack::data_type_of<float>, 2, 32));
   REQUIRE(is(dlpack::data_type_of<double>, 2, 64));
-  REQUIRE(is(dlpack::data_type_of<half>, 2, 16));
+  REQUIRE(is(dlpack::data_type_of<float16>, 2, 16));
   REQUIRE(is(dlpack::data_type_of<bfloat16>, 4, 16));
   REQUIRE(is(dlpack::data_type_of<std::int32_t>, 0, 32));
   REQUIRE(is(dlpack::data_type_of<std::int64_t>, 0, 64));

@@ -6,14 +6,14 @@
 
 using namespace seqprim;
 
-TEST_CASE("range: size, empty, contains, intersect and hull agree with sets of integers", "[core][property]") {
+TEST_CASE("range: size, empty, contains, intersect and bounds agree with sets of integers", "[core][property]") {
   const auto has = [](range r, index_t i) { return r.begin <= i && i < r.end; };
   for (index_t ab = -2; ab < 4; ++ab)
     for (index_t ae = -2; ae < 4; ++ae)
       for (index_t bb = -2; bb < 4; ++bb)
         for (index_t be = -2; be < 4; ++be) {
           const range a{ab, ae}, b{bb, be};
-          const range both = intersect(a, b), either = hull(a, b);
+          const range both = intersect(a, b), either = bounding_range(a, b);
           index_t size = 0;
           index_t lowest = 99, highest = -99;
           CAPTURE(ab, ae, bb, be);

@@ -13,9 +13,9 @@ constexpr std::array<std::int32_t, 5> q_offsets = {0, 7, 7, 12, 13};
 constexpr std::array<std::int64_t, 5> k_offsets = {0, 9, 13, 15, 15};
 }  // namespace
 
-TEST_CASE("find_run: finds the run of every position, behind empty runs", "[core]") {
-  for (index_t i = 0; i < 13; ++i) REQUIRE(find_run(q_offsets, i) == (i < 7 ? 0 : i < 12 ? 2 : 3));
-  for (index_t i = 0; i < 15; ++i) REQUIRE(find_run(k_offsets, i) == (i < 9 ? 0 : i < 13 ? 1 : 2));
+TEST_CASE("find_segment: finds the run of every position, behind empty runs", "[core]") {
+  for (index_t i = 0; i < 13; ++i) REQUIRE(find_segment(q_offsets, i) == (i < 7 ? 0 : i < 12 ? 2 : 3));
+  for (index_t i = 0; i < 15; ++i) REQUIRE(find_segment(k_offsets, i) == (i < 9 ? 0 : i < 13 ? 1 : 2));
 }
 
 TEST_CASE("packing: positions restart with every sequence; bottom_right puts the last query at the last key",
@@ -27,7 +27,7 @@ TEST_CASE("packing: positions restart with every sequence; bottom_right puts the
   REQUIRE((p.query_position(7) == -3 && p.query_position(11) == 1));
   REQUIRE(p.query_position(12) == -1);
   REQUIRE((p.key_position(8) == 8 && p.key_position(9) == 0 && p.key_position(14) == 1));
-  const packing top{q_offsets, k_offsets, corner::top_left};
+  const packing top{q_offsets, k_offsets, alignment::top_left};
   REQUIRE((top.query_position(6) == 6 && top.query_position(7) == 0 && top.key_position(14) == 1));
   STATIC_REQUIRE(packing{q_offsets, k_offsets}.query_position(3) == 5);
 }

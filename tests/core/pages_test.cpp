@@ -56,9 +56,9 @@ TEST_CASE("reference pages of core: the examples do what they say", "[core]") {
 
   SECTION("numbers") {
     // example-begin numbers
-    const bfloat16 a(1.0f / 3);     // rounds to nearest, ties to even
-    const float b = a;              // exact
-    const half c = half(65520.0f);  // infinity: halfway past the largest half
+    const bfloat16 a(1.0f / 3);           // rounds to nearest, ties to even
+    const float b = a;                    // exact
+    const float16 c = float16(65520.0f);  // infinity: halfway past the largest float16
     // example-end numbers
     REQUIRE((b == 0x1.56p-2f && c.bits == 0x7c00));
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <seqprim/core/half.hpp>
+#include <seqprim/core/float16.hpp>
 #include <seqprim/core/tensor.hpp>
 
 #include <cstdint>
@@ -40,14 +40,14 @@ TEST_CASE("tensor: a copy owns its own elements, a move takes them over", "[core
 }
 
 TEST_CASE("tensor: empty and default tensors are usable", "[core]") {
-  tensor<half, 2> nothing;
+  tensor<float16, 2> nothing;
   REQUIRE((nothing.size() == 0 && nothing.begin() == nothing.end()));
-  const tensor<half, 2> copy = nothing;
+  const tensor<float16, 2> copy = nothing;
   REQUIRE(copy.size() == 0);
-  tensor<half, 2> zero(0, 5);
+  tensor<float16, 2> zero(0, 5);
   REQUIRE((zero.size() == 0 && zero.data() != nullptr && zero.extent(1) == 5));
-  zero.fill(half(1.0f));
-  const tensor<half, 2> zero_copy = zero;
+  zero.fill(float16(1.0f));
+  const tensor<float16, 2> zero_copy = zero;
   REQUIRE((zero_copy.extent(1) == 5 && zero_copy.size() == 0));
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The blocks of the CUDA backward, lane by lane on an emulated block: same text as on the device, no GPU.
-#include <seqprim/attention/detail/backward_block.hpp>
+#include <seqprim/attention/detail/cuda/backward_block.hpp>
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
@@ -148,7 +148,7 @@ struct strict_score {
 }  // namespace
 
 TEMPLATE_TEST_CASE("backward blocks: agree with the definition for random shapes and masks", "[attention][property]",
-                   half, bfloat16) {
+                   float16, bfloat16) {
   using shape = block::backward_shape<64, 64>;
   random_numbers random(501);
   for (int trial = 0; trial < 15; ++trial) {
@@ -257,25 +257,25 @@ TEST_CASE("backward blocks: a NaN stays with the rows that see it", "[attention]
 TEST_CASE("backward blocks: no keys, and gradients in float", "[attention]") {
   using shape = block::backward_shape<64, 64>;
   random_numbers random(505);
-  attention_problem<half> empty(1, 2, 1, 5, 0, 8, 8);
+  attention_problem<float16> empty(1, 2, 1, 5, 0, 8, 8);
   empty.fill(random);
-  gradients<half> g(empty);
+  gradients<float16> g(empty);
   g.forward(softmax{}, empty);
   run_blocks<shape>(softmax{}, empty, g, 1);
-  for (const half x : g.dq) REQUIRE(x.bits == 0);
+  for (const float16 x : g.dq) REQUIRE(x.bits == 0);
 
-  attention_problem<half> p(2, 2, 2, 20, 33, 16, 8);
+  attention_problem<float16> p(2, 2, 2, 20, 33, 16, 8);
   p.fill(random);
-  gradients<half> narrow(p);
-  gradients<half, float> wide(p);
+  gradients<float16> narrow(p);
+  gradients<float16, float> wide(p);
   random.fill(narrow.dout);
   wide.dout = narrow.dout;
   narrow.forward(softmax{}, p);
   wide.forward(softmax{}, p);
   run_blocks<shape>(softmax{}, p, narrow, 1);
   run_blocks<shape>(softmax{}, p, wide, 1);
-  for (index_t i = 0; i < wide.dk.size(); ++i) REQUIRE(half(wide.dk.data()[i]).bits == narrow.dk.data()[i].bits);
-  for (index_t i = 0; i < wide.dq.size(); ++i) REQUIRE(half(wide.dq.data()[i]).bits == narrow.dq.data()[i].bits);
+  for (index_t i = 0; i < wide.dk.size(); ++i) REQUIRE(float16(wide.dk.data()[i]).bits == narrow.dk.data()[i].bits);
+  for (index_t i = 0; i < wide.dq.size(); ++i) REQUIRE(float16(wide.dq.data()[i]).bits == narrow.dq.data()[i].bits);
 }
 
 TEST_CASE("backward blocks: rules are asked about pairs of the problem only", "[attention]") {

@@ -88,7 +88,7 @@ gradients<T> run(const Op& op, const attention_problem<T>& p, const tensor<T, 4>
   const device_tensor<T, 4> device_out(out), dq(result.dq), dk(result.dk), dv(result.dv);
   const device_tensor<float, 3> device_lse(lse);
   const device_tensor<float, 1> device_workspace(workspace);
-  attention::backward(cuda{}, op, with_last<HeadDim>(q.view()), with_last<HeadDim>(k.view()),
+  attention::backward(gpu{}, op, with_last<HeadDim>(q.view()), with_last<HeadDim>(k.view()),
                       with_last<ValueDim>(v.view()), device_out.view(), device_lse.view(), device_dout.view(),
                       dq.view(), dk.view(), dv.view(), device_workspace.view());
   dq.read(result.dq);
@@ -162,7 +162,7 @@ void check_example() {
   cudaStream_t stream = nullptr;
   // example-begin cuda-backward
   // q, k, ...: views of device memory; workspace: attention::backward_workspace(q) floats
-  attention::backward(cuda{.stream = stream}, op, q, k, v, out, lse, dout, dq, dk, dv, workspace);
+  attention::backward(gpu{.stream = stream}, op, q, k, v, out, lse, dout, dq, dk, dv, workspace);
   // example-end cuda-backward
   device_dq.read(host.dq);
   device_dk.read(host.dk);
@@ -201,13 +201,13 @@ void check_errors() {
   };
   const attention::softmax<mask::causal> op;  // the host memory is never touched: every call below is refused
   SEQPRIM_EXPECT(
-      refuses([&] { attention::backward(cuda{}, op, p.q, p.k, p.v, out, lse, out, dq, dk, dv, short_of_one); }));
-  SEQPRIM_EXPECT(refuses([&] { attention::backward(cuda{}, op, p.q, p.k, p.v, out, lse, out, dq, dk, dk, enough); }));
-  SEQPRIM_EXPECT(refuses([&] { attention::backward(cuda{}, op, p.q, p.k, p.v, out, lse, out, p.q, dk, dv, enough); }));
+      refuses([&] { attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, dq, dk, dv, short_of_one); }));
+  SEQPRIM_EXPECT(refuses([&] { attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, dq, dk, dk, enough); }));
+  SEQPRIM_EXPECT(refuses([&] { attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, p.q, dk, dv, enough); }));
   attention_problem<bfloat16> too_wide(1, 1, 1, 4, 4, 513, 8);
   tensor<bfloat16, 4> wide_dq(1, 1, 4, 513), wide_dk(1, 1, 4, 513);
   SEQPRIM_EXPECT(refuses([&] {
-    attention::backward(cuda{}, op, too_wide.q, too_wide.k, too_wide.v, out, lse, out, wide_dq, wide_dk, dv, enough);
+    attention::backward(gpu{}, op, too_wide.q, too_wide.k, too_wide.v, out, lse, out, wide_dq, wide_dk, dv, enough);
   }));
 }
 
@@ -224,7 +224,7 @@ void test_backward() {
       check(attention::softmax{mask::causal{random.integer(-40, 40)}}, p, random);
     }
   for (int trial = 0; trial < trials(12); ++trial) {
-    const auto p = problem_of<half>(random, 64, 64);
+    const auto p = problem_of<float16>(random, 64, 64);
     const index_t offset = random.integer(-20, 40);
     check<64, 64>(attention::softmax{mask::sliding_window{.left = 30, .offset = offset} & ~mask::key_range{3, 9},
                                      score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}},

@@ -99,7 +99,7 @@ template <int Dim, class T> void check_dense(std::uint64_t seed) {
 /// Masks and scores that differ between sequences and heads.
 void check_bound() {
   random_numbers random(521);
-  attention_problem<half> p(2, 6, 2, 3, 1100, 64, 64);
+  attention_problem<float16> p(2, 6, 2, 3, 1100, 64, 64);
   p.fill(random);
   const index_t lengths[] = {1030, 0};
   const device_buffer<index_t> device_lengths(lengths, 2);
@@ -143,7 +143,7 @@ void check_pages() {
     const device_tensor<float, 3> lse(r.lse);
     const device_tensor<std::int32_t, 2> device_entries(entries);
     const auto table = attention::page_table(device_entries.view(), on_device).on_device();
-    attention::decode(cuda{}, attention::softmax{}, q.view(), attention::paged(fixed<128>(k.view()), table),
+    attention::decode(gpu{}, attention::softmax{}, q.view(), attention::paged(fixed<128>(k.view()), table),
                       attention::paged(fixed<128>(v.view()), table), out.view(), lse.view());
     out.read(r.out);
     lse.read(r.lse);
@@ -164,7 +164,7 @@ void check_merge() {
   for (index_t d = 0; d < 40; ++d) a(0, 1, 2, d) = std::nanf("");
   const device_tensor<float, 4> device_a(a), device_b(b);
   const device_tensor<float, 3> device_lse_a(lse_a), device_lse_b(lse_b);
-  attention::merge(cuda{}, device_a.view(), device_lse_a.view(), device_b.view(), device_lse_b.view());
+  attention::merge(gpu{}, device_a.view(), device_lse_a.view(), device_b.view(), device_lse_b.view());
   tensor<float, 4> out(2, 3, 5, 40);
   tensor<float, 3> lse(2, 3, 5);
   device_a.read(out);
@@ -176,13 +176,13 @@ void check_merge() {
 }
 
 void check_errors() {
-  attention_problem<half> p(1, 2, 1, 1, 2000, 64, 64);
-  tensor<half, 4> out(1, 2, 1, 64);
+  attention_problem<float16> p(1, 2, 1, 1, 2000, 64, 64);
+  tensor<float16, 4> out(1, 2, 1, 64);
   tensor<float, 3> lse(1, 2, 1);
   tensor<float, 1> workspace(attention::decode_workspace(p.q, p.k, p.v) - 1);
   bool refused = false;
   try {
-    attention::decode(cuda{}, attention::softmax{mask::causal{1999}}, p.q, fixed<64>(p.k.view()), fixed<64>(p.v.view()),
+    attention::decode(gpu{}, attention::softmax{mask::causal{1999}}, p.q, fixed<64>(p.k.view()), fixed<64>(p.v.view()),
                       out, lse, workspace.view());
   } catch (const precondition_error&) {
     refused = true;
@@ -193,7 +193,7 @@ void check_errors() {
 }  // namespace
 
 void test_decode() {
-  check_dense<64, half>(511);
+  check_dense<64, float16>(511);
   check_dense<128, bfloat16>(512);
   check_dense<256, bfloat16>(513);
   check_bound();

@@ -37,7 +37,7 @@ template <class T> struct results {
 /// The public entry; its choice of kernel.
 struct entry_point {
   template <class... Arguments> static void run(const Arguments&... arguments) {
-    attention::forward(cuda{}, arguments...);
+    attention::forward(gpu{}, arguments...);
   }
 };
 /// The tensor-core kernel of one size of heads, so that no other one is compiled.
@@ -49,7 +49,7 @@ template <int Dims> struct one_size {
     const tensor_view<const T, 4> queries(q), keys(k), values(v);
     const problem p = validate_inputs<entry::forward>(cpu{}, op, queries, keys, values);
     launch_forward_block<arch::cuda::mma_sync, attention::default_block_policy, dims_constant<Dims>>(
-        cuda{}, op, p, queries, keys, values, out, lse);
+        gpu{}, op, p, queries, keys, values, out, lse);
   }
 };
 
@@ -88,7 +88,7 @@ template <class Kernel, class T, class Op> void check(const Op& op, const attent
   SEQPRIM_EXPECT(std::memcmp(r.lse.data(), again.lse.data(), static_cast<std::size_t>(r.lse.size()) * 4) == 0);
 }
 
-/// Lengths around the tiles of 16, 32, 64 and 128; dims up to the kernel's, half of them its own.
+/// Lengths around the tiles of 16, 32, 64 and 128; dims up to the kernel's, float16 of them its own.
 template <class T> attention_problem<T> tile_problem(random_numbers& random, index_t head_dims, index_t value_dims) {
   const index_t edges[] = {0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 191, 257, 300};
   const index_t group = random.integer(1, 3), kv_heads = random.integer(1, 2);
@@ -120,18 +120,18 @@ void check_tensor_cores() {
   check_tiles<2, bfloat16>(413, causal);
   check_tiles<3, bfloat16>(414, causal);
   check_tiles<4, bfloat16>(415, causal);
-  check_tiles<0, half>(416, causal);
+  check_tiles<0, float16>(416, causal);
   check_tiles<0, bfloat16>(417, [](const auto&, index_t offset) {
     return attention::softmax{mask::sliding_window{.left = 30, .offset = offset} & ~mask::key_range{3, 9}}
         .with_sink(0.3f)
         .tiled_heads();
   });
-  check_tiles<0, half>(418, [](const auto& p, index_t offset) {
+  check_tiles<0, float16>(418, [](const auto& p, index_t offset) {
     return attention::softmax{mask::causal{offset},
                               score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}}
         .scaled(-0.21f);
   });
-  check_tiles<2, half>(419, [](const auto& p, index_t offset) {
+  check_tiles<2, float16>(419, [](const auto& p, index_t offset) {
     return attention::softmax{mask::prefix{.length = p.k_len / 3, .offset = offset}};
   });
 }
@@ -183,18 +183,18 @@ template <class Kernel, class T> void check_type() {
 /// Slices of a fused projection: rows at odd multiples of two bytes go through the copies number by number.
 void check_layouts() {
   random_numbers random(441);
-  tensor<half, 4> fused(2, 3, 70, 3 * 40 + 1);  // [batch, heads, len, q | k | v], an odd step
+  tensor<float16, 4> fused(2, 3, 70, 3 * 40 + 1);  // [batch, heads, len, q | k | v], an odd step
   random.fill(fused);
   const auto part = [](const auto& view, index_t n) { return view.slice(3, {n * 40, n * 40 + 40}); };
-  tensor<half, 4> out(2, 3, 70, 40), expected(2, 3, 70, 40);
-  out.fill(half(std::nanf("")));
-  const device_tensor<half, 4> device(fused), device_out(out);
+  tensor<float16, 4> out(2, 3, 70, 40), expected(2, 3, 70, 40);
+  out.fill(float16(std::nanf("")));
+  const device_tensor<float16, 4> device(fused), device_out(out);
   const attention::softmax op{};
-  attention::forward(cuda{}, op, part(device.view(), 0), part(device.view(), 1), part(device.view(), 2),
+  attention::forward(gpu{}, op, part(device.view(), 0), part(device.view(), 1), part(device.view(), 2),
                      device_out.view());
   device_out.read(out);
   attention::forward(cpu{}, op, part(fused.view(), 0), part(fused.view(), 1), part(fused.view(), 2), expected);
-  SEQPRIM_EXPECT(distance(out, expected) <= 4 * rounding<half> * std::max(1.0, largest(expected)));
+  SEQPRIM_EXPECT(distance(out, expected) <= 4 * rounding<float16> * std::max(1.0, largest(expected)));
 }
 
 }  // namespace
@@ -213,7 +213,7 @@ void test_forward() {
   tensor<float, 4> out(1, 1, 2, 600);
   bool refused = false;
   try {
-    attention::forward(cuda{}, attention::softmax{}, too_wide.q, too_wide.k, too_wide.v, out);
+    attention::forward(gpu{}, attention::softmax{}, too_wide.q, too_wide.k, too_wide.v, out);
   } catch (const precondition_error&) {
     refused = true;
   }

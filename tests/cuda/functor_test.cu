@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Masks, scores, Philox and number conversions on the device: the same checks, from the same source, as on the host.
 #include <seqprim/core/bfloat16.hpp>
-#include <seqprim/core/cuda.cuh>
-#include <seqprim/core/half.hpp>
+#include <seqprim/core/float16.hpp>
+#include <seqprim/core/gpu.cuh>
 #include <seqprim/core/philox.hpp>
 #include <seqprim/position/rotary.hpp>
 
@@ -94,7 +94,7 @@ void test_functors() {
         same && words[static_cast<std::size_t>(i)] == stream.word(purpose::token_noise, static_cast<std::uint32_t>(i));
   SEQPRIM_EXPECT(same);
 
-  check_round_trip<half>();
+  check_round_trip<float16>();
   check_round_trip<bfloat16>();
 }
 

@@ -116,8 +116,8 @@ TEST_CASE("guide: a model is assembled, trained and asked to write", "[docs]") {
   // example-begin assemble
   model net(
       {.vocab = 10, .dim = 32, .layers = 2, .block = {.mixer = {.heads = 4, .kv_heads = 2}, .mlp = {.hidden = 64}}});
-  nn::initialise(executor, net, {.seed = 1});
-  nn::adamw<> optimiser(net, {.beta2 = 0.95, .weight_decay = 0.1});
+  nn::initialize(executor, net, {.seed = 1});
+  nn::adamw<> optimizer(net, {.beta2 = 0.95, .weight_decay = 0.1});
   const nn::cosine_schedule rate{.base = 1e-2, .warmup = 5, .total = 60};
   // example-end assemble
 
@@ -126,11 +126,11 @@ TEST_CASE("guide: a model is assembled, trained and asked to write", "[docs]") {
   tensor<float, 3> dhidden(rows, len, net.dim());
   double loss = 0, first_loss = 0;
   const tensor_view<const float, 1> no_bias;
-  model::activations kept;
+  model::activations saved;
   loss::linear_cross_entropy_workspace<float> workspace;
   for (index_t step = 1; step <= 60; ++step) {
     // example-begin train
-    const auto hidden = net.forward(executor, ids, kept);
+    const auto hidden = net.forward(executor, ids, saved);
     const tensor_view<const float, 2> states(hidden.data, tokens, net.dim());  // [batch, len, dim] as rows
     const tensor_view<float, 2> dstates(dhidden.data(), tokens, net.dim());
     nn::zero_gradients(executor, net);
@@ -138,9 +138,9 @@ TEST_CASE("guide: a model is assembled, trained and asked to write", "[docs]") {
     loss = loss::linear_cross_entropy(executor, {}, states, head.value, no_bias, labels,
                                       {.dx = dstates, .dweight = head.grad.view()}, workspace)
                .loss;
-    net.backward(executor, ids, dhidden, kept);
+    net.backward(executor, ids, dhidden, saved);
     const nn::gradient_norm gradient = nn::measure_gradients(executor, net, 1.0);
-    if (gradient.finite) optimiser.step(executor, net, rate(step), gradient.factor);
+    if (gradient.finite) optimizer.step(executor, net, rate(step), gradient.factor);
     // example-end train
     if (step == 1) first_loss = loss;
   }

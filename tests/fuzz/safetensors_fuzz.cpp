@@ -18,7 +18,7 @@ using seqprim::index_t;
 
 namespace {
 
-// Not assert(): must also stop an optimised build.
+// Not assert(): must also stop an optimized build.
 void require(bool condition, const char* promise) {
   if (condition) return;
   std::fprintf(stderr, "broken promise: %s\n", promise);

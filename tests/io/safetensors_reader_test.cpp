@@ -140,7 +140,7 @@ TEST_CASE("safetensors: typed access names what it found and what it expected", 
     return [&file, name] { static_cast<void>(file.view<T, Rank>(name)); };
   };
   REQUIRE(refuses(view.operator()<float, 1>("other"), "tensor \"other\" is missing; the file has 6 tensors"));
-  REQUIRE(refuses(view.operator()<half, 2>("weight"), "tensor \"weight\": has dtype F32, expected F16"));
+  REQUIRE(refuses(view.operator()<float16, 2>("weight"), "tensor \"weight\": has dtype F32, expected F16"));
   REQUIRE(refuses(view.operator()<float, 3>("weight"), "\"weight\": has rank 2 (shape [2, 3]), expected rank 3"));
   REQUIRE(refuses(view.operator()<std::int64_t, 1>("step"), "has rank 0 (shape []), expected rank 1"));
   REQUIRE(refuses(view.operator()<std::uint8_t, 1>("f8"), "has dtype F8_E4M3, expected U8"));

@@ -21,7 +21,7 @@ void same(const io::safetensors_view& file, const std::string& name, const tenso
 template <class X> concept can_be_added = requires(io::safetensors_writer& writer, X&& values) {
   writer.add("x", std::forward<X>(values));
 };
-static_assert(can_be_added<const tensor<float, 1>&> && can_be_added<tensor_view<const half, 3>>);
+static_assert(can_be_added<const tensor<float, 1>&> && can_be_added<tensor_view<const float16, 3>>);
 static_assert(!can_be_added<tensor<float, 1>>);  // would be gone when the writer saves
 static_assert(!can_be_added<float>);
 
@@ -44,7 +44,7 @@ TEST_CASE("safetensors: every type comes back bit for bit", "[io][property]") {
   const index_t rows = GENERATE(as<index_t>{}, 0, 1, 3);
   const auto a = noise<double>(rows, 5, 1);
   const auto b = noise<float>(rows, 5, 2);
-  const auto c = noise<half>(rows, 5, 3);
+  const auto c = noise<float16>(rows, 5, 3);
   const auto d = noise<bfloat16>(rows, 5, 4);
   const auto e = noise<std::int64_t>(rows, 5, 5);
   const auto f = noise<std::int32_t>(rows, 5, 6);

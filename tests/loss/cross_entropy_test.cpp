@@ -28,12 +28,12 @@ expected_rows definition(const loss::cross_entropy_options& options, const tenso
   double total = 0;
   for (index_t i = 0; i < labels.size(); ++i)
     if (labels(i) != options.ignore_index) total += static_cast<double>(weights(i));
-  const double normaliser = options.reduction == loss::reduction::sum ? 1
-                            : options.normaliser > 0                  ? options.normaliser
+  const double normalizer = options.reduction == loss::reduction::sum ? 1
+                            : options.normalizer > 0                  ? options.normalizer
                                                                       : total;
   for (index_t i = 0; i < labels.size(); ++i) {
     if (labels(i) == options.ignore_index) continue;
-    const double w = static_cast<double>(weights(i)) / normaliser;
+    const double w = static_cast<double>(weights(i)) / normalizer;
     result.loss += w * loss::reference::cross_entropy_row(options, logits.view()[i], labels(i), w * options.upstream,
                                                           result.dlogits.view()[i]);
   }
@@ -58,7 +58,7 @@ TEMPLATE_TEST_CASE("cross_entropy: agrees with the definition for every option a
     if (trial % 3 == 1) options.z_loss = 0.01;
     if (trial % 5 == 1) options.soft_cap = 4;
     if (trial % 4 == 1) options.reduction = loss::reduction::sum;
-    if (trial % 4 == 2) options.normaliser = 17.5;
+    if (trial % 4 == 2) options.normalizer = 17.5;
     if (trial % 7 == 1) options.upstream = -2;
     const auto expected = definition(options, logits, labels, weights);
     const auto result = loss::cross_entropy(cpu{}, options, logits, labels, dlogits, {.weights = weights.view()});
@@ -206,7 +206,7 @@ TEST_CASE("cross_entropy: no row that counts is a loss of zero, and says so", "[
   REQUIRE(std::all_of(d.begin(), d.end(), [](float x) { return x == 0.0f; }));
 }
 
-TEST_CASE("cross_entropy: micro-batches with one normaliser add up to the whole batch", "[loss][property]") {
+TEST_CASE("cross_entropy: micro-batches with one normalizer add up to the whole batch", "[loss][property]") {
   test::random_numbers random(105);
   tensor<float, 2> logits(24, 9), whole(24, 9), parts(24, 9);
   tensor<index_t, 1> labels(24);
@@ -215,7 +215,7 @@ TEST_CASE("cross_entropy: micro-batches with one normaliser add up to the whole 
   const auto full = loss::cross_entropy(cpu{}, {}, logits, labels, whole);
   double sum = 0;
   for (const range part : {range{0, 5}, range{5, 6}, range{6, 24}})
-    sum += loss::cross_entropy(cpu{}, {.normaliser = full.weight}, logits.view().slice(0, part),
+    sum += loss::cross_entropy(cpu{}, {.normalizer = full.weight}, logits.view().slice(0, part),
                                labels.view().slice(0, part), parts.view().slice(0, part))
                .loss;
   REQUIRE(sum == Approx(full.loss).epsilon(1e-14));
@@ -246,7 +246,7 @@ TEST_CASE("cross_entropy: wrong labels, shapes and options are errors before any
   for (const auto& options :
        {loss::cross_entropy_options{.label_smoothing = 1.5}, loss::cross_entropy_options{.label_smoothing = -0.1},
         loss::cross_entropy_options{.z_loss = -1}, loss::cross_entropy_options{.soft_cap = -1},
-        loss::cross_entropy_options{.normaliser = -1}, loss::cross_entropy_options{.upstream = infinity}})
+        loss::cross_entropy_options{.normalizer = -1}, loss::cross_entropy_options{.upstream = infinity}})
     REQUIRE_THROWS_AS(loss::cross_entropy(cpu{}, options, logits, labels, d), precondition_error);
   REQUIRE_THROWS_AS(loss::cross_entropy(cpu{.threads = -1}, {}, logits, labels, d), precondition_error);
   REQUIRE(std::all_of(d.begin(), d.end(), [](float x) { return x == 9.0f; }));

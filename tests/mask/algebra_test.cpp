@@ -43,14 +43,14 @@ struct any_run {  // one run per row
   constexpr range visible_keys(index_t q) const noexcept {
     return visit([&](const auto& m) { return m.visible_keys(q); });
   }
-  constexpr range key_hull(range q, index_t n) const noexcept {
-    return visit([&](const auto& m) { return mask::key_hull(m, q, n); });
+  constexpr range key_bounds(range q, index_t n) const noexcept {
+    return visit([&](const auto& m) { return mask::key_bounds(m, q, n); });
   }
-  constexpr range query_hull(range k, index_t n) const noexcept {
-    return visit([&](const auto& m) { return mask::query_hull(m, k, n); });
+  constexpr range query_bounds(range k, index_t n) const noexcept {
+    return visit([&](const auto& m) { return mask::query_bounds(m, k, n); });
   }
 };
-static_assert(mask::one_run_per_row<any_run>);
+static_assert(mask::one_range_per_row<any_run>);
 
 struct any_rule {  // any shape of rows
   int kind;
@@ -59,7 +59,7 @@ struct any_rule {  // any shape of rows
   template <class F> constexpr auto visit(const F& f) const {
     switch (kind) {
       case 0: return f(mask::attention_sinks{.sinks = b, .window = 1 + c, .offset = a});
-      case 1: return f(mask::untiled{[this](index_t q, index_t k) { return (q * b + k * c) % 5 < 2; }});
+      case 1: return f(mask::where{[this](index_t q, index_t k) { return (q * b + k * c) % 5 < 2; }});
       default: return f(~mask::causal{.offset = a});
     }
   }
@@ -69,8 +69,8 @@ struct any_rule {  // any shape of rows
   constexpr mask::tile_kind classify(range q, range k) const noexcept {
     return visit([&](const auto& m) { return m.classify(q, k); });
   }
-  constexpr range key_hull(range q, index_t n) const noexcept {
-    return visit([&](const auto& m) { return mask::key_hull(m, q, n); });
+  constexpr range key_bounds(range q, index_t n) const noexcept {
+    return visit([&](const auto& m) { return mask::key_bounds(m, q, n); });
   }
 };
 
@@ -188,9 +188,9 @@ TEST_CASE("algebra: full, double negation and two causal masks vanish at compile
 
 TEST_CASE("algebra: a conjunction of runs is a mask of runs", "[mask][property]") {
   const auto m = mask::documents{.offsets = offsets} & mask::causal{} & mask::causal_window(6) & mask::key_range{2, 50};
-  STATIC_REQUIRE(mask::one_run_per_row<decltype(m)>);
-  STATIC_REQUIRE_FALSE(mask::one_run_per_row<decltype(~m)>);
-  STATIC_REQUIRE_FALSE(mask::one_run_per_row<decltype(m | mask::causal{})>);
+  STATIC_REQUIRE(mask::one_range_per_row<decltype(m)>);
+  STATIC_REQUIRE_FALSE(mask::one_range_per_row<decltype(~m)>);
+  STATIC_REQUIRE_FALSE(mask::one_range_per_row<decltype(m | mask::causal{})>);
   require_exact(m, k_len, k_len);
 }
 
@@ -205,12 +205,12 @@ TEST_CASE("algebra: a tile that each part meets but no row of both is found empt
   REQUIRE(m.classify(later, keys) == mask::tile_kind::empty);
 }
 
-TEST_CASE("algebra: the hull of what is left of a causal mask starts behind it", "[mask]") {
-  REQUIRE(mask::key_hull(~mask::causal{}, {10, 14}, k_len) == range{11, k_len});
-  REQUIRE(mask::key_hull(~mask::key_range{0, 9}, {10, 14}, k_len) == range{9, k_len});
-  REQUIRE(mask::key_hull(~mask::key_range{9, k_len}, {10, 14}, k_len) == range{0, 9});
-  REQUIRE(mask::key_hull(~mask::key_range{9, 12}, {10, 14}, k_len) == range{0, k_len});
-  REQUIRE(mask::key_hull(~mask::full{}, {10, 14}, k_len).empty());
+TEST_CASE("algebra: the bounds of what is left of a causal mask starts behind it", "[mask]") {
+  REQUIRE(mask::key_bounds(~mask::causal{}, {10, 14}, k_len) == range{11, k_len});
+  REQUIRE(mask::key_bounds(~mask::key_range{0, 9}, {10, 14}, k_len) == range{9, k_len});
+  REQUIRE(mask::key_bounds(~mask::key_range{9, k_len}, {10, 14}, k_len) == range{0, 9});
+  REQUIRE(mask::key_bounds(~mask::key_range{9, 12}, {10, 14}, k_len) == range{0, k_len});
+  REQUIRE(mask::key_bounds(~mask::full{}, {10, 14}, k_len).empty());
 }
 
 TEST_CASE("algebra: compositions bind their parts, wherever they stand", "[mask]") {

@@ -9,7 +9,7 @@
 using namespace seqprim;
 using namespace seqprim::test;
 
-TEST_CASE("attention_sinks: classify and hulls agree with the element rule", "[mask][property]") {
+TEST_CASE("attention_sinks: classify and bounds agree with the element rule", "[mask][property]") {
   const auto sinks = GENERATE(as<index_t>{}, 0, 1, 4, 30, 200);
   const auto window = GENERATE(as<index_t>{}, 1, 5, 16, 64, mask::unlimited);
   const auto offset = GENERATE(as<index_t>{}, -20, 0, 34);

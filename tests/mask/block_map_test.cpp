@@ -2,7 +2,7 @@
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/block_map.hpp>
 #include <seqprim/mask/count_tiles.hpp>
-#include <seqprim/mask/untiled.hpp>
+#include <seqprim/mask/where.hpp>
 
 #include <mask/brute_force.hpp>
 
@@ -11,7 +11,7 @@ using namespace seqprim::test;
 
 namespace {
 // Blocks of 11 x 7, every other one visible: nothing that the grid's own blocks line up with.
-constexpr mask::untiled checkers{[](index_t q, index_t k) { return (q / 11 + k / 7) % 2 == 0; }};
+constexpr mask::where checkers{[](index_t q, index_t k) { return (q / 11 + k / 7) % 2 == 0; }};
 }  // namespace
 
 TEST_CASE("block_map: tiles of its own size are exact although the mask knows none", "[mask][property]") {
@@ -28,7 +28,7 @@ TEST_CASE("block_map: tiles of its own size are exact although the mask knows no
     }
 }
 
-TEST_CASE("block_map: tiles of any other size, and the hulls, are sound", "[mask][property]") {
+TEST_CASE("block_map: tiles of any other size, and the bounds, are sound", "[mask][property]") {
   const auto q_block = GENERATE(as<index_t>{}, 1, 4, 16, 200);
   const mask::block_grid grid(cpu{}, checkers, 50, 61, q_block, 8);
   require_sound(grid.over(checkers), 50, 61);
@@ -45,12 +45,12 @@ TEST_CASE("block_map: the grid does not depend on the number of threads", "[mask
 }
 
 TEST_CASE("block_map: lets kernels skip what the bare predicate does not", "[mask]") {
-  const auto far = mask::untiled{[](index_t q, index_t k) { return k <= q && q - k < 8; }};
+  const auto far = mask::where{[](index_t q, index_t k) { return k <= q && q - k < 8; }};
   const mask::block_grid grid(cpu{}, far, 128, 128, 16, 16);
   REQUIRE(mask::count_tiles(far, 128, 128, 16, 16).visited() == 64);
   REQUIRE(mask::count_tiles(grid.over(far), 128, 128, 16, 16).visited() == 15);
-  REQUIRE(mask::key_hull(grid.over(far), {64, 80}, 128) == range{48, 80});
-  REQUIRE(mask::query_hull(grid.over(far), {64, 80}, 128) == range{64, 96});
+  REQUIRE(mask::key_bounds(grid.over(far), {64, 80}, 128) == range{48, 80});
+  REQUIRE(mask::query_bounds(grid.over(far), {64, 80}, 128) == range{64, 96});
 }
 
 TEST_CASE("block_map: a problem without rows or keys has no blocks", "[mask]") {

@@ -20,7 +20,7 @@ template <class M> mask::tile_kind brute_force(const M& m, range q, range k) {
   return all ? mask::tile_kind::full : any ? mask::tile_kind::partial : mask::tile_kind::empty;
 }
 
-/// Tiles, runs and hulls agree with the element rule; no tile is called partial that is not.
+/// Tiles, runs and bounds agree with the element rule; no tile is called partial that is not.
 template <class M> void require_exact(const M& m, const mask::shape& problem) {
   const mask::check_report report = mask::check(m, problem);
   INFO(report.summary());
@@ -31,7 +31,7 @@ template <class M> void require_exact(const M& m, index_t q_len, index_t k_len) 
   require_exact(m, mask::shape{.q_len = q_len, .k_len = k_len});
 }
 
-/// Tiles, runs and hulls agree with the element rule; tiles may be called partial that are not.
+/// Tiles, runs and bounds agree with the element rule; tiles may be called partial that are not.
 template <class M> void require_sound(const M& m, index_t q_len, index_t k_len) {
   const mask::check_report report = mask::check(m, q_len, k_len);
   INFO(report.summary());

@@ -14,7 +14,7 @@ TEST_CASE("causal: a query sees the keys up to its own position", "[mask]") {
   REQUIRE_FALSE(m(5, 9));
 }
 
-TEST_CASE("causal: classify, runs and hulls agree with the element rule", "[mask][property]") {
+TEST_CASE("causal: classify, runs and bounds agree with the element rule", "[mask][property]") {
   const auto offset = GENERATE(as<index_t>{}, -200, -59, -1, 0, 1, 34, 300);
   CAPTURE(offset);
   require_exact(mask::causal{.offset = offset}, 97, 131);

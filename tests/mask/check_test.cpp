@@ -2,7 +2,7 @@
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/check.hpp>
 #include <seqprim/mask/key_padding.hpp>
-#include <seqprim/mask/untiled.hpp>
+#include <seqprim/mask/where.hpp>
 
 #include <array>
 #include <cstdint>
@@ -13,7 +13,7 @@ using namespace seqprim;
 namespace {
 
 /// Causal with one answer broken, to see that the checker sees it.
-enum class fault { none, full, empty, run, order, key_hull, query_hull };
+enum class fault { none, full, empty, run, order, key_bounds, query_bounds };
 
 template <fault Fault> struct faulty {
   index_t bad = 20;  ///< the row, or the column, where it goes wrong
@@ -33,11 +33,11 @@ template <fault Fault> struct faulty {
     if (Fault == fault::order && q == bad) return {0, 0};
     return {0, q + 1};
   }
-  constexpr range key_hull(range q, index_t) const noexcept {
-    return {0, q.end - (Fault == fault::key_hull && q.end > bad ? 1 : 0)};
+  constexpr range key_bounds(range q, index_t) const noexcept {
+    return {0, q.end - (Fault == fault::key_bounds && q.end > bad ? 1 : 0)};
   }
-  constexpr range query_hull(range k, index_t q_len) const noexcept {
-    return {k.begin + (Fault == fault::query_hull && k.begin >= bad ? 1 : 0), q_len};
+  constexpr range query_bounds(range k, index_t q_len) const noexcept {
+    return {k.begin + (Fault == fault::query_bounds && k.begin >= bad ? 1 : 0), q_len};
   }
 };
 
@@ -62,19 +62,19 @@ TEST_CASE("check: names the tile and the pair where a mask claims too much", "[m
   REQUIRE_THAT(empty.first_wrong, ContainsSubstring("says empty but query 20 sees key 20"));
 }
 
-TEST_CASE("check: finds wrong runs, runs out of order, and hulls that are too small", "[mask]") {
+TEST_CASE("check: finds wrong runs, runs out of order, and bounds that are too small", "[mask]") {
   REQUIRE_THAT(checked<fault::run>().first_wrong,
                ContainsSubstring("visible_keys(20) is [0, 20) but query 20 sees key 20"));
   REQUIRE_THAT(checked<fault::order>().first_wrong,
                ContainsSubstring("visible_keys(20) is [0, 0) after [0, 20): the ends of the runs must never decrease"));
-  REQUIRE_THAT(checked<fault::key_hull>().first_wrong,
-               ContainsSubstring("key_hull(q [20, 21)) is [0, 20) but query 20"));
-  REQUIRE_THAT(checked<fault::query_hull>().first_wrong,
-               ContainsSubstring("query_hull(k [20, 21)) is [21, 33) but query 20 sees key 20"));
+  REQUIRE_THAT(checked<fault::key_bounds>().first_wrong,
+               ContainsSubstring("key_bounds(q [20, 21)) is [0, 20) but query 20"));
+  REQUIRE_THAT(checked<fault::query_bounds>().first_wrong,
+               ContainsSubstring("query_bounds(k [20, 21)) is [21, 33) but query 20 sees key 20"));
 }
 
 TEST_CASE("check: counts loose tiles without calling them wrong", "[mask]") {
-  const mask::check_report report = mask::check(mask::untiled{[](index_t q, index_t k) { return k <= q; }}, 33, 41);
+  const mask::check_report report = mask::check(mask::where{[](index_t q, index_t k) { return k <= q; }}, 33, 41);
   REQUIRE(report.ok());
   REQUIRE_FALSE(report.exact());
   REQUIRE(report.loose > 0);

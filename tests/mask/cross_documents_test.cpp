@@ -27,7 +27,7 @@ TEST_CASE("cross_documents: queries of a sequence see all of its keys and no oth
   REQUIRE(empty_row(m, 7, 63));
 }
 
-TEST_CASE("cross_documents: classify, runs and hulls agree with the element rule", "[mask][property]") {
+TEST_CASE("cross_documents: classify, runs and bounds agree with the element rule", "[mask][property]") {
   require_sound(mask::cross_documents{.q_offsets = queries, .k_offsets = sources}, 44, 63);
   constexpr std::array<std::int32_t, 4> q = {0, 7, 30, 44}, k = {0, 19, 40, 63};
   require_exact(mask::cross_documents{.q_offsets = q, .k_offsets = k}, 44, 63);

@@ -34,7 +34,7 @@ TEST_CASE("documents: a query sees the keys of its own document", "[mask]") {
   SUCCEED();
 }
 
-TEST_CASE("documents: classify, runs and hulls agree with the element rule", "[mask][property]") {
+TEST_CASE("documents: classify, runs and bounds agree with the element rule", "[mask][property]") {
   const mask::documents m{.offsets = five};
   require_exact(m, 90, 90);
   require_exact(m & mask::causal{}, 90, 90);

@@ -8,7 +8,7 @@ using namespace seqprim::test;
 
 TEST_CASE("full: every tile is full", "[mask][property]") { require_exact(mask::full{}, 97, 131); }
 
-TEST_CASE("full: hulls are everything", "[mask]") {
-  REQUIRE(mask::key_hull(mask::full{}, {3, 4}, 131) == range{0, 131});
-  REQUIRE(mask::query_hull(mask::full{}, {3, 4}, 97) == range{0, 97});
+TEST_CASE("full: bounds are everything", "[mask]") {
+  REQUIRE(mask::key_bounds(mask::full{}, {3, 4}, 131) == range{0, 131});
+  REQUIRE(mask::query_bounds(mask::full{}, {3, 4}, 97) == range{0, 97});
 }

@@ -24,17 +24,17 @@
 /// returns the number of answers that contradict the element rule; 0 is right.
 namespace seqprim::test {
 
-/// Every tile of q_tile x k_tile, every hull and every run of one mask on [q_len, k_len], by brute force.
+/// Every tile of q_tile x k_tile, every bounds and every run of one mask on [q_len, k_len], by brute force.
 template <class M>
 SEQPRIM_HD constexpr int mask_faults(const M& m, index_t q_len, index_t k_len, index_t q_tile,
                                      index_t k_tile) noexcept {
   int faults = 0;
   for (index_t q = 0; q < q_len; q += q_tile) {
     const range rows{q, min(q + q_tile, q_len)};
-    const range keys_seen = mask::key_hull(m, rows, k_len);
+    const range keys_seen = mask::key_bounds(m, rows, k_len);
     for (index_t k = 0; k < k_len; k += k_tile) {
       const range keys{k, min(k + k_tile, k_len)};
-      const range rows_seen = mask::query_hull(m, keys, q_len);
+      const range rows_seen = mask::query_bounds(m, keys, q_len);
       bool any = false;
       bool all = true;
       for (index_t i = rows.begin; i < rows.end; ++i)
@@ -43,7 +43,7 @@ SEQPRIM_HD constexpr int mask_faults(const M& m, index_t q_len, index_t k_len, i
           any = any || visible;
           all = all && visible;
           if (visible && !(keys_seen.contains(j) && rows_seen.contains(i))) ++faults;
-          if constexpr (mask::one_run_per_row<M>) faults += m.visible_keys(i).contains(j) != visible;
+          if constexpr (mask::one_range_per_row<M>) faults += m.visible_keys(i).contains(j) != visible;
         }
       const mask::tile_kind kind = m.classify(rows, keys);
       if ((kind == mask::tile_kind::empty && any) || (kind == mask::tile_kind::full && !all)) ++faults;

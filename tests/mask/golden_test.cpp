@@ -69,7 +69,7 @@ template <class M> void require_golden(const golden& g, const M& m) {
   require_pairs(m, visible.view());
   for (const auto& [q_tile, k_tile] : tile_sizes)
     require_tiles(m, visible.view(), g.load<std::int8_t, 3>(tiles_name(q_tile, k_tile)).view(), q_tile, k_tile);
-  if constexpr (mask::one_run_per_row<M>)
+  if constexpr (mask::one_range_per_row<M>)
     require_runs(m, g.load<std::int32_t, 3>("row_intervals").view(), visible.extent(1));
   REQUIRE(mask::check(m, visible.extent(0), visible.extent(1)).ok());
 }
@@ -86,7 +86,7 @@ template <class Bind> void require_golden_batch(const golden& g, const Bind& bin
       const auto kinds = g.load<std::int8_t, 4>(tiles_name(q_tile, k_tile));
       require_tiles(m, matrix, kinds.view()[b], q_tile, k_tile);
     }
-    if constexpr (mask::one_run_per_row<decltype(m)>) {
+    if constexpr (mask::one_range_per_row<decltype(m)>) {
       const auto intervals = g.load<std::int32_t, 4>("row_intervals");
       require_runs(m, intervals.view()[b], matrix.extent(1));
     }
@@ -184,7 +184,7 @@ TEST_CASE("key_range: golden suppression of a run of keys in some heads", "[mask
     for (index_t head = 0; head < after.extent(0); ++head) {
       const bool suppressed = std::find(heads.begin(), heads.end(), head) != heads.end();
       const index_t a = run.at(0), b = suppressed ? run.at(1) : a;
-      const auto later = mask::untiled{[b](index_t q, index_t) { return q >= b; }};
+      const auto later = mask::where{[b](index_t q, index_t) { return q >= b; }};
       require_pairs(mask::causal{} & ~(mask::key_range{a, b} & later), after.view()[head]);
     }
   }
@@ -229,7 +229,7 @@ TEST_CASE("block_map: golden block-sparse mask", "[mask][golden]") {
   const auto blocks = g.load<bool, 2>("block_mask");
   const index_t q_block = number(g, "block_q"), k_block = number(g, "block_k");
   const auto rows = blocks.view();
-  const mask::untiled sparse{[rows, q_block, k_block](index_t q, index_t k) { return rows(q / q_block, k / k_block); }};
+  const mask::where sparse{[rows, q_block, k_block](index_t q, index_t k) { return rows(q / q_block, k / k_block); }};
   const mask::block_grid grid(cpu{}, sparse, 90, 110, q_block, k_block);
   require_golden(g, grid.over(sparse));
 }

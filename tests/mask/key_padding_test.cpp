@@ -24,7 +24,7 @@ TEST_CASE("key_padding: hides the columns behind (right) or before (left) the re
     }
 }
 
-TEST_CASE("key_padding: classify and hulls agree with the element rule, alone and with causal", "[mask][property]") {
+TEST_CASE("key_padding: classify and bounds agree with the element rule, alone and with causal", "[mask][property]") {
   const auto side = GENERATE(mask::padding_side::left, mask::padding_side::right);
   const mask::key_padding m{.lengths = lengths, .k_len = 40, .side = side};
   const mask::shape problem{.batch = 4, .heads = 1, .q_len = 37, .k_len = 40};

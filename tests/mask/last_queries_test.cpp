@@ -57,7 +57,7 @@ TEST_CASE("last_queries: one query of each sequence sees all of it", "[mask]") {
   REQUIRE(mask::bind(m, 1, 0).classify({0, 1}, {0, 97}) == mask::tile_kind::full);
   REQUIRE(mask::bind(m, 1, 0).classify({0, 1}, {97, 131}) == mask::tile_kind::empty);
   REQUIRE(mask::bind(m, 3, 0).classify({0, 1}, {0, 131}) == mask::tile_kind::empty);
-  static_assert(mask::one_run_per_row<mask::bound<mask::last_queries<mask::causal>>>);
+  static_assert(mask::one_range_per_row<mask::bound<mask::last_queries<mask::causal>>>);
 }
 
 TEST_CASE("last_queries: rejects other numbers of queries, missing and impossible lengths", "[mask][errors]") {

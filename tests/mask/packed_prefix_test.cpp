@@ -26,7 +26,7 @@ TEST_CASE("packed_prefix: causal inside each document, with its prefix visible f
   REQUIRE_FALSE(packed(61, 62));
 }
 
-TEST_CASE("packed_prefix: classify, runs and hulls agree with the element rule", "[mask][property]") {
+TEST_CASE("packed_prefix: classify, runs and bounds agree with the element rule", "[mask][property]") {
   require_exact(packed, 90, 90);
   const auto offset = GENERATE(as<index_t>{}, -10, 50, 85);
   mask::packed_prefix moved = packed;

@@ -16,7 +16,7 @@ struct sequences {
   std::vector<std::int32_t> q{0};
   std::vector<std::int64_t> k{0};
 
-  [[nodiscard]] packing with(corner align) const { return {q, k, align}; }
+  [[nodiscard]] packing with(alignment align) const { return {q, k, align}; }
 };
 
 /// Sequences of 0 to `longest` tokens; a third of them with as many queries as keys.
@@ -33,13 +33,13 @@ sequences random_sequences(random_numbers& random, int count, index_t longest) {
 
 /// The definition, sequence by sequence: `inner(d)` with rows and columns counted from the start of sequence d.
 template <class M, class Inner>
-void require_definition(const M& m, const sequences& s, corner align, const Inner& inner) {
+void require_definition(const M& m, const sequences& s, alignment align, const Inner& inner) {
   for (std::size_t dq = 0; dq + 1 < s.q.size(); ++dq)
     for (index_t q = s.q[dq]; q < s.q[dq + 1]; ++q)
       for (std::size_t dk = 0; dk + 1 < s.k.size(); ++dk)
         for (index_t k = s.k[dk]; k < s.k[dk + 1]; ++k) {
           const index_t shift =
-              align == corner::top_left ? 0 : mask::bottom_right(s.q[dq + 1] - s.q[dq], s.k[dk + 1] - s.k[dk]);
+              align == alignment::top_left ? 0 : mask::bottom_right(s.q[dq + 1] - s.q[dq], s.k[dk + 1] - s.k[dk]);
           const bool expected = dq == dk && inner(dq)(q - s.q[dq] + shift, k - s.k[dk]);
           if (m(q, k) != expected) {
             CAPTURE(q, k, dq, dk);
@@ -52,7 +52,7 @@ void require_definition(const M& m, const sequences& s, corner align, const Inne
 }  // namespace
 
 TEST_CASE("packed: a query sees what the inner mask shows it within its own sequence", "[mask][property]") {
-  const auto align = GENERATE(corner::bottom_right, corner::top_left);
+  const auto align = GENERATE(alignment::bottom_right, alignment::top_left);
   random_numbers random(31);
   for (int trial = 0; trial < 6; ++trial) {
     const sequences s = random_sequences(random, 1 + 3 * trial, 24);
@@ -77,10 +77,10 @@ TEST_CASE("packed: a query sees what the inner mask shows it within its own sequ
 TEST_CASE("packed: compositions inside and outside are sound", "[mask][property]") {
   random_numbers random(32);
   const sequences s = random_sequences(random, 9, 20);
-  const mask::packed causal{s.with(corner::bottom_right), mask::causal{}};
+  const mask::packed causal{s.with(alignment::bottom_right), mask::causal{}};
   const auto inner = mask::causal{} & ~mask::key_range{2, 5};
-  const mask::packed thinned{s.with(corner::bottom_right), inner};
-  require_definition(thinned, s, corner::bottom_right, [&](std::size_t) { return inner; });
+  const mask::packed thinned{s.with(alignment::bottom_right), inner};
+  require_definition(thinned, s, alignment::bottom_right, [&](std::size_t) { return inner; });
   const index_t q_len = s.q.back(), k_len = s.k.back();
   require_sound(thinned, q_len, k_len);
   require_sound(causal | mask::key_range{0, 3}, q_len, k_len);
@@ -89,7 +89,7 @@ TEST_CASE("packed: compositions inside and outside are sound", "[mask][property]
 }
 
 TEST_CASE("packed: an inner mask that depends on the batch row gets the sequence", "[mask][property]") {
-  const auto align = GENERATE(corner::bottom_right, corner::top_left);
+  const auto align = GENERATE(alignment::bottom_right, alignment::top_left);
   random_numbers random(33);
   const sequences s = random_sequences(random, 12, 15);
   std::vector<std::int32_t> lengths;
@@ -98,7 +98,7 @@ TEST_CASE("packed: an inner mask that depends on the batch row gets the sequence
   const mask::prefix_per_batch prefixes{.lengths = lengths};
   const mask::packed m{s.with(align), prefixes};
   STATIC_REQUIRE(mask::depends_on_batch_or_head<decltype(m)>);
-  STATIC_REQUIRE(mask::one_run_per_row<mask::bound<decltype(m)>>);
+  STATIC_REQUIRE(mask::one_range_per_row<mask::bound<decltype(m)>>);
   mask::validate(m, {.q_len = s.q.back(), .k_len = s.k.back()});
   require_definition(mask::bind(m, 0, 0), s, align, [&](std::size_t d) { return mask::prefix{.length = lengths[d]}; });
   require_exact(mask::bind(m, 0, 3), s.q.back(), s.k.back());
@@ -115,7 +115,7 @@ TEST_CASE("packed: with one array on both sides it is documents", "[mask]") {
   REQUIRE((a.empty == b.empty && a.full == b.full && a.partial == b.partial));
 }
 
-TEST_CASE("packed: windows of neighbouring sequences leave the keys between them empty", "[mask]") {
+TEST_CASE("packed: windows of neighboring sequences leave the keys between them empty", "[mask]") {
   // One query for each of 64 caches of 1000 keys: two runs of 10 keys are far apart, and what lies between is skipped.
   std::vector<std::int32_t> q(65), k(65);
   for (int d = 0; d <= 64; ++d) {
@@ -124,13 +124,13 @@ TEST_CASE("packed: windows of neighbouring sequences leave the keys between them
   }
   const mask::packed m{packing{q, k}, mask::causal_window(10)};
   REQUIRE(mask::count_tiles(m, 64, 64000, 64, 100).visited() == 64);
-  REQUIRE(mask::key_hull(m, {5, 7}, 64000) == range{5990, 7000});
-  REQUIRE(mask::query_hull(m, {5990, 6100}, 64) == range{5, 6});
+  REQUIRE(mask::key_bounds(m, {5, 7}, 64000) == range{5990, 7000});
+  REQUIRE(mask::query_bounds(m, {5990, 6100}, 64) == range{5, 6});
 }
 
 TEST_CASE("packed: a composition inside is the composition of the packed parts", "[mask][property]") {
   random_numbers random(34);
-  for (const corner align : {corner::bottom_right, corner::top_left}) {
+  for (const alignment align : {alignment::bottom_right, alignment::top_left}) {
     const sequences s = random_sequences(random, 9, 20);
     const auto check = [&](const auto& inner) {
       const mask::packed m{s.with(align), inner};
@@ -194,5 +194,5 @@ TEST_CASE("packed: no sequence at all", "[mask][edge]") {
   const mask::packed m{packing{none, none}, mask::causal{}};
   REQUIRE_NOTHROW(mask::validate(m, {.q_len = 0, .k_len = 0}));
   REQUIRE_FALSE(m(0, 0));
-  REQUIRE(mask::key_hull(m, {0, 1}, 0).empty());
+  REQUIRE(mask::key_bounds(m, {0, 1}, 0).empty());
 }

@@ -134,9 +134,9 @@ TEST_CASE("pages: masks", "[mask]") {
     REQUIRE(unseen(39, 2));
   }
   {
-    // example-begin untiled
-    const mask::untiled strided{[](index_t q, index_t k) { return k <= q && (q - k) % 4 == 0; }};
-    // example-end untiled
+    // example-begin where
+    const mask::where strided{[](index_t q, index_t k) { return k <= q && (q - k) % 4 == 0; }};
+    // example-end where
     REQUIRE(strided(9, 5));
   }
   {
@@ -153,7 +153,7 @@ TEST_CASE("pages: masks", "[mask]") {
   }
   {
     // example-begin block_map
-    const mask::untiled slow{[](index_t q, index_t k) { return k <= q && (q / 8 - k / 8) % 3 == 0; }};
+    const mask::where slow{[](index_t q, index_t k) { return k <= q && (q / 8 - k / 8) % 3 == 0; }};
     const mask::block_grid grid(cpu{}, slow, q_len, k_len, 8, 8);
     const auto fast = grid.over(slow);  // the same mask; tiles are looked up. The grid must stay alive.
     // example-end block_map
@@ -170,7 +170,7 @@ TEST_CASE("pages: masks", "[mask]") {
   {
     // example-begin check
     const mask::check_report report = mask::check(diagonal_blocks{.block = 5}, 97, 131);
-    const bool right = report.ok();              // no tile, run or hull contradicts the pair rule
+    const bool right = report.ok();              // no tile, run or bounds contradicts the pair rule
     const bool tight = report.exact();           // and no tile is partial that need not be
     const std::string words = report.summary();  // counts, and the first counterexample
     // example-end check

@@ -10,7 +10,7 @@
 using namespace seqprim;
 using namespace seqprim::test;
 
-TEST_CASE("prefix: classify, runs and hulls agree with the element rule", "[mask][property]") {
+TEST_CASE("prefix: classify, runs and bounds agree with the element rule", "[mask][property]") {
   const auto length = GENERATE(as<index_t>{}, 0, 1, 17, 64, 101);
   const auto offset = GENERATE(as<index_t>{}, -20, 0, 34);
   CAPTURE(length, offset);

@@ -15,7 +15,7 @@ TEST_CASE("sliding_window: both reaches are inclusive", "[mask]") {
   }
 }
 
-TEST_CASE("sliding_window: classify, runs and hulls agree with the element rule", "[mask][property]") {
+TEST_CASE("sliding_window: classify, runs and bounds agree with the element rule", "[mask][property]") {
   const auto left = GENERATE(as<index_t>{}, 0, 1, 9, 64, mask::unlimited);
   const auto right = GENERATE(as<index_t>{}, 0, 3, 70, mask::unlimited);
   const auto offset = GENERATE(as<index_t>{}, -40, 0, 34);

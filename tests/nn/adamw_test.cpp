@@ -37,8 +37,8 @@ TEST_CASE("adamw: agrees with the definition in double over many steps", "[nn][p
   const auto decay = GENERATE(nn::decay::decoupled, nn::decay::l2);
   const nn::adamw_options options{.beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.1, .decay = decay};
   pair_of_layers layers;
-  test::randomise(layers, random);
-  nn::adamw<> optimiser(layers, options);
+  test::randomize(layers, random);
+  nn::adamw<> optimizer(layers, options);
   std::vector<double> w, m, v;
   std::vector<bool> decays;
   layers.visit_parameters([&](const std::string& name, const auto& p) {
@@ -66,8 +66,8 @@ TEST_CASE("adamw: agrees with the definition in double over many steps", "[nn][p
         ++i;
       }
     });
-    optimiser.step(cpu{}, layers, rate, factor);
-    REQUIRE(optimiser.steps() == step);
+    optimizer.step(cpu{}, layers, rate, factor);
+    REQUIRE(optimizer.steps() == step);
   }
   std::size_t i = 0;
   double worst = 0;
@@ -80,13 +80,13 @@ TEST_CASE("adamw: agrees with the definition in double over many steps", "[nn][p
 TEST_CASE("adamw: without a gradient it still decays and moves by momentum", "[nn]") {
   nn::linear<> layer(1, 1);
   layer.weight.value.fill(1.0f);
-  nn::adamw<> optimiser(layer, {.weight_decay = 0.5});
+  nn::adamw<> optimizer(layer, {.weight_decay = 0.5});
   layer.weight.grad.fill(1.0f);
-  optimiser.step(cpu{}, layer, 0.1);
+  optimizer.step(cpu{}, layer, 0.1);
   const float after_one = layer.weight.value(0, 0);
   REQUIRE(after_one == Approx(1 * 0.95 - 0.1));
   nn::zero_gradients(cpu{}, layer);
-  optimiser.step(cpu{}, layer, 0.1);
+  optimizer.step(cpu{}, layer, 0.1);
   REQUIRE(layer.weight.value(0, 0) < after_one * 0.95f);
 }
 
@@ -95,16 +95,16 @@ TEST_CASE("adamw: the caller chooses what decays", "[nn]") {
   layers.wide.weight.value.fill(1.0f);
   layers.wide.bias.value.fill(1.0f);
   SECTION("matrices, unless told otherwise") {
-    nn::adamw<> optimiser(layers, {.weight_decay = 1});
-    optimiser.step(cpu{}, layers, 0.5);
+    nn::adamw<> optimizer(layers, {.weight_decay = 1});
+    optimizer.step(cpu{}, layers, 0.5);
     REQUIRE(layers.wide.weight.value(3, 3) == 0.5f);
     REQUIRE(layers.wide.bias.value(3) == 1.0f);
     REQUIRE(layers.norm.weight.value(3) == 1.0f);
   }
   SECTION("by name") {
-    nn::adamw<> optimiser(layers, {.weight_decay = 1},
+    nn::adamw<> optimizer(layers, {.weight_decay = 1},
                           [](const std::string& name, const auto&) { return name == "norm.weight"; });
-    optimiser.step(cpu{}, layers, 0.5);
+    optimizer.step(cpu{}, layers, 0.5);
     REQUIRE(layers.wide.weight.value(3, 3) == 1.0f);
     REQUIRE(layers.norm.weight.value(36) == 0.5f);
   }
@@ -114,11 +114,11 @@ TEST_CASE("adamw: same bits for any number of threads", "[nn][property]") {
   const auto run = [](int threads) {
     test::random_numbers random(122);
     pair_of_layers layers;
-    test::randomise(layers, random);
-    nn::adamw<> optimiser(layers);
+    test::randomize(layers, random);
+    nn::adamw<> optimizer(layers);
     for (int step = 0; step < 3; ++step) {
       random_gradients(layers, random);
-      optimiser.step(cpu{.threads = threads}, layers, 0.01);
+      optimizer.step(cpu{.threads = threads}, layers, 0.01);
     }
     return layers.wide.weight.value;
   };
@@ -129,18 +129,18 @@ TEST_CASE("adamw: same bits for any number of threads", "[nn][property]") {
 
 TEST_CASE("adamw: works on a layer that was moved, refuses another one", "[nn][errors]") {
   nn::swiglu<> layer(4, {.hidden = 3}), other(4, {.hidden = 5});
-  nn::adamw<> optimiser(layer);
+  nn::adamw<> optimizer(layer);
   nn::swiglu<> moved = std::move(layer);
-  optimiser.step(cpu{}, moved, 0.1);
-  REQUIRE_THROWS_WITH(optimiser.step(cpu{}, other, 0.1),
+  optimizer.step(cpu{}, moved, 0.1);
+  REQUIRE_THROWS_WITH(optimizer.step(cpu{}, other, 0.1),
                       ContainsSubstring("nn::adamw: parameter gate_proj.weight (20 numbers) is not number 0"));
   nn::linear<> part(4, 3);
   nn::adamw<> of_nothing(nn::srms_norm<>(3));
   REQUIRE_THROWS_AS(of_nothing.step(cpu{}, part, 0.1), precondition_error);
   nn::srms_norm<> none(3);
-  REQUIRE_THROWS_WITH(optimiser.step(cpu{}, none, 0.1),
-                      ContainsSubstring("the layer has 0 parameters, this optimiser 3"));
-  REQUIRE(optimiser.steps() == 1);
+  REQUIRE_THROWS_WITH(optimizer.step(cpu{}, none, 0.1),
+                      ContainsSubstring("the layer has 0 parameters, this optimizer 3"));
+  REQUIRE(optimizer.steps() == 1);
 }
 
 TEST_CASE("adamw: wrong options are errors", "[nn][errors]") {
@@ -150,10 +150,10 @@ TEST_CASE("adamw: wrong options are errors", "[nn][errors]") {
         nn::adamw_options{.eps = -1}, nn::adamw_options{.weight_decay = -1},
         nn::adamw_options{.eps = std::numeric_limits<double>::infinity()}})
     REQUIRE_THROWS_AS(nn::adamw<>(layer, options), precondition_error);
-  nn::adamw<> optimiser(layer);
-  REQUIRE_THROWS_AS(optimiser.step(cpu{}, layer, std::numeric_limits<double>::quiet_NaN()), precondition_error);
-  REQUIRE_THROWS_AS(optimiser.step(cpu{}, layer, 0.1, std::numeric_limits<double>::infinity()), precondition_error);
-  REQUIRE_THROWS_AS(optimiser.step(cpu{.threads = -1}, layer, 0.1), precondition_error);
-  REQUIRE_THROWS_AS(optimiser.set_steps(-1), precondition_error);
-  REQUIRE(optimiser.steps() == 0);
+  nn::adamw<> optimizer(layer);
+  REQUIRE_THROWS_AS(optimizer.step(cpu{}, layer, std::numeric_limits<double>::quiet_NaN()), precondition_error);
+  REQUIRE_THROWS_AS(optimizer.step(cpu{}, layer, 0.1, std::numeric_limits<double>::infinity()), precondition_error);
+  REQUIRE_THROWS_AS(optimizer.step(cpu{.threads = -1}, layer, 0.1), precondition_error);
+  REQUIRE_THROWS_AS(optimizer.set_steps(-1), precondition_error);
+  REQUIRE(optimizer.steps() == 0);
 }

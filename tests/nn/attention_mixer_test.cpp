@@ -15,18 +15,18 @@ using capped = nn::attention_mixer<mask::sliding_window, score::soft_cap, positi
 
 template <class Mixer> void require_gradients(Mixer mixer, std::uint64_t seed) {
   test::random_numbers random(seed);
-  test::randomise(mixer, random);
+  test::randomize(mixer, random);
   const index_t dim = mixer.dim();
   tensor<double, 3> x(2, 5, dim), y(2, 5, dim), dy(2, 5, dim), dx(2, 5, dim);
   random.fill(x);
   random.fill(dy);
-  typename Mixer::activations kept;
+  typename Mixer::activations saved;
   const auto objective = [&] {
-    mixer.forward(cpu{}, x, y, kept);
+    mixer.forward(cpu{}, x, y, saved);
     return test::weighted_sum(y, dy);
   };
   objective();
-  mixer.backward(cpu{}, x, dy, dx, kept);
+  mixer.backward(cpu{}, x, dy, dx, saved);
   REQUIRE(test::gradient_error(x.data(), dx.data(), x.size(), objective, 1000) < test::gradient_budget);
   test::require_parameter_gradients(mixer, objective);
 }
@@ -58,8 +58,8 @@ TEST_CASE("attention_mixer: reading tokens in pieces gives what one pass gives",
     const index_t batch = 2, len = 13, dim = mixer.dim();
     tensor<T, 3> x(batch, len, dim), whole(batch, len, dim);
     random.fill(x);
-    typename Mixer::activations kept;
-    mixer.forward(cpu{}, x, whole, kept);
+    typename Mixer::activations saved;
+    mixer.forward(cpu{}, x, whole, saved);
     typename Mixer::state cache(mixer, batch, len);
     index_t start = 0;
     for (const index_t n : pieces) {
@@ -80,12 +80,12 @@ TEST_CASE("attention_mixer: reading tokens in pieces gives what one pass gives",
   };
   const index_t one_by_one[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, prefill[] = {9, 1, 1, 2}, chunks[] = {8, 5};
   nn::attention_mixer<> rotary(8, {.heads = 4, .kv_heads = 2, .qk_norm = true});
-  test::randomise(rotary, random);
+  test::randomize(rotary, random);
   nn::attention_mixer<mask::sliding_window, score::alibi, position::none> biased(
       8, {.heads = 2, .mask = {.left = 3}, .score = {.heads = 2}});
-  test::randomise(biased, random);
+  test::randomize(biased, random);
   plain precise(8, {.heads = 2});
-  test::randomise(precise, random);
+  test::randomize(precise, random);
   const auto all = [&](const auto& mixer) {
     run(mixer, one_by_one);
     run(mixer, prefill);
@@ -112,13 +112,13 @@ TEST_CASE("attention_mixer: wrong parameters are errors", "[nn][errors]") {
 
 TEST_CASE("attention_mixer: wrong shapes, a full cache and a backward without its forward are errors", "[nn][errors]") {
   nn::attention_mixer<> mixer(8, {.heads = 2});
-  nn::attention_mixer<>::activations kept;
+  nn::attention_mixer<>::activations saved;
   tensor<float, 3> x(2, 3, 8), y(2, 3, 8), dx(2, 3, 8), wrong(2, 3, 7), few(2, 2, 8);
   y.fill(9.0f);
-  REQUIRE_THROWS_WITH(mixer.forward(cpu{}, wrong, y, kept), ContainsSubstring("x [2, 3, 7] must be [2, 3, dim (8)]"));
-  REQUIRE_THROWS_AS(mixer.forward(cpu{}, x, wrong, kept), precondition_error);
-  REQUIRE_THROWS_AS(mixer.forward(cpu{}, x, few, kept), precondition_error);
-  REQUIRE_THROWS_AS(mixer.backward(cpu{}, x, y, dx, kept), precondition_error);
+  REQUIRE_THROWS_WITH(mixer.forward(cpu{}, wrong, y, saved), ContainsSubstring("x [2, 3, 7] must be [2, 3, dim (8)]"));
+  REQUIRE_THROWS_AS(mixer.forward(cpu{}, x, wrong, saved), precondition_error);
+  REQUIRE_THROWS_AS(mixer.forward(cpu{}, x, few, saved), precondition_error);
+  REQUIRE_THROWS_AS(mixer.backward(cpu{}, x, y, dx, saved), precondition_error);
   nn::attention_mixer<>::state cache(mixer, 2, 4);
   REQUIRE_THROWS_WITH(mixer.extend(cpu{}, x, y, cache, 2),
                       ContainsSubstring("x [2, 3] at position 2 exceeds the cache [2, 4]"));
@@ -127,9 +127,9 @@ TEST_CASE("attention_mixer: wrong shapes, a full cache and a backward without it
   REQUIRE_THROWS_AS(mixer.extend(cpu{}, x, y, other, 0), precondition_error);
   REQUIRE(std::all_of(y.begin(), y.end(), [](float v) { return v == 9.0f; }));
   tensor<float, 3> out(2, 3, 8);
-  mixer.forward(cpu{}, x, out, kept);
-  REQUIRE_THROWS_AS(mixer.backward(cpu{}, few, few, few.view(), kept), precondition_error);
-  REQUIRE_THROWS_WITH(mixer.backward(cpu{}, x, y, x.view(), kept), ContainsSubstring("dx overlaps x or dy"));
-  mixer.backward(cpu{}, x, y, dx, kept);
-  REQUIRE_THROWS_AS(mixer.backward(cpu{}, x, y, dx, kept), precondition_error);  // the activations are spent
+  mixer.forward(cpu{}, x, out, saved);
+  REQUIRE_THROWS_AS(mixer.backward(cpu{}, few, few, few.view(), saved), precondition_error);
+  REQUIRE_THROWS_WITH(mixer.backward(cpu{}, x, y, x.view(), saved), ContainsSubstring("dx overlaps x or dy"));
+  mixer.backward(cpu{}, x, y, dx, saved);
+  REQUIRE_THROWS_AS(mixer.backward(cpu{}, x, y, dx, saved), precondition_error);  // the activations are spent
 }

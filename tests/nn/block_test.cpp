@@ -58,25 +58,25 @@ using recurrent_block = nn::block<running_sum, nn::swiglu<double>, nn::srms_norm
 
 template <class Block> void require_gradients(Block block, std::uint64_t seed) {
   test::random_numbers random(seed);
-  test::randomise(block, random);
+  test::randomize(block, random);
   const index_t dim = block.dim();
   tensor<double, 3> x(2, 4, dim), y(2, 4, dim), dy(2, 4, dim), dx(2, 4, dim);
   random.fill(x);
   random.fill(dy);
-  typename Block::activations kept;
+  typename Block::activations saved;
   const auto objective = [&] {
-    block.forward(cpu{}, x, y, kept);
+    block.forward(cpu{}, x, y, saved);
     return test::weighted_sum(y, dy);
   };
   objective();
-  block.backward(cpu{}, x, dy, dx, kept);
+  block.backward(cpu{}, x, dy, dx, saved);
   REQUIRE(test::gradient_error(x.data(), dx.data(), x.size(), objective, 1000) < test::gradient_budget);
   test::require_parameter_gradients(block, objective);
 
   // In place: dx is dy.
   tensor<double, 3> gradient = dy;
   objective();
-  block.backward(cpu{}, x, gradient, gradient.view(), kept);
+  block.backward(cpu{}, x, gradient, gradient.view(), saved);
   REQUIRE(test::same_bits(gradient, dx));
 }
 
@@ -93,11 +93,11 @@ TEST_CASE("block: gradients agree with finite differences, in place too", "[nn][
 TEST_CASE("block: reading tokens one by one gives what one pass gives, with any mixer", "[nn][property]") {
   test::random_numbers random(84);
   recurrent_block block(3, {.mlp = {.hidden = 4}, .residual_scale = 0.5});
-  test::randomise(block, random);
+  test::randomize(block, random);
   tensor<double, 3> x(2, 6, 3), whole(2, 6, 3), in(2, 1, 3), out(2, 1, 3);
   random.fill(x);
-  recurrent_block::activations kept;
-  block.forward(cpu{}, x, whole, kept);
+  recurrent_block::activations saved;
+  block.forward(cpu{}, x, whole, saved);
   recurrent_block::state state(block, 2, 6);
   for (index_t t = 0; t < 6; ++t) {
     for (index_t b = 0; b < 2; ++b)
@@ -123,14 +123,14 @@ TEST_CASE("block: parameters have the names of published checkpoints", "[nn]") {
 
 TEST_CASE("block: wrong shapes and overlaps are errors", "[nn][errors]") {
   attention_block block(4, {.mixer = {.heads = 2}, .mlp = {.hidden = 5}});
-  attention_block::activations kept;
+  attention_block::activations saved;
   tensor<double, 3> x(2, 3, 4), y(2, 3, 4), wrong(2, 3, 5), few(2, 2, 4);
-  REQUIRE_THROWS_WITH(block.forward(cpu{}, wrong, y, kept),
+  REQUIRE_THROWS_WITH(block.forward(cpu{}, wrong, y, saved),
                       ContainsSubstring("nn::block: x [2, 3, 5] must be dense [2, 3, dim (4)]"));
-  REQUIRE_THROWS_AS(block.forward(cpu{}, x, few, kept), precondition_error);
-  REQUIRE_THROWS_WITH(block.forward(cpu{}, x, x.view(), kept), ContainsSubstring("y overlaps x"));
-  REQUIRE_THROWS_AS(block.backward(cpu{}, x, few, y, kept), precondition_error);
-  REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, wrong, kept), precondition_error);
-  REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, x.view(), kept), precondition_error);
-  REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, y.view(), kept), precondition_error);  // no forward yet
+  REQUIRE_THROWS_AS(block.forward(cpu{}, x, few, saved), precondition_error);
+  REQUIRE_THROWS_WITH(block.forward(cpu{}, x, x.view(), saved), ContainsSubstring("y overlaps x"));
+  REQUIRE_THROWS_AS(block.backward(cpu{}, x, few, y, saved), precondition_error);
+  REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, wrong, saved), precondition_error);
+  REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, x.view(), saved), precondition_error);
+  REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, y.view(), saved), precondition_error);  // no forward yet
 }

@@ -16,7 +16,7 @@ constexpr index_t dim = 4;
 layer_type new_layer(std::uint64_t seed) {
   layer_type layer(dim, {.hidden = 6});
   test::random_numbers random(seed);
-  test::randomise(layer, random);
+  test::randomize(layer, random);
   return layer;
 }
 
@@ -28,10 +28,10 @@ struct stored {
       : bytes(writer.bytes()), file(io::safetensors_view::parse(bytes, "memory")) {}
 };
 
-void train(layer_type& layer, nn::adamw<>& optimiser, test::random_numbers& random, int steps) {
+void train(layer_type& layer, nn::adamw<>& optimizer, test::random_numbers& random, int steps) {
   for (int i = 0; i < steps; ++i) {
     layer.visit_parameters([&](const std::string&, auto& p) { random.fill(p.grad); });
-    optimiser.step(cpu{}, layer, 0.01);
+    optimizer.step(cpu{}, layer, 0.01);
   }
 }
 
@@ -47,14 +47,14 @@ std::vector<float> numbers_of(const layer_type& layer) {
 TEST_CASE("checkpoint: training continues from a file with the same bits", "[nn][property]") {
   test::random_numbers random(141), again(141);
   layer_type layer = new_layer(1);
-  nn::adamw<> optimiser(layer);
-  train(layer, optimiser, random, 3);
+  nn::adamw<> optimizer(layer);
+  train(layer, optimizer, random, 3);
   io::safetensors_writer writer;
   nn::add_parameters(writer, layer);
-  nn::add_optimiser(writer, optimiser);
+  nn::add_optimizer(writer, optimizer);
   writer.metadata("step", "3");
   const stored saved(writer);
-  train(layer, optimiser, random, 4);
+  train(layer, optimizer, random, 4);
 
   layer_type restored = new_layer(2);
   nn::adamw<> continued(restored);
@@ -68,23 +68,23 @@ TEST_CASE("checkpoint: training continues from a file with the same bits", "[nn]
   REQUIRE(numbers_of(restored) == numbers_of(layer));
 }
 
-TEST_CASE("checkpoint: parameters alone load from a file with an optimiser", "[nn]") {
+TEST_CASE("checkpoint: parameters alone load from a file with an optimizer", "[nn]") {
   const layer_type layer = new_layer(1);
   layer_type restored = new_layer(2);
   io::safetensors_writer writer;
   nn::add_parameters(writer, layer);
-  const nn::adamw<> optimiser(layer);
-  nn::add_optimiser(writer, optimiser);
+  const nn::adamw<> optimizer(layer);
+  nn::add_optimizer(writer, optimizer);
   nn::load_parameters(stored(writer).file, restored);
   REQUIRE(numbers_of(restored) == numbers_of(layer));
 }
 
 TEST_CASE("checkpoint: a file that does not fit is one clear error and changes nothing", "[nn][errors]") {
   layer_type layer = new_layer(1);
-  nn::adamw<> optimiser(layer);
+  nn::adamw<> optimizer(layer);
   const auto before = numbers_of(layer);
   const layer_type source = new_layer(2);
-  const nn::adamw<> source_optimiser(source);
+  const nn::adamw<> source_optimizer(source);
   const tensor<float, 2> gate(6, 4), up(6, 4), down(4, 6), wrong(6, 5);
   const tensor<float, 1> flat(24);
   const tensor<double, 2> wide(6, 4);
@@ -93,7 +93,7 @@ TEST_CASE("checkpoint: a file that does not fit is one clear error and changes n
     const stored saved(writer);
     REQUIRE_THROWS_AS(nn::load_parameters(saved.file, layer), io_error);
     REQUIRE_THROWS_WITH(nn::load_parameters(saved.file, layer), ContainsSubstring(text));
-    REQUIRE_THROWS_WITH(nn::load_checkpoint(saved.file, layer, optimiser), ContainsSubstring(text));
+    REQUIRE_THROWS_WITH(nn::load_checkpoint(saved.file, layer, optimizer), ContainsSubstring(text));
     REQUIRE(numbers_of(layer) == before);
   };
   writer.add("gate_proj.weight", gate);
@@ -117,21 +117,21 @@ TEST_CASE("checkpoint: a file that does not fit is one clear error and changes n
     writer.add("lm_head.weight", wrong);
     refused("tensor 'lm_head.weight' [6, 5] is not a parameter of the model, which has 3 tensors");
   }
-  SECTION("the optimiser does not fit") {
+  SECTION("the optimizer does not fit") {
     writer.add("down_proj.weight", down);
-    const auto optimiser_refused = [&](const std::string& text) {
+    const auto optimizer_refused = [&](const std::string& text) {
       const stored saved(writer);
-      REQUIRE_THROWS_WITH(nn::load_checkpoint(saved.file, layer, optimiser), ContainsSubstring(text));
+      REQUIRE_THROWS_WITH(nn::load_checkpoint(saved.file, layer, optimizer), ContainsSubstring(text));
       REQUIRE(numbers_of(layer) == before);
-      REQUIRE(optimiser.steps() == 0);
+      REQUIRE(optimizer.steps() == 0);
     };
-    optimiser_refused("tensor 'optimizer.gate_proj.weight.exp_avg' [24] is missing");
-    source_optimiser.visit_state(
+    optimizer_refused("tensor 'optimizer.gate_proj.weight.exp_avg' [24] is missing");
+    source_optimizer.visit_state(
         [&](const std::string& name, const auto& view) { writer.add("optimizer." + name, view); });
-    optimiser_refused("metadata 'optimizer.steps' is missing");
+    optimizer_refused("metadata 'optimizer.steps' is missing");
     writer.metadata("optimizer.steps", "12x");
-    optimiser_refused("metadata 'optimizer.steps' must be a number >= 0");
+    optimizer_refused("metadata 'optimizer.steps' must be a number >= 0");
     writer.add("optimizer.bias.exp_avg", flat);
-    optimiser_refused("tensor 'optimizer.bias.exp_avg' is not part of the optimiser's state, which has 6 tensors");
+    optimizer_refused("tensor 'optimizer.bias.exp_avg' is not part of the optimizer's state, which has 6 tensors");
   }
 }

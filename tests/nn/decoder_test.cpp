@@ -7,7 +7,7 @@
 #include <seqprim/nn/clip.hpp>
 #include <seqprim/nn/decoder.hpp>
 #include <seqprim/nn/gated_mlp.hpp>
-#include <seqprim/nn/initialise.hpp>
+#include <seqprim/nn/initialize.hpp>
 
 using namespace seqprim;
 
@@ -38,15 +38,15 @@ template <class T> struct problem {
 
 /// Loss and all gradients.
 template <class T>
-double loss_and_gradients(const cpu& executor, model<T>& m, const problem<T>& p, typename model<T>::activations& kept,
+double loss_and_gradients(const cpu& executor, model<T>& m, const problem<T>& p, typename model<T>::activations& saved,
                           loss::linear_cross_entropy_workspace<T>& workspace, tensor<T, 3>& dhidden) {
-  const auto hidden = m.forward(executor, p.ids, kept);
+  const auto hidden = m.forward(executor, p.ids, saved);
   const index_t rows = p.ids.size();
   const auto flat = [&](auto* data) { return tensor_view<T, 2>(data, rows, m.dim()); };
   const auto result = loss::linear_cross_entropy(
       executor, {}, flat(hidden.data), m.head_weight().value, tensor_view<const index_t, 1>(p.labels.data(), rows),
       {.dx = flat(dhidden.data()), .dweight = m.head_weight().grad.view()}, workspace);
-  m.backward(executor, p.ids, dhidden, kept);
+  m.backward(executor, p.ids, dhidden, saved);
   return result.loss;
 }
 
@@ -56,14 +56,14 @@ TEST_CASE("decoder: all gradients of the whole model agree with finite differenc
   test::random_numbers random(91);
   const bool tied = GENERATE(false, true);
   model<double> m(tiny<double>(tied));
-  test::randomise(m, random);
+  test::randomize(m, random);
   const problem<double> p(random, 2, 5, 11);
-  model<double>::activations kept;
+  model<double>::activations saved;
   loss::linear_cross_entropy_workspace<double> workspace;
   tensor<double, 3> dhidden(2, 5, 8);
-  loss_and_gradients(cpu{}, m, p, kept, workspace, dhidden);
+  loss_and_gradients(cpu{}, m, p, saved, workspace, dhidden);
   test::require_parameter_gradients(m, [&] {
-    const auto hidden = m.forward(cpu{}, p.ids, kept);
+    const auto hidden = m.forward(cpu{}, p.ids, saved);
     return loss::linear_cross_entropy(cpu{}, {}, tensor_view<double, 2>(hidden.data, 10, 8), m.head_weight().value,
                                       tensor_view<const index_t, 1>(p.labels.data(), 10), {}, workspace)
         .loss;
@@ -79,19 +79,19 @@ TEST_CASE("decoder: whole training steps have the same bits for any number of th
          .layers = 2,
          .block = {.mixer = {.heads = 4, .kv_heads = 2, .qkv_bias = true, .qk_norm = true}, .mlp = {.hidden = 80}},
          .tied_head = true});
-    nn::initialise(executor, m, {.seed = 5});
-    nn::adamw<> optimiser(m);
+    nn::initialize(executor, m, {.seed = 5});
+    nn::adamw<> optimizer(m);
     test::random_numbers random(92);
     const problem<float> p(random, 3, 70, 97);
-    typename model<float>::activations kept;
+    typename model<float>::activations saved;
     loss::linear_cross_entropy_workspace<float> workspace;
     tensor<float, 3> dhidden(3, 70, 48);
     std::vector<float> numbers;
     for (int step = 0; step < 3; ++step) {
       nn::zero_gradients(executor, m);
-      numbers.push_back(static_cast<float>(loss_and_gradients(executor, m, p, kept, workspace, dhidden)));
+      numbers.push_back(static_cast<float>(loss_and_gradients(executor, m, p, saved, workspace, dhidden)));
       const auto norm = nn::measure_gradients(executor, m, 0.5);
-      optimiser.step(executor, m, 1e-2, norm.factor);
+      optimizer.step(executor, m, 1e-2, norm.factor);
     }
     m.visit_parameters([&](const std::string&, const auto& q) {
       numbers.insert(numbers.end(), q.value.begin(), q.value.end());
@@ -108,12 +108,12 @@ TEMPLATE_TEST_CASE("decoder: decoding step by step gives the logits of one forwa
                    double) {
   test::random_numbers random(93);
   model<TestType> m(tiny<TestType>(GENERATE(false, true)));
-  test::randomise(m, random);
+  test::randomize(m, random);
   const index_t batch = 3, len = 17;
   const problem<TestType> p(random, batch, len, 11);
-  typename model<TestType>::activations kept;
+  typename model<TestType>::activations saved;
   tensor<TestType, 3> whole(batch, len, m.vocab());
-  m.logits(cpu{}, m.forward(cpu{}, p.ids, kept), whole);
+  m.logits(cpu{}, m.forward(cpu{}, p.ids, saved), whole);
   typename model<TestType>::decode_state state(m, batch, len);
   tensor<TestType, 2> logits(batch, m.vocab());
   const double budget = sizeof(TestType) == 8 ? 1e-13 : 1e-5;  // two blocks of sums in another order
@@ -149,12 +149,12 @@ TEMPLATE_TEST_CASE("decoder: decoding step by step gives the logits of one forwa
 TEST_CASE("decoder: a prompt of several chunks is read like a short one", "[nn][property]") {
   test::random_numbers random(94);
   model<float> m(tiny<float>(true));
-  test::randomise(m, random);
+  test::randomize(m, random);
   const index_t len = 600;
   const problem<float> p(random, 1, len, 11);
-  model<float>::activations kept;
+  model<float>::activations saved;
   tensor<float, 3> whole(1, len, m.vocab());
-  m.logits(cpu{}, m.forward(cpu{}, p.ids, kept), whole);
+  m.logits(cpu{}, m.forward(cpu{}, p.ids, saved), whole);
   model<float>::decode_state state(m, 1, len);
   tensor<float, 2> logits(1, m.vocab());
   m.prefill(cpu{}, p.ids, state, logits);
@@ -165,14 +165,14 @@ TEST_CASE("decoder: a prompt of several chunks is read like a short one", "[nn][
 TEST_CASE("decoder: later tokens do not change earlier logits", "[nn][property]") {
   test::random_numbers random(95);
   model<float> m(tiny<float>(false));
-  test::randomise(m, random);
+  test::randomize(m, random);
   problem<float> p(random, 1, 9, 11);
-  model<float>::activations kept;
-  const auto hidden = m.forward(cpu{}, p.ids, kept);
+  model<float>::activations saved;
+  const auto hidden = m.forward(cpu{}, p.ids, saved);
   tensor<float, 3> before(1, 9, 8);
   std::copy(hidden.data, hidden.data + hidden.size(), before.begin());
   p.ids(0, 6) = (p.ids(0, 6) + 1) % 11;
-  m.forward(cpu{}, p.ids, kept);
+  m.forward(cpu{}, p.ids, saved);
   for (index_t t = 0; t < 9; ++t) {
     bool same = true;
     for (index_t d = 0; d < 8; ++d) same = same && before(0, t, d) == hidden(0, t, d);
@@ -191,13 +191,14 @@ TEST_CASE("decoder: wrong parameters, tokens and states are errors that change n
   REQUIRE_THROWS_AS(model<float>::decode_state(m, 0, 4), precondition_error);
   REQUIRE_THROWS_AS(model<float>::decode_state(m, 2, 0), precondition_error);
 
-  model<float>::activations kept;
+  model<float>::activations saved;
   tensor<index_t, 2> ids(2, 3);
   tensor<float, 3> dhidden(2, 3, 8);
-  REQUIRE_THROWS_WITH(m.backward(cpu{}, ids, dhidden, kept), ContainsSubstring("needs the activations of one forward"));
-  m.forward(cpu{}, ids, kept);
-  m.backward(cpu{}, ids, dhidden, kept);
-  REQUIRE_THROWS_AS(m.backward(cpu{}, ids, dhidden, kept), precondition_error);  // the activations are spent
+  REQUIRE_THROWS_WITH(m.backward(cpu{}, ids, dhidden, saved),
+                      ContainsSubstring("needs the activations of one forward"));
+  m.forward(cpu{}, ids, saved);
+  m.backward(cpu{}, ids, dhidden, saved);
+  REQUIRE_THROWS_AS(m.backward(cpu{}, ids, dhidden, saved), precondition_error);  // the activations are spent
 
   model<float>::decode_state state(m, 2, 4), none;
   tensor<float, 2> logits(2, 11), wrong(2, 10);

@@ -9,13 +9,13 @@ using namespace seqprim;
 TEST_CASE("embedding: gradients agree with finite differences, repeated ids included", "[nn][property]") {
   test::random_numbers random(31);
   nn::embedding<double> layer(6, 5, {.scale = 1.7});
-  test::randomise(layer, random);
+  test::randomize(layer, random);
   tensor<index_t, 2> ids(3, 4);
   for (index_t& id : ids) id = random.integer(0, 4);  // id 5 never appears
   tensor<double, 3> y(3, 4, 5), dy(3, 4, 5);
   random.fill(dy);
-  nn::embedding<double>::activations kept;
-  layer.backward(cpu{}, ids, dy, kept);
+  nn::embedding<double>::activations saved;
+  layer.backward(cpu{}, ids, dy, saved);
   test::require_parameter_gradients(layer, [&] {
     layer.forward(cpu{}, ids, y);
     return test::weighted_sum(y, dy);
@@ -36,20 +36,20 @@ TEST_CASE("embedding: the gradient of a row is the sum over its tokens in their 
       for (index_t d = 0; d < dim; ++d) expected(ids(b, t), d) += dy(b, t, d);
   for (const int threads : {1, 2, 5}) {
     nn::embedding<> layer(vocab, dim);
-    nn::embedding<>::activations kept;
-    layer.backward(cpu{.threads = threads}, ids, dy, kept);
+    nn::embedding<>::activations saved;
+    layer.backward(cpu{.threads = threads}, ids, dy, saved);
     REQUIRE(test::same_bits(layer.weight.grad, expected));
   }
 }
 
 TEST_CASE("embedding: the padding row gets no gradient", "[nn]") {
   nn::embedding<> layer(3, 2, {.padding = 1});
-  nn::embedding<>::activations kept;
+  nn::embedding<>::activations saved;
   tensor<index_t, 2> ids(1, 3);
   for (index_t t = 0; t < 3; ++t) ids(0, t) = t;
   tensor<float, 3> dy(1, 3, 2);
   dy.fill(2.0f);
-  layer.backward(cpu{}, ids, dy, kept);
+  layer.backward(cpu{}, ids, dy, saved);
   REQUIRE(layer.weight.grad(0, 0) == 2.0f);
   REQUIRE(layer.weight.grad(1, 0) == 0.0f);
   REQUIRE(layer.weight.grad(2, 1) == 2.0f);
@@ -58,7 +58,7 @@ TEST_CASE("embedding: the padding row gets no gradient", "[nn]") {
 TEST_CASE("embedding: ids may have any strides", "[nn]") {
   nn::embedding<> layer(10, 3);
   test::random_numbers random(33);
-  test::randomise(layer, random);
+  test::randomize(layer, random);
   tensor<index_t, 2> wide(2, 8);
   for (index_t i = 0; i < 16; ++i) wide.data()[i] = i % 10;
   tensor<float, 3> y(2, 4, 3);
@@ -69,7 +69,7 @@ TEST_CASE("embedding: ids may have any strides", "[nn]") {
 
 TEST_CASE("embedding: ids outside the vocabulary and wrong shapes are errors", "[nn][errors]") {
   nn::embedding<> layer(4, 2);
-  nn::embedding<>::activations kept;
+  nn::embedding<>::activations saved;
   tensor<index_t, 2> ids(1, 3);
   tensor<float, 3> y(1, 3, 2), wrong(1, 3, 5);
   y.fill(9.0f);
@@ -78,7 +78,7 @@ TEST_CASE("embedding: ids outside the vocabulary and wrong shapes are errors", "
                       ContainsSubstring("nn::embedding: id (4) of token 2 must be in [0, 4)"));
   ids(0, 2) = -1;
   REQUIRE_THROWS_AS(layer.forward(cpu{}, ids, y), precondition_error);
-  REQUIRE_THROWS_AS(layer.backward(cpu{}, ids, y, kept), precondition_error);
+  REQUIRE_THROWS_AS(layer.backward(cpu{}, ids, y, saved), precondition_error);
   ids(0, 2) = 0;
   REQUIRE_THROWS_WITH(layer.forward(cpu{}, ids, wrong),
                       ContainsSubstring("out [1, 3, 5] must be ids [1, 3] x dim (2)"));

@@ -43,9 +43,9 @@ TEST_CASE("embedding: golden values", "[nn][golden]") {
     nn::embedding<> layer(shape[0], shape[1], {.scale = g.params.at("scale")});
     set(layer.weight, g, "weight");
     tensor<float, 3> out(ids.extent(0), ids.extent(1), shape[1]);
-    nn::embedding<>::activations kept;
+    nn::embedding<>::activations saved;
     layer.forward(cpu{}, ids, out);
-    layer.backward(cpu{}, ids, g.load<float, 3>("dout"), kept);
+    layer.backward(cpu{}, ids, g.load<float, 3>("dout"), saved);
     REQUIRE(test::worst_error(out, g.load<float, 3>("out")) < value_budget);
     require_gradient(layer.weight, g, "dweight");
   }
@@ -60,9 +60,9 @@ TEST_CASE("linear: golden values", "[nn][golden]") {
     set(layer.weight, g, "weight");
     if (bias) set(layer.bias, g, "bias");
     tensor<float, 3> out(dout.extent(0), dout.extent(1), dout.extent(2)), dx(x.extent(0), x.extent(1), x.extent(2));
-    nn::linear<>::activations kept;
+    nn::linear<>::activations saved;
     layer.forward(cpu{}, x, out);
-    layer.backward(cpu{}, x, dout, dx, kept);
+    layer.backward(cpu{}, x, dout, dx, saved);
     REQUIRE(test::worst_error(out, g.load<float, 3>("out")) < value_budget);
     REQUIRE(test::worst_error(dx, g.load<float, 3>("dx")) < gradient_golden_budget);
     require_gradient(layer.weight, g, "dweight");
@@ -108,9 +108,9 @@ TEST_CASE("rms_norm: golden values", "[nn][golden]") {
     nn::rms_norm<> layer(x.extent(1), {.eps = g.params.at("eps"), .offset = g.params.at("weight_offset")});
     set(layer.weight, g, "weight");
     auto out = like(x), dx = like(x);
-    nn::rms_norm<>::activations kept;
-    layer.forward(cpu{}, x, out, kept);
-    layer.backward(cpu{}, x, dout, dx, kept);
+    nn::rms_norm<>::activations saved;
+    layer.forward(cpu{}, x, out, saved);
+    layer.backward(cpu{}, x, dout, dx, saved);
     REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
     REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
     require_gradient(layer.weight, g, "dweight");
@@ -124,9 +124,9 @@ TEST_CASE("srms_norm: golden values", "[nn][golden]") {
     const auto x = rows(g, "x");
     nn::srms_norm<> layer(x.extent(1), {.eps = g.params.at("eps")});
     auto out = like(x), dx = like(x);
-    nn::srms_norm<>::activations kept;
-    layer.forward(cpu{}, x, out, kept);
-    layer.backward(cpu{}, x, rows(g, "dout"), dx, kept);
+    nn::srms_norm<>::activations saved;
+    layer.forward(cpu{}, x, out, saved);
+    layer.backward(cpu{}, x, rows(g, "dout"), dx, saved);
     REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
     REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
   }
@@ -139,9 +139,9 @@ TEST_CASE("rms_norm: golden values of the fused addition", "[nn][golden]") {
     nn::rms_norm<> layer(x.extent(1), {.eps = g.params.at("eps")});
     set(layer.weight, g, "weight");
     auto sum = like(x), out = like(x), dx = rows(g, "dsum");
-    nn::rms_norm<>::activations kept;
-    layer.forward_add(cpu{}, x, rows(g, "residual"), sum, out, kept);
-    layer.backward(cpu{}, sum, rows(g, "dout"), dx, kept, arch::store::accumulate);
+    nn::rms_norm<>::activations saved;
+    layer.forward_add(cpu{}, x, rows(g, "residual"), sum, out, saved);
+    layer.backward(cpu{}, sum, rows(g, "dout"), dx, saved, arch::store::accumulate);
     REQUIRE(test::worst_error(sum, rows(g, "sum")) < value_budget);
     REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
     REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
@@ -187,9 +187,9 @@ template <class Activation> void require_gated_mlp(const golden& g) {
   set(layer.up_proj.weight, g, "w_up");
   set(layer.down_proj.weight, g, "w_down");
   auto out = like(x), dx = like(x);
-  typename nn::gated_mlp<Activation>::activations kept;
-  layer.forward(cpu{}, x, out, kept);
-  layer.backward(cpu{}, x, rows(g, "dout"), dx, kept);
+  typename nn::gated_mlp<Activation>::activations saved;
+  layer.forward(cpu{}, x, out, saved);
+  layer.backward(cpu{}, x, rows(g, "dout"), dx, saved);
   REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
   REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
   require_gradient(layer.gate_proj.weight, g, "dw_gate");
@@ -238,9 +238,9 @@ template <class Mixer> void require_attention_block(const golden& g, typename Mi
   };
   each([&](auto& p, const std::string& name) { set(p, g, name); });
   tensor<float, 3> out(x.extent(0), x.extent(1), x.extent(2)), dx(x.extent(0), x.extent(1), x.extent(2));
-  typename Mixer::activations kept;
-  mixer.forward(cpu{}, x, out, kept);
-  mixer.backward(cpu{}, x, g.load<float, 3>("dout"), dx, kept);
+  typename Mixer::activations saved;
+  mixer.forward(cpu{}, x, out, saved);
+  mixer.backward(cpu{}, x, g.load<float, 3>("dout"), dx, saved);
   REQUIRE(test::worst_error(out, g.load<float, 3>("out")) < value_budget);
   REQUIRE(test::worst_error(dx, g.load<float, 3>("dx")) < gradient_golden_budget);
   each([&](auto& p, const std::string& name) { require_gradient(p, g, "d" + name); });
@@ -285,13 +285,13 @@ void require_model(const golden& g) {
 
   const auto ids = g.load<std::int64_t, 2>("input_ids");
   const index_t batch = ids.extent(0), len = ids.extent(1), vocab = m.vocab();
-  model::activations kept;
-  const auto hidden = m.forward(cpu{}, ids, kept);
+  model::activations saved;
+  const auto hidden = m.forward(cpu{}, ids, saved);
   tensor<float, 2> logits(batch * len, vocab), dlogits(batch * len, vocab);
   m.logits(cpu{}, hidden, logits);
   REQUIRE(test::worst_error(logits, rows(g, "logits")) < value_budget);
   for (index_t l = 0; l < m.layers(); ++l)
-    REQUIRE(test::worst_error(kept.streams[static_cast<std::size_t>(l + 1)].view(batch * len, m.dim()),
+    REQUIRE(test::worst_error(saved.streams[static_cast<std::size_t>(l + 1)].view(batch * len, m.dim()),
                               rows(g, "hidden." + std::to_string(l))) < value_budget);
 
   tensor<index_t, 1> labels(batch * len);
@@ -303,7 +303,7 @@ void require_model(const golden& g) {
   const tensor_view<float, 2> flat(hidden.data, batch * len, m.dim()), dflat(dhidden.data(), batch * len, m.dim());
   arch::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, m.head_weight().grad, arch::store::accumulate);
   arch::matmul(cpu{}, dlogits, m.head_weight().value, dflat);
-  m.backward(cpu{}, ids, dhidden, kept);
+  m.backward(cpu{}, ids, dhidden, saved);
   index_t gradients = 0;
   m.visit_parameters([&](const std::string& name, const auto& p) {
     require_gradient(p, g, "grad." + name);
@@ -332,7 +332,7 @@ TEST_CASE("adamw: golden trajectories", "[nn][golden]") {
     nn::linear<> layer(n, 1);
     std::copy(start.begin(), start.end(), layer.weight.value.begin());
     const bool inside = g.file.metadata("case").starts_with("adam_l2");
-    nn::adamw<> optimiser(layer, {.beta1 = g.params.at("beta1"),
+    nn::adamw<> optimizer(layer, {.beta1 = g.params.at("beta1"),
                                   .beta2 = g.params.at("beta2"),
                                   .eps = g.params.at("eps"),
                                   .weight_decay = g.params.at("weight_decay"),
@@ -345,11 +345,11 @@ TEST_CASE("adamw: golden trajectories", "[nn][golden]") {
         REQUIRE(norm.norm == Approx(g.load<float, 1>("grad_norms")(step)).epsilon(1e-5));
         factor = norm.factor;
       }
-      optimiser.step(cpu{}, layer, g.params.at("lr"), factor);
+      optimizer.step(cpu{}, layer, g.params.at("lr"), factor);
       for (index_t i = 0; i < n; ++i)
         REQUIRE(layer.weight.value(0, i) == Approx(params(step, i)).margin(1e-6).epsilon(value_budget));
     }
-    optimiser.visit_state([&](const std::string& name, const auto& view) {
+    optimizer.visit_state([&](const std::string& name, const auto& view) {
       const auto expected = g.load<float, 1>(name == "weight.exp_avg" ? "exp_avg" : "exp_avg_sq");
       for (index_t i = 0; i < n; ++i) REQUIRE(view(i) == Approx(expected(i)).epsilon(value_budget).margin(1e-9));
     });

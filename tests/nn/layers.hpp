@@ -12,14 +12,14 @@
 namespace seqprim::test {
 
 /// Random values in every parameter; gradients start at a number of their own, to show that backward adds to them.
-template <class Layer> void randomise(Layer& layer, random_numbers& random, float scale = 0.5f) {
+template <class Layer> void randomize(Layer& layer, random_numbers& random, float scale = 0.5f) {
   layer.visit_parameters([&](const std::string&, auto& p) {
     random.fill(p.value, scale);
     p.grad.fill(3);
   });
 }
 
-/// Checks every parameter gradient (less the 3 of randomise) against central differences of the objective.
+/// Checks every parameter gradient (less the 3 of randomize) against central differences of the objective.
 template <class Layer, class Objective> void require_parameter_gradients(Layer& layer, const Objective& objective) {
   layer.visit_parameters([&](const std::string& name, auto& p) {
     for (double& g : p.grad) g -= 3;

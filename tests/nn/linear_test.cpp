@@ -8,7 +8,7 @@ TEST_CASE("linear: gradients agree with finite differences", "[nn][property]") {
   test::random_numbers random(21);
   const bool bias = GENERATE(false, true);
   nn::linear<double> layer(5, 7, {.bias = bias});
-  test::randomise(layer, random);
+  test::randomize(layer, random);
   tensor<double, 3> x(2, 3, 5), y(2, 3, 7), dy(2, 3, 7), dx(2, 3, 5);
   random.fill(x);
   random.fill(dy);
@@ -16,8 +16,8 @@ TEST_CASE("linear: gradients agree with finite differences", "[nn][property]") {
     layer.forward(cpu{}, x, y);
     return test::weighted_sum(y, dy);
   };
-  nn::linear<double>::activations kept;
-  layer.backward(cpu{}, x, dy, dx, kept);
+  nn::linear<double>::activations saved;
+  layer.backward(cpu{}, x, dy, dx, saved);
   REQUIRE(test::gradient_error(x.data(), dx.data(), x.size(), objective) < test::gradient_budget);
   test::require_parameter_gradients(layer, objective);
 }
@@ -25,7 +25,7 @@ TEST_CASE("linear: gradients agree with finite differences", "[nn][property]") {
 TEST_CASE("linear: forward is the definition, overwriting or adding", "[nn][property]") {
   test::random_numbers random(22);
   nn::linear<double> layer(9, 4, {.bias = true});
-  test::randomise(layer, random);
+  test::randomize(layer, random);
   tensor<double, 2> x(6, 9), once(6, 4), twice(6, 4);
   random.fill(x);
   layer.forward(cpu{}, x, once);
@@ -43,7 +43,7 @@ TEST_CASE("linear: forward is the definition, overwriting or adding", "[nn][prop
 TEST_CASE("linear: rows may be apart, as slices of a fused projection are", "[nn]") {
   test::random_numbers random(23);
   nn::linear<> layer(6, 5);
-  test::randomise(layer, random);
+  test::randomize(layer, random);
   tensor<float, 2> wide(4, 14), narrow(4, 6), apart(4, 9), dense(4, 5);
   random.fill(wide);
   apart.fill(7.0f);
@@ -63,9 +63,9 @@ TEST_CASE("linear: the bias gradient sums many rows in a fixed order", "[nn][pro
   random.fill(x);
   random.fill(dy);
   nn::linear<> one(3, 21, {.bias = true}), many(3, 21, {.bias = true});
-  nn::linear<>::activations kept;
-  one.backward_parameters(cpu{.threads = 1}, x, dy, kept);
-  many.backward_parameters(cpu{.threads = 3}, x, dy, kept);
+  nn::linear<>::activations saved;
+  one.backward_parameters(cpu{.threads = 1}, x, dy, saved);
+  many.backward_parameters(cpu{.threads = 3}, x, dy, saved);
   REQUIRE(test::same_bits(one.bias.grad, many.bias.grad));
   REQUIRE(test::same_bits(one.weight.grad, many.weight.grad));
   for (index_t j = 0; j < 21; ++j) {
@@ -80,23 +80,23 @@ TEST_CASE("linear: the bias gradient sums many rows in a fixed order", "[nn][pro
 
 TEST_CASE("linear: no rows is no work", "[nn]") {
   nn::linear<> layer(3, 2, {.bias = true});
-  nn::linear<>::activations kept;
+  nn::linear<>::activations saved;
   tensor<float, 3> x(0, 4, 3), y(0, 4, 2), dx(0, 4, 3);
   layer.forward(cpu{}, x, y);
-  layer.backward(cpu{}, x, y, dx, kept);
+  layer.backward(cpu{}, x, y, dx, saved);
   REQUIRE(layer.bias.grad(0) == 0.0f);
   REQUIRE(layer.weight.grad(1, 2) == 0.0f);
 }
 
 TEST_CASE("linear: wrong shapes are named before anything is written", "[nn][errors]") {
   nn::linear<> layer(3, 2);
-  nn::linear<>::activations kept;
+  nn::linear<>::activations saved;
   tensor<float, 2> x(4, 3), y(4, 2), wrong(4, 5), short_y(3, 2);
   y.fill(9.0f);
   REQUIRE_THROWS_WITH(layer.forward(cpu{}, wrong, y), ContainsSubstring("nn::linear: x [4, 5] must be [4, 3]"));
   REQUIRE_THROWS_WITH(layer.forward(cpu{}, x, short_y), ContainsSubstring("nn::linear: y [3, 2] must be [4, 2]"));
   REQUIRE_THROWS_AS(layer.forward(cpu{}, x, wrong), precondition_error);
-  REQUIRE_THROWS_AS(layer.backward_parameters(cpu{}, x, wrong, kept), precondition_error);
+  REQUIRE_THROWS_AS(layer.backward_parameters(cpu{}, x, wrong, saved), precondition_error);
   REQUIRE_THROWS_AS(layer.backward_input(cpu{}, wrong, x), precondition_error);
   REQUIRE_THROWS_AS(layer.backward_input(cpu{}, y, wrong), precondition_error);
   REQUIRE_THROWS_AS(layer.forward(cpu{}, x.view().transposed(0, 1), y), precondition_error);

@@ -16,10 +16,10 @@ TEST_CASE("pages: layers", "[nn]") {
   {
     // example-begin linear
     nn::linear<> layer(64, 128, {.bias = true});  // in, out
-    nn::linear<>::activations kept;               // memory of backward, reused from step to step
+    nn::linear<>::activations saved;              // memory of backward, reused from step to step
     tensor<float, 3> x(2, 10, 64), y(2, 10, 128), dy(2, 10, 128), dx(2, 10, 64);
     layer.forward(executor, x, y);
-    layer.backward(executor, x, dy, dx, kept);  // adds to layer.weight.grad and layer.bias.grad
+    layer.backward(executor, x, dy, dx, saved);  // adds to layer.weight.grad and layer.bias.grad
     // example-end linear
     REQUIRE(layer.in() == 64);
   }
@@ -38,22 +38,22 @@ TEST_CASE("pages: layers", "[nn]") {
   {
     // example-begin embedding
     nn::embedding<> layer(256, 64);  // vocab, dim
-    nn::embedding<>::activations kept;
+    nn::embedding<>::activations saved;
     tensor<std::int32_t, 2> ids(2, 10);
     tensor<float, 3> x(2, 10, 64), dx(2, 10, 64);
     layer.forward(executor, ids, x);
-    layer.backward(executor, ids, dx, kept);  // adds to layer.weight.grad
+    layer.backward(executor, ids, dx, saved);  // adds to layer.weight.grad
     // example-end embedding
     REQUIRE(layer.vocab() == 256);
   }
   {
     // example-begin rms_norm
     nn::rms_norm<> norm(64, {.eps = 1e-5});
-    nn::rms_norm<>::activations kept;
+    nn::rms_norm<>::activations saved;
     tensor<float, 3> x(2, 10, 64), branch(2, 10, 64), sum(2, 10, 64), y(2, 10, 64), dy(2, 10, 64), dsum(2, 10, 64);
-    norm.forward(executor, x, y, kept);
-    norm.forward_add(executor, x, branch, sum, y, kept);                    // sum = x + branch, y = norm(sum)
-    norm.backward(executor, sum, dy, dsum, kept, arch::store::accumulate);  // dsum += gradient of the norm
+    norm.forward(executor, x, y, saved);
+    norm.forward_add(executor, x, branch, sum, y, saved);                    // sum = x + branch, y = norm(sum)
+    norm.backward(executor, sum, dy, dsum, saved, arch::store::accumulate);  // dsum += gradient of the norm
     // example-end rms_norm
     REQUIRE(norm.dim() == 64);
   }
@@ -68,20 +68,20 @@ TEST_CASE("pages: layers", "[nn]") {
   {
     // example-begin gated_mlp
     nn::swiglu<> mlp(64, {.hidden = 176});
-    nn::swiglu<>::activations kept;
+    nn::swiglu<>::activations saved;
     tensor<float, 3> x(2, 10, 64), y(2, 10, 64), dy(2, 10, 64), dx(2, 10, 64);
-    mlp.forward(executor, x, y, kept);
-    mlp.backward(executor, x, dy, dx, kept);
+    mlp.forward(executor, x, y, saved);
+    mlp.backward(executor, x, dy, dx, saved);
     // example-end gated_mlp
     REQUIRE(mlp.hidden() == 176);
   }
   {
     // example-begin attention_mixer
     nn::attention_mixer<> mixer(64, {.heads = 4, .kv_heads = 2, .qk_norm = true});
-    nn::attention_mixer<>::activations kept;
+    nn::attention_mixer<>::activations saved;
     tensor<float, 3> x(2, 10, 64), y(2, 10, 64), dy(2, 10, 64), dx(2, 10, 64);
-    mixer.forward(executor, x, y, kept);
-    mixer.backward(executor, x, dy, dx, kept);
+    mixer.forward(executor, x, y, saved);
+    mixer.backward(executor, x, dy, dx, saved);
 
     nn::attention_mixer<>::state cache(mixer, 2, 100);  // 2 sequences of at most 100 tokens
     mixer.extend(executor, x, y, cache, 0);             // tokens 0 .. 9; the next ones start at 10
@@ -92,10 +92,10 @@ TEST_CASE("pages: layers", "[nn]") {
     // example-begin block
     using block = nn::block<nn::attention_mixer<>, nn::swiglu<>, nn::rms_norm<>>;
     block layer(64, {.mixer = {.heads = 4}, .mlp = {.hidden = 176}, .norm = {.eps = 1e-5}});
-    block::activations kept;
+    block::activations saved;
     tensor<float, 3> x(2, 10, 64), y(2, 10, 64), dy(2, 10, 64);
-    layer.forward(executor, x, y, kept);
-    layer.backward(executor, x, dy, dy.view(), kept);  // in place: dy becomes dx
+    layer.forward(executor, x, y, saved);
+    layer.backward(executor, x, dy, dy.view(), saved);  // in place: dy becomes dx
     // example-end block
     REQUIRE(layer.dim() == 64);
   }
@@ -129,11 +129,11 @@ TEST_CASE("pages: models", "[nn]") {
            .block = {.mixer = {.heads = 4}, .mlp = {.hidden = 176}},
            .tied_head = true});
   // example-end decoder
-  // example-begin initialise
-  nn::initialise(executor, m, {.seed = 1});
-  // example-end initialise
+  // example-begin initialize
+  nn::initialize(executor, m, {.seed = 1});
+  // example-end initialize
   // example-begin adamw
-  nn::adamw<> optimiser(m, {.beta2 = 0.95, .weight_decay = 0.1});
+  nn::adamw<> optimizer(m, {.beta2 = 0.95, .weight_decay = 0.1});
   // example-end adamw
   // example-begin schedule
   const nn::cosine_schedule rate{.base = 1e-3, .warmup = 100, .total = 2000, .min_ratio = 0.1};
@@ -141,22 +141,22 @@ TEST_CASE("pages: models", "[nn]") {
   // example-end schedule
 
   // example-begin train
-  model::activations kept;
+  model::activations saved;
   loss::linear_cross_entropy_workspace<float> workspace;
   tensor<float, 3> dhidden(batch, len, m.dim());
   const tensor_view<float, 2> dx(dhidden.data(), batch * len, m.dim());
   for (index_t step = 1; step <= 3; ++step) {
     nn::zero_gradients(executor, m);
-    const auto hidden = m.forward(executor, ids, kept);
+    const auto hidden = m.forward(executor, ids, saved);
     const tensor_view<float, 2> x(hidden.data, batch * len, m.dim());
     loss::linear_cross_entropy(executor, {}, x, m.head_weight().value, labels,
                                {.dx = dx, .dweight = m.head_weight().grad.view()}, workspace);
-    m.backward(executor, ids, dhidden, kept);
+    m.backward(executor, ids, dhidden, saved);
     const auto gradients = nn::measure_gradients(executor, m, 1.0);
-    if (gradients.finite) optimiser.step(executor, m, rate(step), gradients.factor);
+    if (gradients.finite) optimizer.step(executor, m, rate(step), gradients.factor);
   }
   // example-end train
-  REQUIRE(optimiser.steps() == 3);
+  REQUIRE(optimizer.steps() == 3);
   {
     // example-begin clip
     const nn::gradient_norm clipped = nn::clip_gradients(executor, m, 1.0);
@@ -168,12 +168,12 @@ TEST_CASE("pages: models", "[nn]") {
     // example-begin checkpoint
     io::safetensors_writer out;
     nn::add_parameters(out, m);
-    nn::add_optimiser(out, optimiser);
+    nn::add_optimizer(out, optimizer);
     out.metadata("step", "3");
     out.save(path);
 
     const io::safetensors_file in(path);
-    nn::load_checkpoint(in, m, optimiser);  // or load_parameters(in, m)
+    nn::load_checkpoint(in, m, optimizer);  // or load_parameters(in, m)
     // example-end checkpoint
     REQUIRE(in.metadata("step") == "3");
     std::remove(path.c_str());

@@ -43,7 +43,7 @@ template <class T, class Map> tensor<T, 4> encoded(const rotary& r, const Map& m
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("encode: rotates every vector by the position of its token", "[position][property]", float, half,
+TEMPLATE_TEST_CASE("encode: rotates every vector by the position of its token", "[position][property]", float, float16,
                    bfloat16, double) {
   const rotary r{.rotary_dim = 34, .begin = 2};
   const auto threads = GENERATE(1, 2, 5);

@@ -12,7 +12,7 @@ using namespace seqprim;
 
 namespace {
 
-/// Golden tables hold float roundings of exact values (half a unit, 3e-8); ours are right to 1e-7 up to position 10^8.
+/// Golden tables hold float roundings of exact values (float16 a unit, 3e-8); ours are right to 1e-7 up to position 10^8.
 constexpr float table_tolerance = 1.5e-7f;
 /// Golden vectors were rotated in double; ours with float tables: three roundings of numbers up to 4.
 constexpr float vector_tolerance = 2e-6f;
@@ -96,10 +96,10 @@ TEST_CASE("rotary: golden rotations of q and k in both layouts, whole and partia
 TEST_CASE("rotary: golden permutation between the layouts", "[position][golden]") {
   const golden g("positions", "rope_layout_permutation");
   const auto positions = g.load<index_t, 1>("positions"), perm = g.load<index_t, 1>("perm");
-  const auto interleaved = g.load<float, 4>("q_interleaved"), half = g.load<float, 4>("q_half");
+  const auto interleaved = g.load<float, 4>("q_interleaved"), float16 = g.load<float, 4>("q_half");
   require_rotation(position::rotary<position::interleaved>{.rotary_dim = 12}, positions, interleaved,
                    g.load<float, 4>("q_rot_interleaved"));
-  require_rotation(position::rotary<position::half_split>{.rotary_dim = 12}, positions, half,
+  require_rotation(position::rotary<position::half_split>{.rotary_dim = 12}, positions, float16,
                    g.load<float, 4>("q_rot_half"));
   for (index_t c = 0; c < 6; ++c) {
     REQUIRE(perm(position::half_split::first(c, 6)) == position::interleaved::first(c, 6));

@@ -149,7 +149,8 @@ TEMPLATE_TEST_CASE("rotary: rotate_back is the transpose of rotate", "[position]
   REQUIRE(derivative_error <= 1e-13);
 }
 
-TEMPLATE_TEST_CASE("rotary: half and bfloat16 are rotated in float and rounded once", "[position]", half, bfloat16) {
+TEMPLATE_TEST_CASE("rotary: float16 and bfloat16 are rotated in float and rounded once", "[position]", float16,
+                   bfloat16) {
   test::random_numbers random(14);
   const position::rotary<position::half_split> r{.rotary_dim = 38};
   TestType x[38], y[38];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Deterministic mathematics, stages and terminal stages have the same bits on the device, from the same source.
-#include <seqprim/core/cuda.cuh>
+#include <seqprim/core/gpu.cuh>
 #include <seqprim/sampling/sampling.hpp>
 
 #include <cuda/expect.cuh>

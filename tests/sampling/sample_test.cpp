@@ -78,7 +78,7 @@ TEST_CASE("sample: seed, request and step each lead to other tokens", "[sampling
   REQUIRE(token({.seed = 1, .request = 1, .step = 2}) != base);
 }
 
-TEST_CASE("sample: a broken row gets its status and token -1; its neighbours do not notice", "[sampling]") {
+TEST_CASE("sample: a broken row gets its status and token -1; its neighbors do not notice", "[sampling]") {
   batch healthy(6, 20), b(6, 20);
   fill(healthy, 82);
   b.logits = healthy.logits;
@@ -104,7 +104,7 @@ TEST_CASE("sample: a broken row gets its status and token -1; its neighbours do 
   check(temperature{0.0f} | top_k{3} | top_p{0.5f} | min_p{0.5f} | draw{});
 }
 
-TEMPLATE_TEST_CASE("sample: half and bfloat16 logits are widened on load", "[sampling]", half, bfloat16) {
+TEMPLATE_TEST_CASE("sample: float16 and bfloat16 logits are widened on load", "[sampling]", float16, bfloat16) {
   test::random_numbers random(83);
   tensor<TestType, 2> narrow(5, 200);
   random.fill(narrow, 3.0f);

@@ -168,7 +168,7 @@ TEST_CASE("structure: at most ten macros, all named SEQPRIM_", "[structure]") {
   REQUIRE(macros.size() <= 10);
 }
 
-TEST_CASE("structure: sources name their licence, headers are included once and open no namespace", "[structure]") {
+TEST_CASE("structure: sources name their license, headers are included once and open no namespace", "[structure]") {
   violations wrong;
   for (const std::string& path : all_sources()) {
     const std::string text = read(root / path);
@@ -182,13 +182,13 @@ TEST_CASE("structure: sources name their licence, headers are included once and 
   require_none(wrong);
 }
 
-/// The first line is the licence, or the second one below "#!".
+/// The first line is the license, or the second one below "#!".
 bool starts_with_licence(const std::string& text) {
   const std::size_t first = starts_with(text, "#!") ? text.find('\n') + 1 : 0;
   return starts_with(std::string_view(text).substr(first), "# SPDX-License-Identifier: Apache-2.0\n");
 }
 
-TEST_CASE("structure: build files and scripts name their licence", "[structure]") {
+TEST_CASE("structure: build files and scripts name their license", "[structure]") {
   REQUIRE(starts_with_licence("#!/bin/sh\n# SPDX-License-Identifier: Apache-2.0\nls\n"));
   REQUIRE_FALSE(starts_with_licence("ls\n# SPDX-License-Identifier: Apache-2.0\n"));
   violations wrong;
@@ -279,12 +279,12 @@ TEST_CASE("structure: every public header has a reference page, and every page a
     if (is_detail(header) || is_umbrella(header) || no_page.count(stem) || folder_of(header) == "arch" ||
         path.stem() == "reference" || path.stem() == "tuning" || fs::exists(root / "docs/reference" / (stem + ".md")))
       continue;
-    // A page may explain neighbours too; their headers then name it.
+    // A page may explain neighbors too; their headers then name it.
     const std::string folder = "docs/reference/" + folder_of(header) + "/";
-    const bool neighbour = std::any_of(named.begin(), named.end(), [&](const std::string& page) {
+    const bool neighbor = std::any_of(named.begin(), named.end(), [&](const std::string& page) {
       return starts_with(page, folder) && ends_with(page, ".md");
     });
-    if (!neighbour) wrong.push_back(header + " has no docs/reference/" + stem + ".md and names no page of its folder");
+    if (!neighbor) wrong.push_back(header + " has no docs/reference/" + stem + ".md and names no page of its folder");
   }
   for (const std::string& file : files(root, "docs/reference", {".md"}))
     if (fs::path(file).stem() != "index" && !explained.count(file)) wrong.push_back(file + " describes no header");

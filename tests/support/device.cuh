@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/core/cuda.cuh>
+#include <seqprim/core/gpu.cuh>
 #include <seqprim/core/tensor.hpp>
 
 namespace seqprim::test {

@@ -21,7 +21,7 @@ inline bool tiles_are_refused = false;
 namespace seqprim::arch {
 
 template <> inline constexpr bool compiled_for<test::emulated_tiles> = true;
-template <> inline const char* refusal<test::emulated_tiles>() noexcept {
+template <> inline const char* unsupported_reason<test::emulated_tiles>() noexcept {
   return test::tiles_are_refused ? "the test refuses" : nullptr;
 }
 template <> struct simd<test::emulated_tiles, float> : simd<avx512, float> {};

@@ -64,7 +64,7 @@ inline namespace SEQPRIM_TARGET_NAMESPACE {
 template <class... Isas> [[nodiscard]] isa_choice<sizeof...(Isas)> choose(isa_list<Isas...>) noexcept {
   static_assert(sizeof...(Isas) > 0, "seqprim: an isa_list names at least one instruction set");
   const char* const names[] = {Isas::name...};
-  const char* const reasons[] = {refusal<Isas>()...};
+  const char* const reasons[] = {unsupported_reason<Isas>()...};
   isa_choice<sizeof...(Isas)> choice;
   for (int n = static_cast<int>(sizeof...(Isas)) - 1; n >= 0; --n) {
     if (reasons[n] == nullptr) {

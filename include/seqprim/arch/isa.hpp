@@ -64,36 +64,44 @@ template <> inline constexpr bool compiled_for<amx_bf16> = true;
 
 /// Why this program cannot run the code of Isa here: what the processor or the operating system lacks, in words; nullptr
 /// when it lacks nothing. The answer does not depend on the flags of the translation unit and never changes during a run.
-template <class Isa> [[nodiscard]] const char* refusal() noexcept;
+template <class Isa> [[nodiscard]] const char* unsupported_reason() noexcept;
 
-template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<scalar>() noexcept { return nullptr; }
+template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<scalar>() noexcept { return nullptr; }
 #if defined(__x86_64__)
-template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx2>() noexcept {
+template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx2>() noexcept {
   // Every processor with AVX2 has F16C.
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? nullptr
                                                                          : "the processor has no AVX2 and FMA";
 }
-template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512>() noexcept {
-  if (refusal<avx2>() != nullptr) return refusal<avx2>();
+template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx512>() noexcept {
+  if (unsupported_reason<avx2>() != nullptr) return unsupported_reason<avx2>();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
              ? nullptr
              : "the processor has no AVX-512 F, BW, VL and DQ";
 }
-template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512_bf16>() noexcept {
-  if (refusal<avx512>() != nullptr) return refusal<avx512>();
+template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx512_bf16>() noexcept {
+  if (unsupported_reason<avx512>() != nullptr) return unsupported_reason<avx512>();
   return __builtin_cpu_supports("avx512bf16") ? nullptr : "the processor has no AVX-512 BF16";
 }
 #else
-template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx2>() noexcept { return "the processor is no x86-64"; }
-template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512>() noexcept { return refusal<avx2>(); }
-template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<avx512_bf16>() noexcept { return refusal<avx2>(); }
+template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx2>() noexcept {
+  return "the processor is no x86-64";
+}
+template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx512>() noexcept {
+  return unsupported_reason<avx2>();
+}
+template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx512_bf16>() noexcept {
+  return unsupported_reason<avx2>();
+}
 #endif
-template <> [[nodiscard]] SEQPRIM_INLINE const char* refusal<amx_bf16>() noexcept {
-  return refusal<avx512_bf16>() != nullptr ? refusal<avx512_bf16>() : amx_refusal();
+template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<amx_bf16>() noexcept {
+  return unsupported_reason<avx512_bf16>() != nullptr ? unsupported_reason<avx512_bf16>() : amx_refusal();
 }
 
 /// True when the machine that runs this program offers everything that Isa needs.
-template <class Isa> [[nodiscard]] SEQPRIM_INLINE bool runs_here() noexcept { return refusal<Isa>() == nullptr; }
+template <class Isa> [[nodiscard]] SEQPRIM_INLINE bool runs_here() noexcept {
+  return unsupported_reason<Isa>() == nullptr;
+}
 
 }  // namespace seqprim::arch

@@ -36,7 +36,7 @@ template <class Isa, class T> struct lanes {
 };
 
 /// 0, 1, 2, ...
-template <class Isa, class T> [[nodiscard, gnu::always_inline]] inline lanes<Isa, T> lane_numbers() noexcept {
+template <class Isa, class T> [[nodiscard, gnu::always_inline]] inline lanes<Isa, T> iota() noexcept {
   using v = simd<Isa, T>;
   T numbers[v::lanes];
   for (int i = 0; i < v::lanes; ++i) numbers[i] = static_cast<T>(i);

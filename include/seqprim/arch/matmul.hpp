@@ -193,7 +193,7 @@ template <class Isa, class T, class A, class B> [[nodiscard]] T dot(const A* a, 
 /// Matrix product: c = a b, or c += a b.
 ///
 /// Shapes  a [m, k], b [k, n], c [m, n]. Any length may be 0; k = 0 makes the product 0.
-/// Types   a, b: float, half, bfloat16 with c float; or all double. Sums in the type of c.
+/// Types   a, b: float, float16, bfloat16 with c float; or all double. Sums in the type of c.
 /// Layout  a and b with any strides: a transposed operand is x.transposed(0, 1). The last axis of c is contiguous.
 /// Errors  precondition_error: shapes disagree, c is not contiguous in its last axis, c overlaps a or b.
 /// Repeat  same bits for any number of threads, and a row of c depends on no other row: every sum runs over k in one
@@ -206,7 +206,7 @@ void matmul(const cpu& executor, const A& left, const B& right, C&& result, stor
   const auto c = tensor_view<element_of<C>, 2>(as_view(result));
   using T = element_of<C>;
   static_assert(std::is_same_v<T, accumulator<element_of<A>>> && std::is_same_v<T, accumulator<element_of<B>>>,
-                "seqprim: matmul sums float, half and bfloat16 into float, and double into double");
+                "seqprim: matmul sums float, float16 and bfloat16 into float, and double into double");
   executor.validate();
   const index_t m = c.extent(0), n = c.extent(1), k = a.extent(1);
   SEQPRIM_EXPECTS(a.extent(0) == m && b.extent(0) == k && b.extent(1) == n, "matmul: a [", a.extent(0), ", ", k,

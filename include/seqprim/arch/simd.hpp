@@ -16,7 +16,7 @@ inline constexpr float exp2_polynomial[6] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x
                                              0x1.3b2d4cp-7f, 0x1.5f3e52p-10f, 0x1.41fbbcp-13f};
 
 /// One register of numbers of type T (float or double) under instruction set Isa, as a bundle of static functions over
-/// `reg`. Loads widen half, bfloat16 and int8, stores round half and bfloat16. `partial` forms touch the first n elements only (0 <= n <=
+/// `reg`. Loads widen float16, bfloat16 and int8, stores round float16 and bfloat16. `partial` forms touch the first n elements only (0 <= n <=
 /// lanes) and read zeros beyond.
 ///
 /// The primary template has one lane and is correct everywhere; it also serves double, which is for references and
@@ -95,7 +95,7 @@ template <class Isa, class T> struct simd {
   /// x in the lanes of the mask, elsewhere `otherwise`.
   [[gnu::always_inline]] static reg select(lane_mask m, reg x, reg otherwise) noexcept { return m ? x : otherwise; }
   [[gnu::always_inline]] static T sum(reg x) noexcept { return x; }
-  [[gnu::always_inline]] static reg sums_of(const reg* x) noexcept { return *x; }
+  [[gnu::always_inline]] static reg reduce_add(const reg* x) noexcept { return *x; }
   [[gnu::always_inline]] static T maximum(reg x) noexcept { return x; }
 
  private:
@@ -113,7 +113,7 @@ template <class Isa, class X> struct woven_load {
   }
 };
 
-/// Two bfloat16 numbers in one word, the first in the low half: two neighbours of a bfloat16 array may be read as one.
+/// Two bfloat16 numbers in one word, the first in the low half: two neighbors of a bfloat16 array may be read as one.
 struct [[gnu::may_alias]] bfloat16_pair {
   std::uint32_t bits;
 };

@@ -16,7 +16,7 @@ template <> struct simd<avx2, float> {
   [[gnu::always_inline]] static reg set(float x) noexcept { return _mm256_set1_ps(x); }
 
   [[gnu::always_inline]] static reg load(const float* p) noexcept { return _mm256_loadu_ps(p); }
-  [[gnu::always_inline]] static reg load(const half* p) noexcept {
+  [[gnu::always_inline]] static reg load(const float16* p) noexcept {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   [[gnu::always_inline]] static reg load(const bfloat16* p) noexcept {
@@ -36,7 +36,7 @@ template <> struct simd<avx2, float> {
   }
 
   [[gnu::always_inline]] static void store(float* p, reg x) noexcept { _mm256_storeu_ps(p, x); }
-  [[gnu::always_inline]] static void store(half* p, reg x) noexcept {
+  [[gnu::always_inline]] static void store(float16* p, reg x) noexcept {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
   }
   [[gnu::always_inline]] static void store(bfloat16* p, reg x) noexcept {
@@ -125,7 +125,7 @@ template <> struct simd<avx2, float> {
   }
 
   /// Lane i is the sum of the lanes of x[i], for lanes registers: halves are added first, then quarters, and so on.
-  [[gnu::always_inline]] static reg sums_of(const reg* x) noexcept {
+  [[gnu::always_inline]] static reg reduce_add(const reg* x) noexcept {
     reg halves[4], pairs[2];
     unrolled<4>([&](auto i) {
       halves[i] = add(_mm256_permute2f128_ps(x[i], x[i + 4], 0x20), _mm256_permute2f128_ps(x[i], x[i + 4], 0x31));

@@ -16,7 +16,7 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static reg set(float x) noexcept { return _mm512_set1_ps(x); }
 
   [[gnu::always_inline]] static reg load(const float* p) noexcept { return _mm512_loadu_ps(p); }
-  [[gnu::always_inline]] static reg load(const half* p) noexcept {
+  [[gnu::always_inline]] static reg load(const float16* p) noexcept {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   [[gnu::always_inline]] static reg load(const bfloat16* p) noexcept {
@@ -28,7 +28,7 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static reg load_partial(const float* p, int n) noexcept {
     return _mm512_maskz_loadu_ps(first_lanes(n), p);
   }
-  [[gnu::always_inline]] static reg load_partial(const half* p, int n) noexcept {
+  [[gnu::always_inline]] static reg load_partial(const float16* p, int n) noexcept {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p));
   }
   [[gnu::always_inline]] static reg load_partial(const bfloat16* p, int n) noexcept {
@@ -39,7 +39,7 @@ template <> struct simd<avx512, float> {
   }
 
   [[gnu::always_inline]] static void store(float* p, reg x) noexcept { _mm512_storeu_ps(p, x); }
-  [[gnu::always_inline]] static void store(half* p, reg x) noexcept {
+  [[gnu::always_inline]] static void store(float16* p, reg x) noexcept {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_half(x));
   }
   [[gnu::always_inline]] static void store(bfloat16* p, reg x) noexcept {
@@ -48,7 +48,7 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static void store_partial(float* p, reg x, int n) noexcept {
     _mm512_mask_storeu_ps(p, first_lanes(n), x);
   }
-  [[gnu::always_inline]] static void store_partial(half* p, reg x, int n) noexcept {
+  [[gnu::always_inline]] static void store_partial(float16* p, reg x, int n) noexcept {
     _mm256_mask_storeu_epi16(p, first_lanes(n), narrow_half(x));
   }
   [[gnu::always_inline]] static void store_partial(bfloat16* p, reg x, int n) noexcept {
@@ -103,7 +103,7 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static float maximum(reg x) noexcept { return _mm512_reduce_max_ps(x); }
 
   /// Lane i is the sum of the lanes of x[i], for lanes registers: halves are added first, then quarters, and so on.
-  [[gnu::always_inline]] static reg sums_of(const reg* x) noexcept {
+  [[gnu::always_inline]] static reg reduce_add(const reg* x) noexcept {
     reg halves[8], quarters[4], pairs[2];
     unrolled<8>([&](auto i) {
       halves[i] = add(_mm512_shuffle_f32x4(x[i], x[i + 8], 0x44), _mm512_shuffle_f32x4(x[i], x[i + 8], 0xee));
@@ -204,7 +204,7 @@ template <class Isa> struct avx512_pair_products {
     const reg halves = reinterpret_cast<reg>(_mm512_cvtne2ps_pbh(high, low));  // low in the first 16, high behind
     _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave(), halves));
   }
-  /// Sixteen pairs of neighbours: the numbers of `low` and then those of `high`, rounded to nearest even.
+  /// Sixteen pairs of neighbors: the numbers of `low` and then those of `high`, rounded to nearest even.
   [[gnu::always_inline]] static void store_rounded_row(bfloat16_pair* p, __m512 low, __m512 high) noexcept {
     _mm512_storeu_si512(p, reinterpret_cast<reg>(_mm512_cvtne2ps_pbh(high, low)));
   }

@@ -223,7 +223,7 @@ template <class Isa, class T, class X, class Y>
 }  // namespace detail
 
 /// out[j, i] = in[i, j]: rows of `in` ([rows, columns], contiguous columns) become columns of `out` ([columns, out_columns]);
-/// columns of `out` from `rows` on are zero; row j of `out` is multiplied by factor[j], if there are factors. Either side may be half or bfloat16; T is the type in registers.
+/// columns of `out` from `rows` on are zero; row j of `out` is multiplied by factor[j], if there are factors. Either side may be float16 or bfloat16; T is the type in registers.
 template <class Isa, class T, class X, class Y>
 void transpose_into(const X* in, index_t in_row, index_t rows, index_t columns, Y* out, index_t out_row,
                     index_t out_columns, const T* factor = nullptr) noexcept {

@@ -19,7 +19,7 @@ namespace seqprim::arch {
 template <class Isa> struct tile_unit { static constexpr bool available = false; };
 
 /// Calls body(Isa{}), or body with the instruction set to fall back to where the matrix registers of Isa are refused.
-template <class Isa, class Body> void with_granted(const Body& body) {
+template <class Isa, class Body> void with_supported_isa(const Body& body) {
   if constexpr (tile_unit<Isa>::available) {
     if (runs_here<Isa>()) {
       body(Isa{});

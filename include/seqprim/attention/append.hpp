@@ -42,7 +42,7 @@ void store_rows(const tensor_view<T, 4>& store, index_t first, index_t head, ind
     for (index_t d = 0; d < dim; ++d) store(first, head, at + i, d) = static_cast<T>(from(i, d));
 }
 template <class From>
-void store_rows(const quantised<std::int8_t, float>& store, index_t first, index_t head, index_t at, index_t count,
+void store_rows(const quantized<std::int8_t, float>& store, index_t first, index_t head, index_t at, index_t count,
                 index_t dim, const From& from) noexcept {
   const index_t block = store.block();
   for (index_t i = 0; i < count; ++i)
@@ -93,11 +93,11 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
   expect_apart_from_new(k_rows);
   expect_apart_from_new(v_rows);
   const auto expect_scales_apart = [&](const auto& mine, const auto& other) {
-    if constexpr (is_quantised<std::remove_cvref_t<decltype(mine)>>) {
+    if constexpr (is_quantized<std::remove_cvref_t<decltype(mine)>>) {
       expect_distinct<entry::append>("the scales", mine.scales);
       expect_apart_from_new(mine.scales);
       bool apart = !may_overlap(mine.scales, mine.codes) && !may_overlap(mine.scales, rows_of(other));
-      if constexpr (is_quantised<std::remove_cvref_t<decltype(other)>>)
+      if constexpr (is_quantized<std::remove_cvref_t<decltype(other)>>)
         apart = apart && !may_overlap(mine.scales, other.scales);
       SEQPRIM_EXPECTS(apart, "attention::append: scales overlap another part of the caches", page);
     }
@@ -108,7 +108,7 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
   const auto store = [&](const auto& from, const auto& cache) {
     parallel_for(executor, batch * heads, [&](index_t piece, int) {
       const index_t b = piece / heads, h = piece % heads, begin = start(b);
-      cache.for_runs(b, range{begin, begin + count}, [&](index_t first, index_t at, range part) {
+      cache.for_ranges(b, range{begin, begin + count}, [&](index_t first, index_t at, range part) {
         store_rows(cache.store, first, h, at, part.size(), from.extent(3),
                    [&](index_t i, index_t d) { return static_cast<float>(from(b, h, part.begin - begin + i, d)); });
       });
@@ -173,11 +173,11 @@ template <class X> consteval bool require_writable_cache() {
 
 /// Writes new keys and values into a contiguous cache, keys with their positions encoded: the cache is then ready for decode.
 ///
-/// Shapes   k_new, v_new [batch, kv_heads, new_len, dim]; k_cache, v_cache [batch, kv_heads, capacity, dim], or quantised
+/// Shapes   k_new, v_new [batch, kv_heads, new_len, dim]; k_cache, v_cache [batch, kv_heads, capacity, dim], or quantized
 ///          views of that shape; row r goes to cache row start + r and, if op.position has no maps of its own, stands at
 ///          position start + r.
-/// Types    float, half, bfloat16 on either side; encoded in float, rounded once to the type of the cache, or to 8 bits as
-///          quantised says.
+/// Types    float, float16, bfloat16 on either side; encoded in float, rounded once to the type of the cache, or to 8 bits as
+///          quantized says.
 /// Errors   precondition_error before anything is written: shapes disagree, start < 0, start + new_len > capacity, anything
 ///          overlaps.
 /// Cost     allocates a float copy of the new keys if op.position encodes.

@@ -8,7 +8,7 @@
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/attention/merge.hpp>
 #include <seqprim/attention/paged.hpp>
-#include <seqprim/attention/quantised.hpp>
+#include <seqprim/attention/quantized.hpp>
 #include <seqprim/attention/sink_gradient.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>

@@ -2,13 +2,13 @@
 #pragma once
 
 #include <seqprim/arch/cuda/mma_sync.cuh>
-#include <seqprim/attention/detail/backward_block.hpp>
-#include <seqprim/attention/detail/backward_rows.cuh>
-#include <seqprim/attention/detail/block_dims.cuh>
-#include <seqprim/attention/detail/block_softmax.hpp>
+#include <seqprim/attention/detail/cuda/backward_block.hpp>
+#include <seqprim/attention/detail/cuda/backward_rows.cuh>
+#include <seqprim/attention/detail/cuda/block_dims.cuh>
+#include <seqprim/attention/detail/cuda/block_softmax.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
-#include <seqprim/core/cuda.cuh>
+#include <seqprim/core/gpu.cuh>
 
 #include <cuda_runtime.h>
 
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(Shape::query_threads)
 }
 
 template <class Shape, class Engine, class Operands>
-void launch_backward_blocks(const cuda& executor, const Operands& in) {
+void launch_backward_blocks(const gpu& executor, const Operands& in) {
   const problem& p = in.sizes;
   launch_blocks("attention::backward", executor, backward_key_block_kernel<Shape, Engine, Operands>,
                 p.batch * p.kv_heads * ceil_div(p.k_len, Shape::key_tile), Shape::key_threads, Shape::key_shared, in);
@@ -57,21 +57,21 @@ template <class Q> [[nodiscard]] index_t backward_workspace(const Q& queries) {
 /// compiles one size of kernels instead of five. `Engine` and `Policy` choose instructions and tile sizes.
 ///
 /// Shapes   as on the CPU; workspace [>= backward_workspace(queries)], overwritten.
-/// Types    q, k, v, out, dout, dq, dk, dv: float, half, bfloat16, each its own. lse and workspace: float.
+/// Types    q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own. lse and workspace: float.
 /// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before, and turn dq and
 ///          dk back after.
 /// Layout   as on the CPU; fast where rows of q, k, v and dout begin at multiples of 16 bytes. The workspace at one of 8 bytes.
 /// Edge     as on the CPU, except that a NaN or an infinity in a visible row of dout, q or k may turn a whole row of the gradients
 ///          that see it into NaN. Rows that do not see it stay untouched.
 /// Errors   precondition_error before the launch; cuda_error when a launch is refused. Errors inside the kernels surface at
-///          the caller's next synchronisation.
+///          the caller's next synchronization.
 /// Repeat   same bits in every run and any batch.
-/// Cost     tensor cores: 4 head_dim + 3 value_dim multiply-adds a visible pair and head. No allocation, no synchronisation; can be
+/// Cost     tensor cores: 4 head_dim + 3 value_dim multiply-adds a visible pair and head. No allocation, no synchronization; can be
 ///          captured into a graph.
 /// Page     docs/reference/attention/backward.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_backward_policy, class Op, class Q, class K,
           class V, class Out, class Lse, class Dout, class Dq, class Dk, class Dv, class Workspace>
-void backward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
+void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
               const Lse& log_sum_exp, const Dout& result_gradient, Dq&& query_gradient, Dk&& key_gradient,
               Dv&& value_gradient, Workspace&& workspace) {
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
@@ -85,7 +85,7 @@ void backward(const cuda& executor, const Op& op, const Q& queries, const K& key
   static_assert(single(element_of<Q>{}, element_of<K>{}, element_of<V>{}, element_of<Out>{}, element_of<Dout>{},
                        element_of<Dq>{}, element_of<Dk>{}, element_of<Dv>{}) &&
                     std::is_same_v<element_of<Lse>, float> && std::is_same_v<element_of<Workspace>, float>,
-                "seqprim: attention on CUDA takes float, half and bfloat16, and float lse and workspace");
+                "seqprim: attention on CUDA takes float, float16 and bfloat16, and float lse and workspace");
   using T = element_of<Q>;
   const auto q = tensor_view<const T, 4>(as_view(queries));
   const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <seqprim/arch/matmul.hpp>
-#include <seqprim/attention/detail/backward_pairs.hpp>
-#include <seqprim/attention/detail/backward_tile.hpp>
-#include <seqprim/attention/detail/backward_turns.hpp>
+#include <seqprim/attention/detail/cpu/key_tile.hpp>
+#include <seqprim/attention/detail/cpu/key_tile_bf16.hpp>
+#include <seqprim/attention/detail/cpu/ordered_sum.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
@@ -138,7 +138,7 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
           const auto head = rows_of_head(chain, n);
           parameter_sums<Parameters> score_sums;
           for_visible_tiles(
-              mask::query_hull(mask, keys, p.q_len), policy.backward_rows,
+              mask::query_bounds(mask, keys, p.q_len), policy.backward_rows,
               [&](range rows) { return mask.classify(rows, keys); },
               [&](range rows, bool partial) {
                 turn.begin(n * p.q_len + rows.begin);
@@ -212,7 +212,7 @@ void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& 
     apart("dv", dv);
   }
   with_encoded<Isa>(executor, op, q, k, [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
-    arch::with_granted<Isa>([&](auto isa) {
+    arch::with_supported_isa<Isa>([&](auto isa) {
       backward_tiles<decltype(isa), Policy, Parameters>(executor, plain_op, p, q_encoded, k_encoded, v, out, lse, dout,
                                                         dq, dk, dv, dscore);
     });
@@ -231,7 +231,7 @@ using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const 
 ///
 /// Shapes   as forward; dout like out, dq like q, dk like k, dv like v. Gradients of k and v are summed over the query heads
 ///          that share them.
-/// Types    q, k, v, out, dout, dq, dk, dv: float, half, bfloat16, each its own; lse and sums float. All double for checks.
+/// Types    q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own; lse and sums float. All double for checks.
 /// Layout   the last axis contiguous, other strides free; dq, dk, dv may not overlap anything else. They are overwritten.
 /// Edge     a row without visible key (lse = -inf) has dq = 0 and adds nothing to dk and dv; neither does dout there, even NaN.
 /// Errors   precondition_error before anything is written, as forward.

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <seqprim/arch/cuda/mma_sync.cuh>
-#include <seqprim/attention/detail/block_dims.cuh>
-#include <seqprim/attention/detail/decode_block.hpp>
+#include <seqprim/attention/detail/cuda/block_dims.cuh>
+#include <seqprim/attention/detail/cuda/decode_block.hpp>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/paged.hpp>
 #include <seqprim/attention/tuning.cuh>
-#include <seqprim/core/cuda.cuh>
+#include <seqprim/core/gpu.cuh>
 
 #include <cuda_runtime.h>
 
@@ -83,7 +83,7 @@ template <class Engine, class Policy, class T, class Dims> struct decode_shapes 
 };
 
 template <class Shape, int SplitKeys, class Engine, class Call>
-void launch_decode_block(const cuda& executor, const Call& call) {
+void launch_decode_block(const gpu& executor, const Call& call) {
   launch_blocks("attention::decode", executor, decode_block_kernel<Shape, SplitKeys, Engine, Call>,
                 decode_blocks<Shape>(call.p, call.splits), Shape::lanes, Shape::shared_bytes, call);
   if (call.splits > 1)
@@ -93,7 +93,7 @@ void launch_decode_block(const cuda& executor, const Call& call) {
 
 /// The kernels of one size of heads; `memory` holds decode_workspace() numbers.
 template <class Engine, class Policy, class Dims, class Op, class T, class Cache, class Out>
-void launch_decode(const cuda& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
+void launch_decode(const gpu& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
                    const Cache& k, const Cache& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse,
                    float* memory) {
   using shapes = decode_shapes<Engine, Policy, T, Dims>;
@@ -159,8 +159,8 @@ template <class Policy = default_block_policy, class Q, class K, class V>
 /// Attention of a few new queries against a cache on CUDA, contiguous or in pages: the same operator value, shapes, edge values
 /// and errors as on the CPU.
 ///
-///     attention::decode(cuda{stream}, op, q_new, k_cache, v_cache, out, lse, workspace);
-///     attention::decode(cuda{stream}, op, q_new, paged{k_pages, table.on_device()}, paged{v_pages, table.on_device()}, out, lse);
+///     attention::decode(gpu{stream}, op, q_new, k_cache, v_cache, out, lse, workspace);
+///     attention::decode(gpu{stream}, op, q_new, paged{k_pages, table.on_device()}, paged{v_pages, table.on_device()}, out, lse);
 ///
 /// The cache is cut every `split_keys` tokens; a block takes one run of keys and all query heads that share a key head, as rows of one
 /// tile, so keys and values are read once. Parts are merged in order by a second kernel.
@@ -174,11 +174,11 @@ template <class Policy = default_block_policy, class Q, class K, class V>
 ///          `on_device` are the caller's promise. cuda_error when a launch is refused.
 /// Repeat   same bits in every run, for any batch and pages of any size.
 /// Cost     reads the visible cache once for each key head and 16 (many rows: 64) rows; 8 (value_dim + 1) bytes of workspace
-///          traffic for each query row and split. No synchronisation; can be captured into a graph.
+///          traffic for each query row and split. No synchronization; can be captured into a graph.
 /// Page     docs/reference/attention/decode.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
           class Out, class Lse>
-void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
+void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
             Lse&& log_sum_exp, const tensor_view<float, 1>& workspace) {
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_block_cache<K>() &&
                 detail::require_block_cache<V>() && detail::require_result<Out, 4>() &&
@@ -187,13 +187,13 @@ void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys,
                 "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
   static_assert(is_paged<K> == is_paged<V>, "seqprim: keys and values are both paged or both not");
   static_assert(!std::is_same_v<element_of<Out>, double> && std::is_same_v<element_of<Lse>, float>,
-                "seqprim: attention on CUDA takes float, half and bfloat16, and float lse");
+                "seqprim: attention on CUDA takes float, float16 and bfloat16, and float lse");
   using T = element_of<Q>;
   using k_view = detail::cache_view<K>;
   using v_view = detail::cache_view<V>;
   constexpr bool matches = detail::block_elements<T, typename k_view::value_type, typename v_view::value_type>;
   static_assert(matches || !is_paged<K>,
-                "seqprim: paged decode on CUDA takes half or bfloat16, one type for q, k and v");
+                "seqprim: paged decode on CUDA takes float16 or bfloat16, one type for q, k and v");
   if constexpr (!matches) {
     forward<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp);
   } else {
@@ -254,7 +254,7 @@ void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys,
 /// The same with workspace from the memory pool of the stream.
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
           class Out, class Lse>
-void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
+void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
             Lse&& log_sum_exp) {
   const index_t floats = decode_workspace<Policy>(queries, keys, values);
   const detail::pool_memory memory(executor.stream, floats);
@@ -265,7 +265,7 @@ void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys,
 /// The same without lse.
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
           class Out>
-void decode(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
+void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
   static_assert(detail::require_operand<Q, 4>());
   decode<Engine, Policy>(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
 }

@@ -3,11 +3,11 @@
 
 #include <seqprim/attention/append.hpp>
 #include <seqprim/attention/detail/cache.hpp>
-#include <seqprim/attention/detail/decode_split.hpp>
+#include <seqprim/attention/detail/cpu/decode_split.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/paged.hpp>
-#include <seqprim/attention/quantised.hpp>
+#include <seqprim/attention/quantized.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
 #include <seqprim/core/scratch.hpp>
@@ -105,7 +105,7 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
 ///     attention::append(executor, op, k_new, v_new, n_past, k_cache, v_cache);
 ///     attention::decode(executor, op, q_new, k_cache [.. n_past + new), v_cache [..), out, lse);
 ///     attention::decode(executor, op, q_new, paged{k_pages, table}, paged{v_pages, table}, out, lse);
-///     attention::decode(executor, op, q_new, quantised{k_codes, k_scales}, quantised{v_codes, v_scales}, out, lse);
+///     attention::decode(executor, op, q_new, quantized{k_codes, k_scales}, quantized{v_codes, v_scales}, out, lse);
 ///
 /// The same as forward up to rounding, with work split over runs of keys instead of tiles of queries: it keeps all threads
 /// busy for one query against a long cache. Query heads that share a key head go through its keys together. Keys in the cache
@@ -113,12 +113,12 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
 /// unequal length on pages the last query of each stands at its last key, unless op has maps of its own.
 ///
 /// Shapes   q [batch, heads, q_len, head_dim]; k, v [batch, kv_heads, k_len, dim] views of the filled part of the cache (its
-///          strides span the capacity), quantised views of that shape, or paged; out [batch, heads, q_len, value_dim]; lse
+///          strides span the capacity), quantized views of that shape, or paged; out [batch, heads, q_len, value_dim]; lse
 ///          [batch, heads, q_len]. Sequences of unequal length: pages, or mask::key_padding. On pages k_len is that of the
 ///          longest sequence, and keys behind the end of a shorter one do not exist.
 /// Types    as forward, without double; codes int8 with float scales.
 /// Edge     as forward. Keys and values beyond what a query sees are never used; those that no query of the call sees are not read.
-/// Errors   precondition_error before anything is written, as forward; what page_table and quantised refuse; k and v of
+/// Errors   precondition_error before anything is written, as forward; what page_table and quantized refuse; k and v of
 ///          different lengths.
 /// Repeat   same bits for any number of threads, any batch, pages of any size, and however many query rows share a key head:
 ///          the cache is always cut at the same tokens (every policy.split_keys), parts are merged in order, and every row has
@@ -145,7 +145,7 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
   static_assert(!std::is_same_v<element_of<Q>, double> && !std::is_same_v<key, double> &&
                     !std::is_same_v<value, double> && !std::is_same_v<element_of<Out>, double> &&
                     std::is_same_v<element_of<Lse>, float>,
-                "seqprim: attention::decode works on float, half and bfloat16 with float lse");
+                "seqprim: attention::decode works on float, float16 and bfloat16 with float lse");
   constexpr auto self = detail::entry::decode;
   executor.validate();
   k.validate(q.extent(0));
@@ -157,7 +157,7 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
                     v.length(b), " values. See docs/reference/attention/decode.md");
   detail::expect_results<self>(p, q, detail::rows_of(k.store), detail::rows_of(v.store), out, lse);
   const auto expect_scales_apart = [&](const char* name, const auto& cache) {
-    if constexpr (is_quantised<std::remove_cvref_t<decltype(cache.store)>>) {
+    if constexpr (is_quantized<std::remove_cvref_t<decltype(cache.store)>>) {
       detail::expect_apart<self>("out", out, name, cache.store.scales);
       detail::expect_apart<self>("lse", lse, name, cache.store.scales);
     }

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <seqprim/arch/cuda/mma_sync.cuh>
-#include <seqprim/attention/detail/block_dims.cuh>
-#include <seqprim/attention/detail/forward_block.hpp>
+#include <seqprim/attention/detail/cuda/block_dims.cuh>
+#include <seqprim/attention/detail/cuda/forward_block.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.cuh>
-#include <seqprim/core/cuda.cuh>
+#include <seqprim/core/gpu.cuh>
 
 #include <cuda_runtime.h>
 
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
   const index_t first_row = block % row_blocks * rows_per_block;
   const range rows{first_row, min<index_t>(first_row + rows_per_block, q_len)};
   const index_t i = first_row + warp;
-  if (i >= rows.end) return;  // whole warps leave; the rest of the kernel synchronises within warps only
+  if (i >= rows.end) return;  // whole warps leave; the rest of the kernel synchronizes within warps only
 
   const auto mask = mask::bind(op.mask, b, h);
   const auto score = score::bind(op.score, b, h);
@@ -62,8 +62,8 @@ __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
   constexpr float infinity = __builtin_huge_valf();
   float top = -infinity, sum = 0;
   float acc[Chunks] = {};
-  const range hull = mask::key_hull(mask, rows, k_len);
-  for (index_t j0 = hull.begin / warp_lanes * warp_lanes; j0 < hull.end; j0 += warp_lanes) {
+  const range bounds = mask::key_bounds(mask, rows, k_len);
+  for (index_t j0 = bounds.begin / warp_lanes * warp_lanes; j0 < bounds.end; j0 += warp_lanes) {
     const range keys{j0, min<index_t>(j0 + warp_lanes, k_len)};
     const mask::tile_kind kind = mask.classify(rows, keys);
     if (kind == mask::tile_kind::empty) continue;
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
 }
 
 template <int Chunks, class Op, class Q, class K, class V, class Out>
-void launch_forward_rows(const cuda& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
+void launch_forward_rows(const gpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
                          const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
                          const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse) {
   launch_blocks("attention::forward", executor, forward_rows_kernel<Chunks, Op, Q, K, V, Out>,
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(Shape::lanes, 1) forward_block_kernel(const __
 }
 
 template <class Engine, class Policy, class Dims, class Op, class T, class Out>
-void launch_forward_block(const cuda& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
+void launch_forward_block(const gpu& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
                           const tensor_view<const T, 4>& k, const tensor_view<const T, 4>& v,
                           const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse) {
   constexpr block_policy policy = Policy::template forward<Engine, T, Dims::head, Dims::value>();
@@ -151,13 +151,13 @@ void launch_forward_block(const cuda& executor, const Op& op, const problem& p, 
 /// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before.
 /// Layout   as on the CPU. Rows at multiples of 16 bytes are copied 16 bytes at a time, others number by number.
 /// Errors   precondition_error before the launch; cuda_error when the launch is refused. Errors inside the kernel surface at
-///          the caller's next synchronisation.
+///          the caller's next synchronization.
 /// Repeat   same bits in every run and any batch, for one policy.
-/// Cost     no allocation, no synchronisation; can be captured into a graph.
+/// Cost     no allocation, no synchronization; can be captured into a graph.
 /// Page     docs/reference/attention/forward.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
           class Out, class Lse>
-void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
+void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
              Lse&& log_sum_exp) {
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
                 detail::require_operand<V, 4>() && detail::require_result<Out, 4>() &&
@@ -174,7 +174,7 @@ void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys
   constexpr auto single = [](auto x) { return !std::is_same_v<decltype(x), double>; };
   static_assert(single(element_of<Q>{}) && single(element_of<K>{}) && single(element_of<V>{}) &&
                     single(element_of<Out>{}) && std::is_same_v<element_of<Lse>, float>,
-                "seqprim: attention on CUDA takes float, half and bfloat16, and float lse");
+                "seqprim: attention on CUDA takes float, float16 and bfloat16, and float lse");
   constexpr auto self = detail::entry::forward;
   const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, k, v);
   detail::expect_results<self>(p, q, k, v, out, lse);
@@ -207,7 +207,7 @@ void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys
 /// The same without lse.
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
           class Out>
-void forward(const cuda& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
+void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result) {
   static_assert(detail::require_operand<Q, 4>());
   forward<Engine, Policy>(executor, op, queries, keys, values, result, detail::no_lse(as_view(queries)));
 }

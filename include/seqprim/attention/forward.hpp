@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/attention/detail/cpu/online_softmax.hpp>
+#include <seqprim/attention/detail/cpu/online_softmax_amx.hpp>
+#include <seqprim/attention/detail/cpu/online_softmax_bf16.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
-#include <seqprim/attention/detail/online_softmax.hpp>
-#include <seqprim/attention/detail/online_softmax_pairs.hpp>
-#include <seqprim/attention/detail/online_softmax_tiles.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
@@ -68,15 +68,15 @@ void forward_tile(const tile_policy& policy, const Mask& mask, const Score& scor
   online_softmax_for<Isa, T, Q, K, V> softmax(policy, q.extent(1), v.extent(1), scratch);
   softmax.begin(q.data + rows.begin * q.stride(0), q.stride(0), rows, static_cast<T>(scale));
   const auto classify = [&](range keys) { return mask.classify(rows, keys); };
-  range hull = mask::key_hull(mask, rows, k.extent(0));
+  range bounds = mask::key_bounds(mask, rows, k.extent(0));
   Out* const first = out.data + rows.begin * out.stride(0);
   if constexpr (std::is_same_v<Values, turned_values>) {
-    hull.begin = hull.begin / tile_keys * tile_keys;
-    for_visible_tiles(hull, round_up(policy.k_tile, tile_keys), classify,
+    bounds.begin = bounds.begin / tile_keys * tile_keys;
+    for_visible_tiles(bounds, round_up(policy.k_tile, tile_keys), classify,
                       [&](range keys, bool partial) { softmax.add(k, values, keys, mask, score, partial); });
     softmax.finish(values, mask, sink, first, out.stride(0), lse, lse_step);
   } else {
-    for_visible_tiles(hull, policy.k_tile, classify, [&](range keys, bool partial) {
+    for_visible_tiles(bounds, policy.k_tile, classify, [&](range keys, bool partial) {
       softmax.add(k.data + keys.begin * k.stride(0), k.stride(0), v.data + keys.begin * v.stride(0), v.stride(0), keys,
                   mask, score, partial);
     });
@@ -125,7 +125,7 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
 /// Shapes   q [batch, heads, q_len, head_dim]; k [batch, kv_heads, k_len, head_dim]; v [batch, kv_heads, k_len, value_dim];
 ///          out [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]. Any length may be 0. Query head h uses key
 ///          head h / (heads / kv_heads), or h % kv_heads for op.tiled_heads().
-/// Types    q, k, v, out: float, half, bfloat16, each its own; sums and lse float. All double for gradient checks.
+/// Types    q, k, v, out: float, float16, bfloat16, each its own; sums and lse float. All double for gradient checks.
 /// Layout   the last axis contiguous, other strides free; out and lse may not overlap an input or each other.
 /// Edge     a row without visible key: out = 0, lse = -inf (the sink's logit, if op has one). A NaN in a visible logit: NaN in that row only. Keys and values
 ///          that no query sees are never used, whatever they hold. Logits must stay below 2^30, where float steps by 128,
@@ -157,7 +157,7 @@ void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys,
   detail::expect_results<self>(p, q, k, v, out, lse);
   detail::with_encoded<Isa>(
       executor, op, q, k, [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
-        arch::with_granted<Isa>([&](auto isa) {
+        arch::with_supported_isa<Isa>([&](auto isa) {
           detail::forward_tiles<decltype(isa), Policy>(executor, plain_op, p, q_encoded, k_encoded, v, out, lse);
         });
       });

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <seqprim/attention/merge.hpp>
-#include <seqprim/core/cuda.cuh>
+#include <seqprim/core/gpu.cuh>
 
 namespace seqprim::attention {
 
@@ -29,10 +29,10 @@ __global__ void __launch_bounds__(Lanes)
 /// Merges partial attention over two disjoint sets of keys on CUDA: the same rule, shapes, errors and edge values as on the CPU.
 /// A kernel of your own may do so row by row: weigh(lse1, lse2), then join() for each channel.
 ///
-/// Cost    one launch; no allocation, no synchronisation; can be captured into a graph.
+/// Cost    one launch; no allocation, no synchronization; can be captured into a graph.
 /// Page    docs/reference/attention/merge.md
 template <class Out, class Lse, class PartOut, class PartLse>
-void merge(const cuda& executor, Out&& out_view, Lse&& lse_view, const PartOut& part_out_view,
+void merge(const gpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& part_out_view,
            const PartLse& part_lse_view) {
   const auto [out, lse, part, part_lse] = detail::merge_operands(out_view, lse_view, part_out_view, part_lse_view);
   const index_t rows = out.extent(0) * out.extent(1) * out.extent(2);

@@ -101,7 +101,7 @@ static_assert(std::is_trivially_copyable_v<page_table>);
 ///
 ///     attention::decode(executor, op, q, paged{k_pages, table}, paged{v_pages, table}, out);
 ///
-/// `Store` is what one page is made of: a view [pages, kv_heads, page_size, dim] of numbers, or `quantised` views of that
+/// `Store` is what one page is made of: a view [pages, kv_heads, page_size, dim] of numbers, or `quantized` views of that
 /// shape. Memory order is free: pages stored as [pages, page_size, kv_heads, dim] come as view.transposed(1, 2).
 template <class Store> struct paged {
   Store pages;

@@ -39,7 +39,7 @@ template <class Op> [[nodiscard]] index_t kv_head(const Op& op, index_t heads, i
 }
 
 /// p = softmax(logit) over the visible keys and the sink; returns the log-sum-exp, -inf for an empty row without sink.
-inline double normalise(const tensor<double, 1>& logit, const tensor<bool, 1>& visible, double sink,
+inline double normalize(const tensor<double, 1>& logit, const tensor<bool, 1>& visible, double sink,
                         tensor<double, 1>& p) {
   const double infinity = std::numeric_limits<double>::infinity();
   double top = sink;
@@ -72,7 +72,7 @@ void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& 
       for (index_t i = 0; i < q.extent(2); ++i) {
         const index_t g = detail::kv_head(op, q.extent(1), k.extent(1), h);
         detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][g], i, raw, logit, visible);
-        const double row_lse = detail::normalise(logit, visible, static_cast<double>(op.sink_of(h)), p);
+        const double row_lse = detail::normalize(logit, visible, static_cast<double>(op.sink_of(h)), p);
         for (index_t d = 0; d < v.extent(3); ++d) {
           double sum = 0;
           for (index_t j = 0; j < k.extent(2); ++j)
@@ -108,7 +108,7 @@ void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout
       const index_t g = detail::kv_head(op, q.extent(1), k.extent(1), h);
       for (index_t i = 0; i < q.extent(2); ++i) {
         detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][g], i, raw, logit, visible);
-        if (detail::normalise(logit, visible, static_cast<double>(op.sink_of(h)), p) ==
+        if (detail::normalize(logit, visible, static_cast<double>(op.sink_of(h)), p) ==
             -std::numeric_limits<double>::infinity())
           continue;
         double mean = 0;

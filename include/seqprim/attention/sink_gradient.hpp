@@ -15,7 +15,7 @@ namespace seqprim::attention {
 /// A sink that all heads share has the sum of dsinks as its gradient.
 ///
 /// Shapes   out, dout [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]; dsinks [heads], overwritten.
-/// Types    out, dout: float, half, bfloat16 or double; lse and dsinks float (double with double); sums in double.
+/// Types    out, dout: float, float16, bfloat16 or double; lse and dsinks float (double with double); sums in double.
 /// Edge     no sink (-inf): 0. A row whose lse is -inf adds nothing.
 /// Errors   precondition_error before anything is written: shapes disagree, dsinks overlaps an input (the sinks are one) or itself.
 /// Repeat   same bits for any number of threads.

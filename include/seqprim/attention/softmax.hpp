@@ -15,7 +15,7 @@ namespace seqprim::attention {
 
 /// Which key head a query head uses, where several query heads share one.
 enum class head_order : unsigned char {
-  grouped,  ///< neighbours share: kv_head = head / (heads / kv_heads)
+  grouped,  ///< neighbors share: kv_head = head / (heads / kv_heads)
   tiled,    ///< heads that are kv_heads apart share: kv_head = head % kv_heads
 };
 

@@ -3,7 +3,7 @@
 
 /// The macros of the library; nothing else in seqprim defines a public one.
 
-/// Marks a function that runs on host and device. On the host it is always inlined in optimised builds: no weak symbol
+/// Marks a function that runs on host and device. On the host it is always inlined in optimized builds: no weak symbol
 /// is left behind, so a translation unit built for a newer instruction set can never lend its copy to an older one.
 #if defined(__CUDACC__)
 #  define SEQPRIM_HD __host__ __device__ __forceinline__
@@ -13,7 +13,7 @@
 #  define SEQPRIM_HD inline
 #endif
 
-/// The same promise for host functions: always inlined in optimised builds, never shared between translation units.
+/// The same promise for host functions: always inlined in optimized builds, never shared between translation units.
 #if defined(__OPTIMIZE__) && (defined(__GNUC__) || defined(__clang__))
 #  define SEQPRIM_INLINE [[gnu::always_inline]] inline
 #else

@@ -6,7 +6,7 @@
 #include <seqprim/core/config.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/error.hpp>
-#include <seqprim/core/half.hpp>
+#include <seqprim/core/float16.hpp>
 #include <seqprim/core/index.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/core/packing.hpp>

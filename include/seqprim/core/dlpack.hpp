@@ -2,7 +2,7 @@
 #pragma once
 
 #include <seqprim/core/bfloat16.hpp>
-#include <seqprim/core/half.hpp>
+#include <seqprim/core/float16.hpp>
 #include <seqprim/core/raw.hpp>
 #include <seqprim/core/tensor.hpp>
 
@@ -62,13 +62,13 @@ inline constexpr std::uint64_t flag_read_only = 1;   ///< DLPACK_FLAG_BITMASK_RE
 
 /// What DLPack calls the element type T: code (0 int, 1 uint, 2 float, 4 bfloat, 6 bool), bits, lanes.
 template <class T>
-requires(std::is_arithmetic_v<T> || std::same_as<T, half> ||
+requires(std::is_arithmetic_v<T> || std::same_as<T, float16> ||
          std::same_as<T, bfloat16>) inline constexpr DLDataType data_type_of{
-    static_cast<std::uint8_t>(std::same_as<T, bool>                                  ? 6
-                              : std::same_as<T, bfloat16>                            ? 4
-                              : std::same_as<T, half> || std::is_floating_point_v<T> ? 2
-                              : std::is_unsigned_v<T>                                ? 1
-                                                                                     : 0),
+    static_cast<std::uint8_t>(std::same_as<T, bool>                                     ? 6
+                              : std::same_as<T, bfloat16>                               ? 4
+                              : std::same_as<T, float16> || std::is_floating_point_v<T> ? 2
+                              : std::is_unsigned_v<T>                                   ? 1
+                                                                                        : 0),
     static_cast<std::uint8_t>(8 * sizeof(T)), 1};
 
 /// A struct with the members of DLTensor.

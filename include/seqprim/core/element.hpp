@@ -2,7 +2,7 @@
 #pragma once
 
 #include <seqprim/core/bfloat16.hpp>
-#include <seqprim/core/half.hpp>
+#include <seqprim/core/float16.hpp>
 
 #include <concepts>
 #include <type_traits>
@@ -12,7 +12,7 @@ namespace seqprim {
 /// What a tensor of numbers may hold. `double` is for references and gradient checks. Page: docs/reference/core/numbers.md
 template <class T>
 concept element =
-    std::same_as<T, float> || std::same_as<T, half> || std::same_as<T, bfloat16> || std::same_as<T, double>;
+    std::same_as<T, float> || std::same_as<T, float16> || std::same_as<T, bfloat16> || std::same_as<T, double>;
 
 /// The type in which sums over elements of type T are kept: double for double, float for the rest.
 template <element T> using accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;

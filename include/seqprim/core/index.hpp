@@ -27,7 +27,7 @@ struct range {
 }
 
 /// The smallest run that holds both; an empty run adds nothing.
-[[nodiscard]] SEQPRIM_HD constexpr range hull(range a, range b) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr range bounding_range(range a, range b) noexcept {
   if (a.empty()) return b;
   if (b.empty()) return a;
   return {a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};

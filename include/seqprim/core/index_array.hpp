@@ -66,7 +66,7 @@ static_assert(std::is_trivially_copyable_v<index_array>);
 
 /// The run d with offsets[d] <= position < offsets[d + 1], by bisection; the position must lie in [offsets[0], the last
 /// offset). Of empty runs at one place, the one behind them is found.
-[[nodiscard]] SEQPRIM_HD constexpr index_t find_run(const index_array& offsets, index_t position) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr index_t find_segment(const index_array& offsets, index_t position) noexcept {
   index_t low = 0;
   index_t high = offsets.size() - 1;
   while (high - low > 1) {

@@ -17,7 +17,7 @@ struct named_offsets {
 }  // namespace detail
 
 /// Where the queries of a sequence stand among its keys, when there are more of one than of the other.
-enum class corner : unsigned char {
+enum class alignment : unsigned char {
   bottom_right,  ///< the last query at the last key: the keys before the queries are a cache
   top_left,      ///< the first query at the first key
 };
@@ -35,9 +35,9 @@ enum class corner : unsigned char {
 /// Errors  validate() throws precondition_error: the arrays differ in length, are empty, do not start at 0 or decrease.
 /// Cost    O(log sequences) to find a sequence. Page docs/reference/core/packing.md
 struct packing {
-  index_array q_offsets;                ///< [sequences + 1], 0 = q_offsets[0] <= q_offsets[1] <= ... = q_len
-  index_array k_offsets;                ///< [sequences + 1], 0 = k_offsets[0] <= k_offsets[1] <= ... = k_len
-  corner align = corner::bottom_right;  ///< which corners of each sequence meet
+  index_array q_offsets;                      ///< [sequences + 1], 0 = q_offsets[0] <= q_offsets[1] <= ... = q_len
+  index_array k_offsets;                      ///< [sequences + 1], 0 = k_offsets[0] <= k_offsets[1] <= ... = k_len
+  alignment align = alignment::bottom_right;  ///< which corners of each sequence meet
 
   [[nodiscard]] SEQPRIM_HD constexpr index_t sequences() const noexcept { return q_offsets.size() - 1; }
   [[nodiscard]] SEQPRIM_HD constexpr index_t q_len() const noexcept { return q_offsets[q_offsets.size() - 1]; }
@@ -50,15 +50,15 @@ struct packing {
 
   /// The sequence of query q in [0, q_len()), of key k in [0, k_len()).
   [[nodiscard]] SEQPRIM_HD constexpr index_t sequence_of_query(index_t q) const noexcept {
-    return find_run(q_offsets, q);
+    return find_segment(q_offsets, q);
   }
   [[nodiscard]] SEQPRIM_HD constexpr index_t sequence_of_key(index_t k) const noexcept {
-    return find_run(k_offsets, k);
+    return find_segment(k_offsets, k);
   }
 
   /// The position of the first query of sequence d; negative where bottom_right has more queries than keys.
   [[nodiscard]] SEQPRIM_HD constexpr index_t shift(index_t d) const noexcept {
-    return align == corner::bottom_right ? keys(d).size() - queries(d).size() : 0;
+    return align == alignment::bottom_right ? keys(d).size() - queries(d).size() : 0;
   }
 
   [[nodiscard]] SEQPRIM_HD constexpr index_t query_position(index_t q) const noexcept {

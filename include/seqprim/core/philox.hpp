@@ -80,7 +80,7 @@ struct curand_stream {
   }
 };
 
-/// Uniform in [2^-24, 1 - 2^-24], never 0 or 1; exact in float. The default for accept tests and initialisation.
+/// Uniform in [2^-24, 1 - 2^-24], never 0 or 1; exact in float. The default for accept tests and initialization.
 [[nodiscard]] SEQPRIM_HD constexpr float uniform_open(std::uint32_t word) noexcept {
   return (static_cast<float>(word >> 9) + 0.5f) * 0x1p-23f;
 }

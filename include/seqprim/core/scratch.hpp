@@ -8,7 +8,7 @@
 
 namespace seqprim {
 
-/// Uninitialised working memory: one slab of `count` elements for each thread, 64-byte aligned and apart by whole cache
+/// Uninitialized working memory: one slab of `count` elements for each thread, 64-byte aligned and apart by whole cache
 /// lines; nothing for no slab. Kernels that need it say so in their doc comment, under Cost.
 template <class T> class scratch {
  public:

@@ -11,7 +11,7 @@
 
 namespace seqprim {
 
-/// Owning, dense, zero-initialised, 64-byte aligned array. For examples, layers and tests; kernels take views, and every
+/// Owning, dense, zero-initialized, 64-byte aligned array. For examples, layers and tests; kernels take views, and every
 /// entry point that takes a view takes a tensor too.
 ///
 /// Errors  precondition_error: an extent is negative, or the size exceeds 2^63 - 1 bytes. std::bad_alloc.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <seqprim/core/bfloat16.hpp>
-#include <seqprim/core/half.hpp>
+#include <seqprim/core/float16.hpp>
 #include <seqprim/core/index.hpp>
 
 #include <concepts>
@@ -68,7 +68,7 @@ concept character = std::same_as<T, char> || std::same_as<T, wchar_t> || std::sa
 
 /// What a typed tensor of a file may hold in C++.
 template <class T>
-concept storable = std::same_as<T, double> || std::same_as<T, float> || std::same_as<T, half> ||
+concept storable = std::same_as<T, double> || std::same_as<T, float> || std::same_as<T, float16> ||
     std::same_as<T, bfloat16> ||(std::integral<T> && sizeof(T) <= 8 && !detail::character<T>);
 
 /// The dtype of a C++ type.
@@ -80,7 +80,7 @@ inline constexpr dtype dtype_of = [] {
     return dtype::f64;
   else if constexpr (std::is_same_v<T, float>)
     return dtype::f32;
-  else if constexpr (std::is_same_v<T, half>)
+  else if constexpr (std::is_same_v<T, float16>)
     return dtype::f16;
   else if constexpr (std::is_same_v<T, bfloat16>)
     return dtype::bf16;

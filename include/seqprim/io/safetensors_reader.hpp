@@ -201,7 +201,7 @@ class safetensors_view {
     if (rank >= 0 && tensor.shape.size() != static_cast<std::size_t>(rank))
       fail("tensor ", detail::in_quotes(name), ": has rank ", tensor.shape.size(), " (shape ",
            detail::list(tensor.shape), "), expected rank ", rank);
-    if constexpr (std::is_same_v<T, bool>) {  // any other byte in a bool is undefined behaviour
+    if constexpr (std::is_same_v<T, bool>) {  // any other byte in a bool is undefined behavior
       index_t position = 0;
       for (const std::byte value : bytes_of(tensor)) {
         if (value > std::byte{1})

@@ -29,7 +29,7 @@ struct cross_entropy_options {
   float soft_cap = 0;          ///< > 0: logits pass score::soft_cap first; 0: not
   index_t ignore_index = -100;
   loss::reduction reduction = loss::reduction::mean;
-  double normaliser =
+  double normalizer =
       0;  ///< of the mean; 0: sum of the weights. Give the total of all micro-batches to accumulate exactly
   double upstream = 1;  ///< gradient of the loss itself, for mean and sum
 
@@ -41,7 +41,7 @@ struct cross_entropy_options {
                     ") must be finite and >= 0", page);
     SEQPRIM_EXPECTS(soft_cap >= 0 && std::isfinite(soft_cap), "loss::cross_entropy: soft_cap (", soft_cap,
                     ") must be finite and >= 0", page);
-    SEQPRIM_EXPECTS(normaliser >= 0 && std::isfinite(normaliser), "loss::cross_entropy: normaliser (", normaliser,
+    SEQPRIM_EXPECTS(normalizer >= 0 && std::isfinite(normalizer), "loss::cross_entropy: normalizer (", normalizer,
                     ") must be finite and >= 0", page);
     SEQPRIM_EXPECTS(std::isfinite(upstream), "loss::cross_entropy: upstream must be finite", page);
   }
@@ -199,8 +199,8 @@ template <class T, class Id>
                                            const cross_entropy_result& counted) noexcept {
   if (options.reduction == reduction::none) return 1;
   if (options.reduction == reduction::sum) return options.upstream;
-  const double normaliser = options.normaliser > 0 ? options.normaliser : counted.weight;
-  return normaliser == 0 ? 0 : options.upstream / normaliser;
+  const double normalizer = options.normalizer > 0 ? options.normalizer : counted.weight;
+  return normalizer == 0 ? 0 : options.upstream / normalizer;
 }
 
 /// All rows, after validation. `scale` is gradient_scale. Adds to result.correct and returns the sum of w l.
@@ -263,7 +263,7 @@ template <class Id> concept label_element = std::integral<Id> && !std::same_as<I
 /// Cross entropy of rows of logits, forward and backward in one call:
 ///
 ///     l = lse - (1 - e) z_label - e mean(z) + c lse^2         lse = log sum exp z
-///     dz = w [p (1 + 2 c lse) - (1 - e) onehot(label) - e / vocab],   w = weight * upstream / normaliser
+///     dz = w [p (1 + 2 c lse) - (1 - e) onehot(label) - e / vocab],   w = weight * upstream / normalizer
 ///
 /// Shapes   logits, dlogits [rows, vocab]; labels [rows]; the views of `rows` [rows].
 /// Types    logits float (double for gradient checks); labels any integers. Sums of a row run in registers over at most 4096
@@ -315,8 +315,8 @@ cross_entropy_result cross_entropy(const cpu& executor, const cross_entropy_opti
   const double scale = detail::gradient_scale(options, result);
   result.loss = detail::run_rows<Isa>(executor, options, logits, labels, dlogits, rows, scale, result.correct);
   if (options.reduction == reduction::mean) {
-    const double normaliser = options.normaliser > 0 ? options.normaliser : result.weight;
-    result.loss = normaliser == 0 ? 0 : result.loss / normaliser;
+    const double normalizer = options.normalizer > 0 ? options.normalizer : result.weight;
+    result.loss = normalizer == 0 ? 0 : result.loss / normalizer;
   }
   return result;
 }

@@ -152,7 +152,7 @@ cross_entropy_result linear_cross_entropy(const cpu& executor, const cross_entro
   }
   double total = 0;
   for (index_t begin = 0; begin < rows;) {
-    // The next rows, until `chunk` of them count. Neighbours that all count are used where they are.
+    // The next rows, until `chunk` of them count. Neighbors that all count are used where they are.
     index_t end = begin, live = 0;
     for (; end < rows && live < chunk; ++end) {
       const auto label = static_cast<index_t>(labels(end));
@@ -189,8 +189,8 @@ cross_entropy_result linear_cross_entropy(const cpu& executor, const cross_entro
     }
     begin = end;
   }
-  const double normaliser = options.normaliser > 0 ? options.normaliser : result.weight;
-  result.loss = options.reduction == reduction::sum ? total : normaliser == 0 ? 0 : total / normaliser;
+  const double normalizer = options.normalizer > 0 ? options.normalizer : result.weight;
+  result.loss = options.reduction == reduction::sum ? total : normalizer == 0 ? 0 : total / normalizer;
   return result;
 }
 

@@ -9,7 +9,7 @@
 
 /// Masks compose: `a & b` sees what both see, `a | b` what either sees, `~a` what a does not see. The composition is a
 /// mask again, of a type that names its parts, and it knows what its parts know: tiles are classified in three-valued
-/// logic, hulls and runs are combined, bind() binds the parts, validate() checks them.
+/// logic, bounds and runs are combined, bind() binds the parts, validate() checks them.
 ///
 /// The operators are found by argument-dependent lookup as soon as one operand is a mask of this library. To combine two
 /// masks of your own namespace, say `using namespace seqprim::mask::operators;` there, or name the type:
@@ -31,7 +31,7 @@ SEQPRIM_HD constexpr tile_kind operator~(tile_kind a) noexcept {
 
 namespace detail {
 template <class A, class B> concept rules = rule<A> && rule<B>;
-template <class A, class B> concept run_rules = one_run_per_row<A> && one_run_per_row<B>;
+template <class A, class B> concept range_rules = one_range_per_row<A> && one_range_per_row<B>;
 template <class A, class B> concept any_binds = depends_on_batch_or_head<A> || depends_on_batch_or_head<B>;
 }  // namespace detail
 
@@ -46,23 +46,23 @@ template <bindable A, bindable B> struct both {
   }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept requires detail::rules<A, B> {
-    if constexpr (detail::run_rules<A, B>) {
-      const tile_kind kind = classify_runs(*this, q, k);
+    if constexpr (detail::range_rules<A, B>) {
+      const tile_kind kind = classify_ranges(*this, q, k);
       if (kind != tile_kind::partial) return kind;
     }
     return first.classify(q, k) & second.classify(q, k);
   }
 
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires detail::run_rules<A, B> {
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires detail::range_rules<A, B> {
     return intersect(first.visible_keys(q), second.visible_keys(q));
   }
 
-  SEQPRIM_HD constexpr range key_hull(range q, index_t k_len) const noexcept requires detail::rules<A, B> {
-    return intersect(mask::key_hull(first, q, k_len), mask::key_hull(second, q, k_len));
+  SEQPRIM_HD constexpr range key_bounds(range q, index_t k_len) const noexcept requires detail::rules<A, B> {
+    return intersect(mask::key_bounds(first, q, k_len), mask::key_bounds(second, q, k_len));
   }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept requires detail::rules<A, B> {
-    return intersect(mask::query_hull(first, k, q_len), mask::query_hull(second, k, q_len));
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept requires detail::rules<A, B> {
+    return intersect(mask::query_bounds(first, k, q_len), mask::query_bounds(second, k, q_len));
   }
 
   SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept requires detail::rules<A, B> {
@@ -96,12 +96,12 @@ template <bindable A, bindable B> struct either {
     return first.classify(q, k) | second.classify(q, k);
   }
 
-  SEQPRIM_HD constexpr range key_hull(range q, index_t k_len) const noexcept requires detail::rules<A, B> {
-    return hull(mask::key_hull(first, q, k_len), mask::key_hull(second, q, k_len));
+  SEQPRIM_HD constexpr range key_bounds(range q, index_t k_len) const noexcept requires detail::rules<A, B> {
+    return bounding_range(mask::key_bounds(first, q, k_len), mask::key_bounds(second, q, k_len));
   }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept requires detail::rules<A, B> {
-    return hull(mask::query_hull(first, k, q_len), mask::query_hull(second, k, q_len));
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept requires detail::rules<A, B> {
+    return bounding_range(mask::query_bounds(first, k, q_len), mask::query_bounds(second, k, q_len));
   }
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires detail::any_binds<A, B> {
@@ -129,9 +129,9 @@ template <bindable A> struct inverse {
   }
 
   /// Where every run of the part reaches one end of the keys, what is left lies at the other end.
-  SEQPRIM_HD constexpr range key_hull(range q, index_t k_len) const noexcept requires rule<A> {
+  SEQPRIM_HD constexpr range key_bounds(range q, index_t k_len) const noexcept requires rule<A> {
     range rest{0, k_len};
-    if constexpr (one_run_per_row<A>) {
+    if constexpr (one_range_per_row<A>) {
       const range first = part.visible_keys(q.begin);
       const range last = part.visible_keys(q.end - 1);
       if (last.begin <= 0) rest.begin = max<index_t>(first.end, 0);

@@ -50,12 +50,12 @@ struct attention_sinks {
     return some_future || some_forgotten ? tile_kind::partial : tile_kind::full;
   }
 
-  SEQPRIM_HD constexpr range key_hull(range q, index_t) const noexcept {
+  SEQPRIM_HD constexpr range key_bounds(range q, index_t) const noexcept {
     const index_t oldest = sinks > 0 ? 0 : q.begin + offset - window + 1;
     return {oldest, q.end + offset};
   }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept {
     return {k.begin - offset, k.begin < sinks ? q_len : k.end - 1 + window - offset};
   }
 

@@ -10,7 +10,7 @@
 namespace seqprim::mask {
 
 /// A mask whose tiles were classified beforehand: the mask itself for single pairs, a grid of classes for tiles. For masks
-/// whose own classify() is slow, or that have none (`untiled`, `dense`). Made by `block_grid::over`.
+/// whose own classify() is slow, or that have none (`where`, `dense`). Made by `block_grid::over`.
 ///
 /// Tiles need not match the blocks: a tile is empty or full when all blocks that it touches are. Exact for tiles cut from
 /// (0, 0) whose edges are multiples of the block edges where the blocks inside are not both pure and of different kinds.
@@ -36,7 +36,7 @@ template <rule M> struct block_map {
     return corner;
   }
 
-  SEQPRIM_HD constexpr range key_hull(range q, index_t) const noexcept {
+  SEQPRIM_HD constexpr range key_bounds(range q, index_t) const noexcept {
     const range rows = blocks(q, q_block);
     range columns{0, kinds.extent(1)};
     while (!columns.empty() && empty(rows, {columns.begin, columns.begin + 1})) ++columns.begin;
@@ -44,7 +44,7 @@ template <rule M> struct block_map {
     return {columns.begin * k_block, columns.end * k_block};
   }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t) const noexcept {
     const range columns = blocks(k, k_block);
     range rows{0, kinds.extent(0)};
     while (!rows.empty() && empty({rows.begin, rows.begin + 1}, columns)) ++rows.begin;

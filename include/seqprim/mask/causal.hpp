@@ -20,10 +20,10 @@ struct causal {
 
   SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, q + offset + 1}; }
 
-  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_runs(*this, q, k); }
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept { return {k.begin - offset, q_len}; }
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept { return {k.begin - offset, q_len}; }
 };
-static_assert(rule<causal> && one_run_per_row<causal>);
+static_assert(rule<causal> && one_range_per_row<causal>);
 
 }  // namespace seqprim::mask

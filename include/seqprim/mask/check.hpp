@@ -14,7 +14,7 @@ namespace seqprim::mask {
 struct check_report {
   index_t tiles = 0;  ///< tiles whose classification was compared
   index_t loose = 0;  ///< tiles called partial that are empty or full
-  index_t wrong = 0;  ///< answers that contradict the element rule: tiles, runs and hulls
+  index_t wrong = 0;  ///< answers that contradict the element rule: tiles, runs and bounds
   std::string first_wrong;
   std::string first_loose;
 
@@ -80,8 +80,8 @@ template <rule M> class checker {
     if (q_len_ == 0 || k_len_ == 0) return;
     all_grids(report);
     random_tiles(report);
-    if constexpr (one_run_per_row<M>) runs(report);
-    hulls(report);
+    if constexpr (one_range_per_row<M>) runs(report);
+    bounds(report);
   }
 
  private:
@@ -99,7 +99,7 @@ template <rule M> class checker {
     }
   }
 
-  // Tiles at any place: a kernel may start its keys at a hull.
+  // Tiles at any place: a kernel may start its keys at a bounds.
   void random_tiles(check_report& report) {
     for (std::uint32_t i = 0; i < 4000; ++i) {
       const philox_words words = philox({{i, 0, 0, 0}}, 0x6d61736bu, 0x74696c65u);
@@ -126,7 +126,7 @@ template <rule M> class checker {
     }
   }
 
-  void runs(check_report& report) requires one_run_per_row<M> {
+  void runs(check_report& report) requires one_range_per_row<M> {
     for (index_t q = 0; q < q_len_; ++q) {
       const range run = mask_.visible_keys(q);
       for (index_t k = 0; k < k_len_; ++k)
@@ -143,25 +143,25 @@ template <rule M> class checker {
     }
   }
 
-  void hulls(check_report& report) {
+  void bounds(check_report& report) {
     constexpr index_t edges[] = {1, 3, 16, 64, 128};
     for (const index_t edge : edges) {
       for (index_t q = 0; q < q_len_; q += edge) {
         const range rows{q, min(q + edge, q_len_)};
-        const range hull = intersect(mask::key_hull(mask_, rows, k_len_), {0, k_len_});
-        const range inside = hull.empty() ? range{0, 0} : hull;
+        const range bounds = intersect(mask::key_bounds(mask_, rows, k_len_), {0, k_len_});
+        const range inside = bounds.empty() ? range{0, 0} : bounds;
         for (const range& outside : {range{0, inside.begin}, range{inside.end, k_len_}})
           if (truth_.count(rows, outside) > 0 && ++report.wrong == 1)
-            report.first_wrong = message("key_hull(q ", words(rows), ")", where_, " is ", words(hull), " but ",
+            report.first_wrong = message("key_bounds(q ", words(rows), ")", where_, " is ", words(bounds), " but ",
                                          truth_.witness(rows, outside, true));
       }
       for (index_t k = 0; k < k_len_; k += edge) {
         const range keys{k, min(k + edge, k_len_)};
-        const range hull = intersect(mask::query_hull(mask_, keys, q_len_), {0, q_len_});
-        const range inside = hull.empty() ? range{0, 0} : hull;
+        const range bounds = intersect(mask::query_bounds(mask_, keys, q_len_), {0, q_len_});
+        const range inside = bounds.empty() ? range{0, 0} : bounds;
         for (const range& outside : {range{0, inside.begin}, range{inside.end, q_len_}})
           if (truth_.count(outside, keys) > 0 && ++report.wrong == 1)
-            report.first_wrong = message("query_hull(k ", words(keys), ")", where_, " is ", words(hull), " but ",
+            report.first_wrong = message("query_bounds(k ", words(keys), ")", where_, " is ", words(bounds), " but ",
                                          truth_.witness(outside, keys, true));
       }
     }
@@ -176,13 +176,13 @@ template <rule M> class checker {
 
 }  // namespace detail
 
-/// Compares what a mask says about tiles, runs and hulls with its own element rule, by brute force. Call it in the test of
+/// Compares what a mask says about tiles, runs and bounds with its own element rule, by brute force. Call it in the test of
 /// every mask that you write, on lengths that are not multiples of anything:
 ///
 ///     const auto report = mask::check(my_mask{...}, 97, 131);
 ///     if (!report.ok()) puts(report.summary().c_str());   // "... classify(q [0, 16), k [8, 16)) says full but query 3 ..."
 ///
-/// Tries tiles of many sizes cut from (0, 0) and 4000 tiles at places that are the same in every run, the hulls of row and
+/// Tries tiles of many sizes cut from (0, 0) and 4000 tiles at places that are the same in every run, the bounds of row and
 /// column groups, and the runs of all rows. A mask that depends on batch or head is checked for each.
 ///
 /// Errors  precondition_error: a length < 0, or the mask's own rules are broken.

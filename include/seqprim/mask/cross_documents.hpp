@@ -28,16 +28,16 @@ struct cross_documents {
     const index_t last = q_offsets.size() - 1;
     if (q < 0) return {0, 0};
     if (q >= q_offsets[last]) return {k_offsets[last], k_offsets[last]};
-    const index_t d = find_run(q_offsets, q);
+    const index_t d = find_segment(q_offsets, q);
     return {k_offsets[d], k_offsets[d + 1]};
   }
 
-  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_runs(*this, q, k); }
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t) const noexcept {
     const range keys = intersect(k, {0, k_offsets[k_offsets.size() - 1]});
     if (keys.empty()) return {0, 0};
-    return {q_offsets[find_run(k_offsets, keys.begin)], q_offsets[find_run(k_offsets, keys.end - 1) + 1]};
+    return {q_offsets[find_segment(k_offsets, keys.begin)], q_offsets[find_segment(k_offsets, keys.end - 1) + 1]};
   }
 
   constexpr void validate() const {
@@ -53,6 +53,6 @@ struct cross_documents {
     detail::expect_end(k_offsets, problem.k_len, "mask::cross_documents: k_offsets", "k_len", page);
   }
 };
-static_assert(rule<cross_documents> && one_run_per_row<cross_documents>);
+static_assert(rule<cross_documents> && one_range_per_row<cross_documents>);
 
 }  // namespace seqprim::mask

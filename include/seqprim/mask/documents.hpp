@@ -50,23 +50,24 @@ struct documents {
     const index_t end = offsets[offsets.size() - 1];
     if (p < 0) return {0, 0};
     if (p >= end) return {end, end};
-    const index_t d = find_run(offsets, p);
+    const index_t d = find_segment(offsets, p);
     return {offsets[d], offsets[d + 1]};
   }
 
-  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_runs(*this, q, k); }
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t) const noexcept {
     const range keys = intersect(k, {0, offsets[offsets.size() - 1]});
     if (keys.empty()) return {0, 0};
-    return {offsets[find_run(offsets, keys.begin)] - offset, offsets[find_run(offsets, keys.end - 1) + 1] - offset};
+    return {offsets[find_segment(offsets, keys.begin)] - offset,
+            offsets[find_segment(offsets, keys.end - 1) + 1] - offset};
   }
 
   SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept {
     return detail::join_groups(q, [&](index_t row) {
       const index_t p = row + offset;
       if (p < 0 || p >= offsets[offsets.size() - 1]) return detail::row_group{p < 0 ? -offset : q.end, {0, 0}};
-      const index_t d = find_run(offsets, p);
+      const index_t d = find_segment(offsets, p);
       return detail::row_group{offsets[d + 1] - offset, {offsets[d], offsets[d + 1]}};
     });
   }
@@ -78,6 +79,6 @@ struct documents {
     detail::expect_end(offsets, problem.k_len, "mask::documents: offsets", "k_len", "docs/reference/mask/documents.md");
   }
 };
-static_assert(rule<documents> && one_run_per_row<documents>);
+static_assert(rule<documents> && one_range_per_row<documents>);
 
 }  // namespace seqprim::mask

@@ -14,6 +14,6 @@ struct full {
   SEQPRIM_HD constexpr tile_kind classify(range, range) const noexcept { return tile_kind::full; }
   SEQPRIM_HD constexpr range visible_keys(index_t) const noexcept { return {0, unlimited}; }
 };
-static_assert(rule<full> && one_run_per_row<full>);
+static_assert(rule<full> && one_range_per_row<full>);
 
 }  // namespace seqprim::mask

@@ -21,9 +21,9 @@ struct key_range {
 
   SEQPRIM_HD constexpr range visible_keys(index_t) const noexcept { return {begin, end}; }
 
-  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_runs(*this, q, k); }
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept {
     return {0, intersect(k, range{begin, end}).empty() ? 0 : q_len};
   }
 
@@ -32,6 +32,6 @@ struct key_range {
                     "). See docs/reference/mask/key_range.md");
   }
 };
-static_assert(rule<key_range> && one_run_per_row<key_range>);
+static_assert(rule<key_range> && one_range_per_row<key_range>);
 
 }  // namespace seqprim::mask

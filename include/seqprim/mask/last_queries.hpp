@@ -27,17 +27,17 @@ template <bindable Inner> struct shifted_rows {
     const tile_kind kind = inner.classify(rows, k);
     return kind == tile_kind::full && rows.size() < q.size() ? tile_kind::partial : kind;
   }
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires one_run_per_row<Inner> {
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires one_range_per_row<Inner> {
     if (q + start < 0) return {0, 0};
     const range run = inner.visible_keys(q + start);
     return {max<index_t>(run.begin, 0), run.end};  // never less than in the rows below 0
   }
-  SEQPRIM_HD constexpr range key_hull(range q, index_t k_len) const noexcept requires rule<Inner> {
+  SEQPRIM_HD constexpr range key_bounds(range q, index_t k_len) const noexcept requires rule<Inner> {
     const range rows = moved(q);
-    return rows.empty() ? range{0, 0} : mask::key_hull(inner, rows, k_len);
+    return rows.empty() ? range{0, 0} : mask::key_bounds(inner, rows, k_len);
   }
-  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept requires rule<Inner> {
-    const range rows = mask::query_hull(inner, k, max<index_t>(q_len + start, 0));
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept requires rule<Inner> {
+    const range rows = mask::query_bounds(inner, k, max<index_t>(q_len + start, 0));
     return intersect({rows.begin - start, rows.end - start}, {0, q_len});
   }
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<Inner> {

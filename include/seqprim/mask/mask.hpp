@@ -20,4 +20,4 @@
 #include <seqprim/mask/prefix.hpp>
 #include <seqprim/mask/rule.hpp>
 #include <seqprim/mask/sliding_window.hpp>
-#include <seqprim/mask/untiled.hpp>
+#include <seqprim/mask/where.hpp>

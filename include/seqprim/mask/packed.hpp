@@ -28,8 +28,8 @@ template <class M>
   return m.mask.bind(sequence, m.head);
 }
 
-template <class M> concept runs_inside = requires(const M& m) {
-  { detail::rule_inside(m, index_t{}) } -> one_run_per_row;
+template <class M> concept ranges_inside = requires(const M& m) {
+  { detail::rule_inside(m, index_t{}) } -> one_range_per_row;
 };
 
 template <class M> inline constexpr bool is_combination = false;
@@ -37,7 +37,7 @@ template <class A, class B> inline constexpr bool is_combination<both<A, B>> = t
 template <class A, class B> inline constexpr bool is_combination<either<A, B>> = true;
 template <class A> inline constexpr bool is_combination<inverse<A>> = true;
 template <class M>
-concept composed = rule<M> && !one_run_per_row<M> && (is_combination<M> || requires(const M& m) { m.composition(); });
+concept composed = rule<M> && !one_range_per_row<M> && (is_combination<M> || requires(const M& m) { m.composition(); });
 
 template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto pack_parts(const packing& sequences, const M& m) noexcept;
 
@@ -49,7 +49,7 @@ template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto pack_parts(const packi
 ///
 ///     visible(q, k)  <=>  q and k lie in one sequence d, and inner(position of q, position of k) within it
 ///
-/// Positions are those of `packing`: with corner::bottom_right, the default, the last query of each sequence stands at its
+/// Positions are those of `packing`: with alignment::bottom_right, the default, the last query of each sequence stands at its
 /// last key, so that `inner` = causal{} serves prefill, chunks behind a cache and decoding in one call; an offset of the
 /// inner mask counts on top. An inner mask that depends on the batch row gets the sequence as its batch row:
 /// prefix_per_batch{lengths} is a prefix length for each sequence. Where a sequence has more queries than keys, bottom_right asks
@@ -77,7 +77,7 @@ template <class Inner> struct packed {
     return sequences.keys(d).contains(k) && inside(d)(position(d, q), k - sequences.k_offsets[d]);
   }
 
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires detail::runs_inside<Inner> {
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept requires detail::ranges_inside<Inner> {
     if (q < 0) return {0, 0};
     if (q >= sequences.q_len()) return {sequences.k_len(), sequences.k_len()};
     const index_t d = sequences.sequence_of_query(q);
@@ -108,7 +108,7 @@ template <class Inner> struct packed {
     return tile_kind::empty;
   }
 
-  SEQPRIM_HD constexpr range key_hull(range q, index_t) const noexcept requires settled {
+  SEQPRIM_HD constexpr range key_bounds(range q, index_t) const noexcept requires settled {
     const range rows = intersect(q, {0, sequences.q_len()});
     if (rows.empty()) return {0, 0};
     const index_t first = sequences.sequence_of_query(rows.begin), last = sequences.sequence_of_query(rows.end - 1);
@@ -117,7 +117,7 @@ template <class Inner> struct packed {
             newest.empty() ? sequences.keys(last).begin : newest.end};
   }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept requires settled {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t) const noexcept requires settled {
     const range keys = intersect(k, {0, sequences.k_len()});
     if (keys.empty()) return {0, 0};
     const index_t first = sequences.sequence_of_key(keys.begin), last = sequences.sequence_of_key(keys.end - 1);
@@ -169,15 +169,15 @@ template <class Inner> struct packed {
   /// Bounds of the keys that the rows of sequence d see.
   SEQPRIM_HD constexpr range keys_seen(index_t d, range q) const noexcept {
     const range rows = intersect(q, sequences.queries(d)), keys = sequences.keys(d);
-    return moved(mask::key_hull(inside(d), positions(d, rows), keys.size()), keys.begin);
+    return moved(mask::key_bounds(inside(d), positions(d, rows), keys.size()), keys.begin);
   }
-  /// Bounds of the rows that see keys of sequence d. Hulls of queries start at row 0, so they say nothing about rows below.
+  /// Bounds of the rows that see keys of sequence d. Bounds of queries start at row 0, so they say nothing about rows below.
   SEQPRIM_HD constexpr range rows_seeing(index_t d, range k) const noexcept {
     const range rows = sequences.queries(d);
     const index_t shift = sequences.shift(d);
     if (shift < 0) return rows;
     const range keys = moved(intersect(k, sequences.keys(d)), -sequences.k_offsets[d]);
-    return intersect(moved(mask::query_hull(inside(d), keys, rows.size() + shift), rows.begin - shift), rows);
+    return intersect(moved(mask::query_bounds(inside(d), keys, rows.size() + shift), rows.begin - shift), rows);
   }
 };
 template <class Inner> packed(packing, Inner) -> packed<Inner>;
@@ -201,6 +201,6 @@ template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto pack_parts(const packi
 
 }  // namespace detail
 
-static_assert(rule<packed<causal>> && one_run_per_row<packed<causal>>);
+static_assert(rule<packed<causal>> && one_range_per_row<packed<causal>>);
 
 }  // namespace seqprim::mask

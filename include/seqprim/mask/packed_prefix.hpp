@@ -30,18 +30,18 @@ struct packed_prefix {
     const index_t end = offsets[offsets.size() - 1];
     if (p < 0) return {0, 0};
     if (p >= end) return {end, end};
-    const index_t d = find_run(offsets, p);
+    const index_t d = find_segment(offsets, p);
     return {offsets[d], max(p + 1, prefix_ends[d])};
   }
 
-  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_runs(*this, q, k); }
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t) const noexcept {
     const range keys = intersect(k, {0, offsets[offsets.size() - 1]});
     if (keys.empty()) return {0, 0};
-    const index_t d = find_run(offsets, keys.begin);
+    const index_t d = find_segment(offsets, keys.begin);
     return {(keys.begin < prefix_ends[d] ? offsets[d] : keys.begin) - offset,
-            offsets[find_run(offsets, keys.end - 1) + 1] - offset};
+            offsets[find_segment(offsets, keys.end - 1) + 1] - offset};
   }
 
   constexpr void validate() const {
@@ -60,6 +60,6 @@ struct packed_prefix {
                        "docs/reference/mask/packed_prefix.md");
   }
 };
-static_assert(rule<packed_prefix> && one_run_per_row<packed_prefix>);
+static_assert(rule<packed_prefix> && one_range_per_row<packed_prefix>);
 
 }  // namespace seqprim::mask

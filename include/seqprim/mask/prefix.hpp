@@ -25,9 +25,9 @@ struct prefix {
 
   SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, max(q + offset + 1, length)}; }
 
-  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_runs(*this, q, k); }
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t q_len) const noexcept {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept {
     return {k.begin < length ? 0 : k.begin - offset, q_len};
   }
 
@@ -39,7 +39,7 @@ struct prefix {
                     "). See docs/reference/mask/prefix.md");
   }
 };
-static_assert(rule<prefix> && one_run_per_row<prefix>);
+static_assert(rule<prefix> && one_range_per_row<prefix>);
 
 /// A prefix length per batch row: binds to prefix{lengths[batch], offset}.
 ///

@@ -47,7 +47,7 @@ template <class M> concept bindable = rule<M> || depends_on_batch_or_head<M>;
 /// A rule whose every row sees one run of keys: visible(q, k) <=> m.visible_keys(q).contains(k), for k in [0, k_len).
 /// Both ends of the run never decrease as q grows. The run may reach past [0, k_len) and is empty when end <= begin.
 /// Kernels then compare with two numbers a row instead of asking for each pair.
-template <class M> concept one_run_per_row = rule<M> && requires(const M& m, index_t q) {
+template <class M> concept one_range_per_row = rule<M> && requires(const M& m, index_t q) {
   { m.visible_keys(q) } -> std::same_as<range>;
 };
 
@@ -84,8 +84,8 @@ template <bindable M> constexpr void validate(const M& m, const shape& problem) 
 }
 
 /// classify() for a rule with one run per row, from the runs of the first and the last row (rule family R2). Full is
-/// exact; empty is exact when the runs of neighbouring rows touch.
-template <class M> [[nodiscard]] SEQPRIM_HD constexpr tile_kind classify_runs(const M& m, range q, range k) noexcept {
+/// exact; empty is exact when the runs of neighboring rows touch.
+template <class M> [[nodiscard]] SEQPRIM_HD constexpr tile_kind classify_ranges(const M& m, range q, range k) noexcept {
   const range first = m.visible_keys(q.begin);
   const range last = m.visible_keys(q.end - 1);
   if (intersect(k, range{first.begin, last.end}).empty()) return tile_kind::empty;
@@ -94,11 +94,11 @@ template <class M> [[nodiscard]] SEQPRIM_HD constexpr tile_kind classify_runs(co
 }
 
 /// A run of keys that holds every key visible to the rows, within [0, k_len). Bounds the key loop of forward passes.
-template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range key_hull(const M& m, range q, index_t k_len) noexcept {
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range key_bounds(const M& m, range q, index_t k_len) noexcept {
   const range all{0, k_len};
-  if constexpr (requires { m.key_hull(q, k_len); }) {
-    return intersect(m.key_hull(q, k_len), all);
-  } else if constexpr (one_run_per_row<M>) {
+  if constexpr (requires { m.key_bounds(q, k_len); }) {
+    return intersect(m.key_bounds(q, k_len), all);
+  } else if constexpr (one_range_per_row<M>) {
     return intersect(range{m.visible_keys(q.begin).begin, m.visible_keys(q.end - 1).end}, all);
   } else {
     return all;
@@ -106,10 +106,10 @@ template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range key_hull(const M& m, 
 }
 
 /// A run of rows that holds every query that sees one of the keys, within [0, q_len). Bounds the query loop of dK and dV.
-template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range query_hull(const M& m, range k, index_t q_len) noexcept {
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range query_bounds(const M& m, range k, index_t q_len) noexcept {
   const range all{0, q_len};
-  if constexpr (requires { m.query_hull(k, q_len); }) {
-    return intersect(m.query_hull(k, q_len), all);
+  if constexpr (requires { m.query_bounds(k, q_len); }) {
+    return intersect(m.query_bounds(k, q_len), all);
   } else {
     return all;
   }
@@ -142,7 +142,7 @@ template <class GroupAt>
   while (tile.end < rows.end) {
     const row_group next = group_at(tile.end);
     const index_t end = min(next.end, rows.end);
-    const range keys = hull(tile.keys, next.keys);
+    const range keys = bounding_range(tile.keys, next.keys);
     const index_t apart = round_up(tile.end - rows.begin, lanes) * tile.keys.size() +
                           round_up(end - tile.end, lanes) * next.keys.size() + cost_of_a_tile;
     if (round_up(end - rows.begin, lanes) * keys.size() > apart) break;
@@ -161,7 +161,7 @@ template <class M> consteval bool require_mask() {
         "seqprim: a mask needs 'bool operator()(index_t q, index_t k) const'. See docs/reference/mask/rule.md");
     static_assert(classifies_tiles<M>,
                   "seqprim: a mask needs 'tile_kind classify(range q, range k) const'; wrap a bare predicate in "
-                  "'mask::untiled'. See docs/reference/mask/rule.md");
+                  "'mask::where'. See docs/reference/mask/rule.md");
     static_assert(std::is_trivially_copyable_v<M>,
                   "seqprim: a mask must be trivially copyable so that it can travel to a kernel; hold views, not "
                   "containers. See docs/reference/mask/rule.md");

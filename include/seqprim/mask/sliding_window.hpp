@@ -29,9 +29,9 @@ struct sliding_window {
     return {q + offset - left, q + offset + right + 1};
   }
 
-  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_runs(*this, q, k); }
+  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
-  SEQPRIM_HD constexpr range query_hull(range k, index_t) const noexcept {
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t) const noexcept {
     return {k.begin - offset - right, k.end - offset + left};
   }
 
@@ -42,7 +42,7 @@ struct sliding_window {
                     ") must be >= 0, or mask::unlimited. See docs/reference/mask/sliding_window.md");
   }
 };
-static_assert(rule<sliding_window> && one_run_per_row<sliding_window>);
+static_assert(rule<sliding_window> && one_range_per_row<sliding_window>);
 
 /// The window of the newest `width` >= 1 keys, the query's own included.
 [[nodiscard]] SEQPRIM_HD constexpr sliding_window causal_window(index_t width, index_t offset = 0) noexcept {

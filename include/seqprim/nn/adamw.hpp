@@ -44,7 +44,7 @@ struct matrices_decay {
 ///
 /// Types   float parameters: everything float, factors formed in double. (double for gradient checks.)
 /// Edge    g = 0 still decays and still moves by momentum.
-/// Errors  precondition_error: an option out of range; the layer is not the one the optimiser was made for.
+/// Errors  precondition_error: an option out of range; the layer is not the one the optimizer was made for.
 /// Repeat  same bits for any number of threads.
 /// Cost    reads w, g, m, v and writes w, m, v once. No allocation after the first step.
 /// Source  spec layers-losses 10; golden layers/adamw_*, adam_l2_1.  Page docs/reference/nn/adamw.md
@@ -97,10 +97,10 @@ template <class T = float, class Isa = arch::native_isa> class adamw {
     layer.visit_parameters([&](const std::string& name, const auto& p) {
       SEQPRIM_EXPECTS(count < state_.size() && state_[count].name == name && state_[count].first.size() == p.size(),
                       "nn::adamw: parameter ", name, " (", p.size(), " numbers) is not number ", count,
-                      " of the layer that this optimiser was made for", page);
+                      " of the layer that this optimizer was made for", page);
       ++count;
     });
-    SEQPRIM_EXPECTS(count == state_.size(), "nn::adamw: the layer has ", count, " parameters, this optimiser ",
+    SEQPRIM_EXPECTS(count == state_.size(), "nn::adamw: the layer has ", count, " parameters, this optimizer ",
                     state_.size(), page);
     all_.assign(layer);
     ++steps_;

@@ -119,39 +119,39 @@ class attention_mixer {
   [[nodiscard]] index_t head_dim() const noexcept { return head_dim_; }
 
   template <viewable<3> X, viewable<3> Y>
-  void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
+  void forward(const cpu& executor, const X& input, Y&& output, activations& saved) const {
     const auto x = checked("x", input, as_view(input));
     const auto y = checked("y", output, x);
-    project(executor, x, 0, kept);
+    project(executor, x, 0, saved);
     const index_t batch = x.extent(0), len = x.extent(1);
-    attention::forward<Isa>(executor, op_, split(kept.q, batch, len, heads_), split(kept.k, batch, len, kv_heads_),
-                            split(kept.v, batch, len, kv_heads_), split(kept.out, batch, len, heads_),
-                            kept.lse.view(batch, heads_, len));
-    o_proj.forward(executor, joined(kept.out, x, heads_), y);
-    kept.batch = batch;
-    kept.len = len;
+    attention::forward<Isa>(executor, op_, split(saved.q, batch, len, heads_), split(saved.k, batch, len, kv_heads_),
+                            split(saved.v, batch, len, kv_heads_), split(saved.out, batch, len, heads_),
+                            saved.lse.view(batch, heads_, len));
+    o_proj.forward(executor, joined(saved.out, x, heads_), y);
+    saved.batch = batch;
+    saved.len = len;
   }
 
-  /// dx = gradient of x (overwritten); parameter gradients are added to. kept is from the forward of the same x.
+  /// dx = gradient of x (overwritten); parameter gradients are added to. saved is from the forward of the same x.
   template <viewable<3> X, viewable<3> Dy, viewable<3> Dx>
   void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient,
-                activations& kept) {
+                activations& saved) {
     const auto x = checked("x", input, as_view(input));
     const auto dy = checked("dy", output_gradient, x);
     const auto dx = checked("dx", input_gradient, x);
     const index_t batch = x.extent(0), len = x.extent(1);
     SEQPRIM_EXPECTS(!may_overlap(dx, x) && !may_overlap(dx, dy),
                     "nn::attention_mixer: dx overlaps x or dy. See docs/reference/nn/attention_mixer.md");
-    SEQPRIM_EXPECTS(kept.batch == batch && kept.len == len, "nn::attention_mixer: backward of [", batch, ", ", len,
+    SEQPRIM_EXPECTS(saved.batch == batch && saved.len == len, "nn::attention_mixer: backward of [", batch, ", ", len,
                     "] needs the activations of one forward over as many tokens. See "
                     "docs/reference/nn/attention_mixer.md");
-    kept.batch = -1;
-    o_proj.backward(executor, joined(kept.out, x, heads_), dy, joined(kept.dout, x, heads_), kept.projections);
-    const auto dq = split(kept.dq, batch, len, heads_), dk = split(kept.dk, batch, len, kv_heads_);
-    attention::backward<Isa>(executor, op_, split(kept.q, batch, len, heads_), split(kept.k, batch, len, kv_heads_),
-                             split(kept.v, batch, len, kv_heads_), split(kept.out, batch, len, heads_),
-                             kept.lse.view(batch, heads_, len), split(kept.dout, batch, len, heads_), dq, dk,
-                             split(kept.dv, batch, len, kv_heads_));
+    saved.batch = -1;
+    o_proj.backward(executor, joined(saved.out, x, heads_), dy, joined(saved.dout, x, heads_), saved.projections);
+    const auto dq = split(saved.dq, batch, len, heads_), dk = split(saved.dk, batch, len, kv_heads_);
+    attention::backward<Isa>(executor, op_, split(saved.q, batch, len, heads_), split(saved.k, batch, len, kv_heads_),
+                             split(saved.v, batch, len, kv_heads_), split(saved.out, batch, len, heads_),
+                             saved.lse.view(batch, heads_, len), split(saved.dout, batch, len, heads_), dq, dk,
+                             split(saved.dv, batch, len, kv_heads_));
     if constexpr (encodes) {
       const position::sequential map{};
       position::encode_backward<Isa>(executor, encoding_, map, dq, dq);
@@ -159,13 +159,13 @@ class attention_mixer {
     }
     if (q_norm.dim() > 0) {
       const index_t q_rows = batch * len * heads_, k_rows = batch * len * kv_heads_;
-      const auto flat_dq = kept.dq.view(q_rows, head_dim_), flat_dk = kept.dk.view(k_rows, head_dim_);
-      q_norm.backward(executor, kept.raw_q.view(q_rows, head_dim_), flat_dq, flat_dq, kept.q_norm);
-      k_norm.backward(executor, kept.raw_k.view(k_rows, head_dim_), flat_dk, flat_dk, kept.k_norm);
+      const auto flat_dq = saved.dq.view(q_rows, head_dim_), flat_dk = saved.dk.view(k_rows, head_dim_);
+      q_norm.backward(executor, saved.raw_q.view(q_rows, head_dim_), flat_dq, flat_dq, saved.q_norm);
+      k_norm.backward(executor, saved.raw_k.view(k_rows, head_dim_), flat_dk, flat_dk, saved.k_norm);
     }
-    q_proj.backward(executor, x, joined(kept.dq, x, heads_), dx, kept.projections);
-    k_proj.backward(executor, x, joined(kept.dk, x, kv_heads_), dx, kept.projections, arch::store::accumulate);
-    v_proj.backward(executor, x, joined(kept.dv, x, kv_heads_), dx, kept.projections, arch::store::accumulate);
+    q_proj.backward(executor, x, joined(saved.dq, x, heads_), dx, saved.projections);
+    k_proj.backward(executor, x, joined(saved.dk, x, kv_heads_), dx, saved.projections, arch::store::accumulate);
+    v_proj.backward(executor, x, joined(saved.dv, x, kv_heads_), dx, saved.projections, arch::store::accumulate);
   }
 
   /// Decode: x holds the next tokens of each sequence, at positions start, start + 1, ...; the cache holds the `start`
@@ -180,11 +180,11 @@ class attention_mixer {
                         start <= cache.keys.extent(2) - len,
                     "nn::attention_mixer: x [", batch, ", ", len, "] at position ", start, " exceeds the cache [",
                     cache.keys.extent(0), ", ", cache.keys.extent(2), "]. See docs/reference/nn/attention_mixer.md");
-    activations& kept = cache.scratch;
-    project(executor, x, start, kept);
+    activations& saved = cache.scratch;
+    project(executor, x, start, saved);
     const auto keys = cache.keys.view().slice(2, {0, start + len});
     const auto values = cache.values.view().slice(2, {0, start + len});
-    const auto new_keys = split(kept.k, batch, len, kv_heads_), new_values = split(kept.v, batch, len, kv_heads_);
+    const auto new_keys = split(saved.k, batch, len, kv_heads_), new_values = split(saved.v, batch, len, kv_heads_);
     parallel_for(executor, batch * kv_heads_, [&](index_t piece, int) {
       const index_t b = piece / kv_heads_, h = piece % kv_heads_;
       for (index_t t = 0; t < len; ++t)
@@ -195,7 +195,7 @@ class attention_mixer {
     });
     const auto later = attention::softmax(mask::shifted_rows<Mask>{op_.mask, start}, detail::shifted(op_.score, start))
                            .scaled(op_.scale);
-    const auto q = split(kept.q, batch, len, heads_), out = split(kept.out, batch, len, heads_);
+    const auto q = split(saved.q, batch, len, heads_), out = split(saved.out, batch, len, heads_);
     if constexpr (std::is_same_v<T, float>) {
       constexpr index_t few_rows = 8;  // below, splitting the keys keeps more threads busy than tiles of queries
       if (len < few_rows) {
@@ -206,7 +206,7 @@ class attention_mixer {
     } else {
       attention::forward<Isa>(executor, later, q, keys, values, out);
     }
-    o_proj.forward(executor, joined(kept.out, x, heads_), y);
+    o_proj.forward(executor, joined(saved.out, x, heads_), y);
   }
 
   template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }
@@ -226,23 +226,23 @@ class attention_mixer {
     return view;
   }
 
-  /// The projections of x, normalised and encoded, as attention wants them.
-  template <class X> void project(const cpu& executor, const X& x, index_t start, activations& kept) const {
+  /// The projections of x, normalized and encoded, as attention wants them.
+  template <class X> void project(const cpu& executor, const X& x, index_t start, activations& saved) const {
     const index_t batch = x.extent(0), len = x.extent(1);
-    const bool normalises = q_norm.dim() > 0;
-    const auto raw_q = joined(normalises ? kept.raw_q : kept.q, x, heads_);
-    const auto raw_k = joined(normalises ? kept.raw_k : kept.k, x, kv_heads_);
+    const bool normalizes = q_norm.dim() > 0;
+    const auto raw_q = joined(normalizes ? saved.raw_q : saved.q, x, heads_);
+    const auto raw_k = joined(normalizes ? saved.raw_k : saved.k, x, kv_heads_);
     q_proj.forward(executor, x, raw_q);
     k_proj.forward(executor, x, raw_k);
-    v_proj.forward(executor, x, joined(kept.v, x, kv_heads_));
-    if (normalises) {
+    v_proj.forward(executor, x, joined(saved.v, x, kv_heads_));
+    if (normalizes) {
       const index_t q_rows = batch * len * heads_, k_rows = batch * len * kv_heads_;
-      q_norm.forward(executor, kept.raw_q.view(q_rows, head_dim_), kept.q.view(q_rows, head_dim_), kept.q_norm);
-      k_norm.forward(executor, kept.raw_k.view(k_rows, head_dim_), kept.k.view(k_rows, head_dim_), kept.k_norm);
+      q_norm.forward(executor, saved.raw_q.view(q_rows, head_dim_), saved.q.view(q_rows, head_dim_), saved.q_norm);
+      k_norm.forward(executor, saved.raw_k.view(k_rows, head_dim_), saved.k.view(k_rows, head_dim_), saved.k_norm);
     }
     if constexpr (encodes) {
       const position::sequential map{.start = start};
-      const auto q = split(kept.q, batch, len, heads_), k = split(kept.k, batch, len, kv_heads_);
+      const auto q = split(saved.q, batch, len, heads_), k = split(saved.k, batch, len, kv_heads_);
       position::encode<Isa>(executor, encoding_, map, q, q);
       position::encode<Isa>(executor, encoding_, map, k, k);
     }

@@ -29,9 +29,9 @@ concept configured_part = requires(const L& layer, index_t dim, const typename L
 /// forward and backward over [batch, len, dim].
 template <class L, class T = typename L::value_type>
 concept differentiable_part = requires(const L& fixed, L& layer, const cpu& executor, tensor_view<const T, 3> x,
-                                       tensor_view<T, 3> y, typename L::activations& kept) {
-  fixed.forward(executor, x, y, kept);
-  layer.backward(executor, x, x, y, kept);
+                                       tensor_view<T, 3> y, typename L::activations& saved) {
+  fixed.forward(executor, x, y, saved);
+  layer.backward(executor, x, x, y, saved);
 };
 
 /// Decoding: a state of `batch` sequences of at most `capacity` tokens, and what reads the next tokens into it.
@@ -59,13 +59,13 @@ concept channel_mixer =
   std::string(M::name);
 };
 
-/// Normalises tokens: nn::rms_norm, nn::srms_norm, or a type with the same members.
+/// Normalizes tokens: nn::rms_norm, nn::srms_norm, or a type with the same members.
 template <class N, class T = typename N::value_type>
 concept token_norm = detail::configured_part<N> && detail::differentiable_part<N> &&
     requires(const N& fixed, N& norm, const cpu& executor, tensor_view<const T, 3> x, tensor_view<T, 3> y,
-             typename N::activations& kept, T scale) {
-  fixed.forward_add(executor, x, x, y, y, kept, scale);
-  norm.backward(executor, x, x, y, kept, arch::store::accumulate);
+             typename N::activations& saved, T scale) {
+  fixed.forward_add(executor, x, x, y, y, saved, scale);
+  norm.backward(executor, x, x, y, saved, arch::store::accumulate);
   { fixed.dim() } -> std::convertible_to<index_t>;
 };
 
@@ -149,15 +149,15 @@ template <class Mixer, class Mlp, class Norm> class block {
   [[nodiscard]] index_t dim() const noexcept { return input_norm.dim(); }
 
   template <viewable<3> X, viewable<3> Y>
-  void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
-    run(executor, as_view(input), as_view(output), kept,
-        [&](const auto& x, const auto& y) { mixer.forward(executor, x, y, kept.mixer); });
+  void forward(const cpu& executor, const X& input, Y&& output, activations& saved) const {
+    run(executor, as_view(input), as_view(output), saved,
+        [&](const auto& x, const auto& y) { mixer.forward(executor, x, y, saved.mixer); });
   }
 
-  /// dx = gradient of x (overwritten); dx may be dy. Parameter gradients are added to. kept is from the forward of x.
+  /// dx = gradient of x (overwritten); dx may be dy. Parameter gradients are added to. saved is from the forward of x.
   template <viewable<3> X, viewable<3> Dy, viewable<3> Dx>
   void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient,
-                activations& kept) {
+                activations& saved) {
     const auto x = as_view(input);
     const auto dy = as_view(output_gradient);
     const auto dx = as_view(input_gradient);
@@ -167,12 +167,12 @@ template <class Mixer, class Mlp, class Norm> class block {
     SEQPRIM_EXPECTS(!may_overlap(dx, x) && (dx.data == dy.data || !may_overlap(dx, dy)),
                     "nn::block: dx overlaps x, or dy in part. See docs/reference/nn/block.md");
     const auto shaped = [&](auto& memory) { return memory.view(x.extent(0), x.extent(1), dim()); };
-    const auto gradient = shaped(kept.gradient);
-    mlp.backward(executor, shaped(kept.normed_sum), through_branch(executor, dy, kept), gradient, kept.mlp);
+    const auto gradient = shaped(saved.gradient);
+    mlp.backward(executor, shaped(saved.normed_sum), through_branch(executor, dy, saved), gradient, saved.mlp);
     if (dx.data != dy.data) copy(executor, dy, dx);
-    post_norm.backward(executor, shaped(kept.sum), gradient, dx, kept.post_norm, arch::store::accumulate);
-    mixer.backward(executor, shaped(kept.normed), through_branch(executor, dx, kept), gradient, kept.mixer);
-    input_norm.backward(executor, x, gradient, dx, kept.input_norm, arch::store::accumulate);
+    post_norm.backward(executor, shaped(saved.sum), gradient, dx, saved.post_norm, arch::store::accumulate);
+    mixer.backward(executor, shaped(saved.normed), through_branch(executor, dx, saved), gradient, saved.mixer);
+    input_norm.backward(executor, x, gradient, dx, saved.input_norm, arch::store::accumulate);
   }
 
   /// Decode: the next tokens of each sequence, at positions start, start + 1, ...
@@ -197,17 +197,17 @@ template <class Mixer, class Mlp, class Norm> class block {
   }
 
   template <class X, class Y, class Mix>
-  void run(const cpu& executor, const X& x, const Y& y, activations& kept, const Mix& mix) const {
+  void run(const cpu& executor, const X& x, const Y& y, activations& saved, const Mix& mix) const {
     expect_like("x", x, x);
     expect_like("y", y, x);
     SEQPRIM_EXPECTS(!may_overlap(x, y), "nn::block: y overlaps x. See docs/reference/nn/block.md");
     const auto shaped = [&](auto& memory) { return memory.view(x.extent(0), x.extent(1), dim()); };
-    const auto normed = shaped(kept.normed), mixed = shaped(kept.mixed), sum = shaped(kept.sum);
-    const auto normed_sum = shaped(kept.normed_sum);
-    input_norm.forward(executor, x, normed, kept.input_norm);
+    const auto normed = shaped(saved.normed), mixed = shaped(saved.mixed), sum = shaped(saved.sum);
+    const auto normed_sum = shaped(saved.normed_sum);
+    input_norm.forward(executor, x, normed, saved.input_norm);
     mix(normed, mixed);
-    post_norm.forward_add(executor, x, mixed, sum, normed_sum, kept.post_norm, residual_scale_);
-    mlp.forward(executor, normed_sum, y, kept.mlp);
+    post_norm.forward_add(executor, x, mixed, sum, normed_sum, saved.post_norm, residual_scale_);
+    mlp.forward(executor, normed_sum, y, saved.mlp);
     const auto scale = v::set(residual_scale_);
     detail::for_elements<v>(executor, y.size(), [&](index_t i, auto part) {
       part.store(y.data + i, v::fma(scale, part.load(y.data + i), part.load(sum.data + i)));
@@ -217,9 +217,9 @@ template <class Mixer, class Mlp, class Norm> class block {
   /// The gradient that enters a branch: residual_scale * dy.
   template <class Dy>
   [[nodiscard]] tensor_view<const value_type, 3> through_branch(const cpu& executor, const Dy& dy,
-                                                                activations& kept) const {
+                                                                activations& saved) const {
     if (residual_scale_ == value_type{1}) return dy;
-    const auto scaled = kept.scaled.view(dy.extent(0), dy.extent(1), dy.extent(2));
+    const auto scaled = saved.scaled.view(dy.extent(0), dy.extent(1), dy.extent(2));
     const auto scale = v::set(residual_scale_);
     detail::for_elements<v>(executor, dy.size(), [&](index_t i, auto part) {
       part.store(scaled.data + i, v::mul(scale, part.load(dy.data + i)));

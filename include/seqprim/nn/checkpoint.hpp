@@ -11,28 +11,28 @@
 #include <string_view>
 #include <utility>
 
-/// Checkpoints: the parameters of a layer or model under their names, and the state of its optimiser, as one safetensors
+/// Checkpoints: the parameters of a layer or model under their names, and the state of its optimizer, as one safetensors
 /// file. Needs seqprim::io.
 ///
 ///     io::safetensors_writer file;                     const io::safetensors_file file("model.safetensors");
-///     nn::add_parameters(file, model);                 nn::load_checkpoint(file, model, optimiser);
-///     nn::add_optimiser(file, optimiser);              const std::string& step = file.metadata("step");
+///     nn::add_parameters(file, model);                 nn::load_checkpoint(file, model, optimizer);
+///     nn::add_optimizer(file, optimizer);              const std::string& step = file.metadata("step");
 ///     file.metadata("step", "1200");
 ///     file.save("model.safetensors");
 ///
-/// Tensors whose name begins with "optimizer." are the optimiser's: "optimizer.<parameter>.exp_avg", ".exp_avg_sq", and
+/// Tensors whose name begins with "optimizer." are the optimizer's: "optimizer.<parameter>.exp_avg", ".exp_avg_sq", and
 /// the metadata "optimizer.steps". load_parameters passes over them. Names that begin with "extra." are the caller's own and
 /// are passed over too. Other tensors must be exactly the parameters.
 ///
 /// Types    float models store F32, double models F64; nothing is converted.
 /// Errors   io_error naming the file, one tensor and the numbers: a tensor is missing, not expected, or has another shape or
-///          dtype. Everything is checked before the first number of the model or the optimiser changes.
+///          dtype. Everything is checked before the first number of the model or the optimizer changes.
 /// Page     docs/reference/nn/checkpoint.md
 namespace seqprim::nn {
 
 namespace detail {
 
-inline constexpr std::string_view optimiser_prefix = "optimizer.";
+inline constexpr std::string_view optimizer_prefix = "optimizer.";
 inline constexpr std::string_view caller_prefix = "extra.";
 inline constexpr const char* steps_key = "optimizer.steps";
 
@@ -72,7 +72,7 @@ template <class Layer> void check_parameters(const io::safetensors_view& file, c
     names.insert(name);
   });
   for (const std::string& name : file.names())
-    if (!name.starts_with(optimiser_prefix) && !name.starts_with(caller_prefix) && !names.contains(name))
+    if (!name.starts_with(optimizer_prefix) && !name.starts_with(caller_prefix) && !names.contains(name))
       refuse(file, "tensor '", name, "' ", shape_text(file.shape(name), static_cast<int>(file.shape(name).size())),
              " is not a parameter of the model, which has ", names.size(), " tensors");
 }
@@ -81,15 +81,15 @@ template <class Layer> void copy_parameters(const io::safetensors_view& file, La
   layer.visit_parameters([&](const std::string& name, auto& p) { file.copy_to(name, p.value.view()); });
 }
 
-template <class Optimiser> [[nodiscard]] index_t check_optimiser(const io::safetensors_view& file, const Optimiser& o) {
+template <class Optimizer> [[nodiscard]] index_t check_optimizer(const io::safetensors_view& file, const Optimizer& o) {
   std::set<std::string, std::less<>> names;
   o.visit_state([&](const std::string& name, const auto& view) {
-    names.insert(std::string(optimiser_prefix) + name);
-    expect_tensor(file, std::string(optimiser_prefix) + name, view);
+    names.insert(std::string(optimizer_prefix) + name);
+    expect_tensor(file, std::string(optimizer_prefix) + name, view);
   });
   for (const std::string& name : file.names())
-    if (name.starts_with(optimiser_prefix) && !names.contains(name))
-      refuse(file, "tensor '", name, "' is not part of the optimiser's state, which has ", names.size(), " tensors");
+    if (name.starts_with(optimizer_prefix) && !names.contains(name))
+      refuse(file, "tensor '", name, "' is not part of the optimizer's state, which has ", names.size(), " tensors");
   if (!file.has_metadata(steps_key)) refuse(file, "metadata '", steps_key, "' is missing");
   const std::string& text = file.metadata(steps_key);
   index_t steps = -1;
@@ -106,11 +106,11 @@ template <class Layer> void add_parameters(io::safetensors_writer& file, const L
   layer.visit_parameters([&](const std::string& name, const auto& p) { file.add(name, p.value); });
 }
 
-/// Adds the moments of an optimiser and its number of steps.
-template <class Optimiser> void add_optimiser(io::safetensors_writer& file, const Optimiser& optimiser) {
-  optimiser.visit_state(
-      [&](const std::string& name, const auto& view) { file.add(std::string(detail::optimiser_prefix) + name, view); });
-  file.metadata(detail::steps_key, std::to_string(optimiser.steps()));
+/// Adds the moments of an optimizer and its number of steps.
+template <class Optimizer> void add_optimizer(io::safetensors_writer& file, const Optimizer& optimizer) {
+  optimizer.visit_state(
+      [&](const std::string& name, const auto& view) { file.add(std::string(detail::optimizer_prefix) + name, view); });
+  file.metadata(detail::steps_key, std::to_string(optimizer.steps()));
 }
 
 /// Replaces the parameters by those of the file.
@@ -119,16 +119,16 @@ template <class Layer> void load_parameters(const io::safetensors_view& file, La
   detail::copy_parameters(file, layer);
 }
 
-/// Replaces the parameters and the state of the optimiser: training continues with the same bits.
-template <class Layer, class Optimiser>
-void load_checkpoint(const io::safetensors_view& file, Layer& layer, Optimiser& optimiser) {
+/// Replaces the parameters and the state of the optimizer: training continues with the same bits.
+template <class Layer, class Optimizer>
+void load_checkpoint(const io::safetensors_view& file, Layer& layer, Optimizer& optimizer) {
   detail::check_parameters(file, layer);
-  const index_t steps = detail::check_optimiser(file, optimiser);
+  const index_t steps = detail::check_optimizer(file, optimizer);
   detail::copy_parameters(file, layer);
-  optimiser.visit_state([&](const std::string& name, const auto& view) {
-    file.copy_to(std::string(detail::optimiser_prefix) + name, view);
+  optimizer.visit_state([&](const std::string& name, const auto& view) {
+    file.copy_to(std::string(detail::optimizer_prefix) + name, view);
   });
-  optimiser.set_steps(steps);
+  optimizer.set_steps(steps);
 }
 
 }  // namespace seqprim::nn

@@ -16,7 +16,7 @@ struct gradient_norm {
 };
 
 /// Measures the gradients of a layer or model and says by what to multiply them so that their norm is at most max_norm.
-/// Nothing is changed: give `factor` to the optimiser, or to scale_gradients.
+/// Nothing is changed: give `factor` to the optimizer, or to scale_gradients.
 ///
 /// Errors  precondition_error: max_norm is not > 0.
 /// Repeat  same bits for any number of threads: squares are summed in double over fixed pieces, then in their order.

@@ -16,14 +16,14 @@ namespace detail {
 template <class B, class T = typename B::value_type>
 concept decoder_block = requires(B& block, const B& fixed, const cpu& executor, tensor_view<const T, 3> x,
                                  tensor_view<T, 3> y, index_t n, const typename B::config& options,
-                                 typename B::activations& kept, typename B::state& past) {
+                                 typename B::activations& saved, typename B::state& past) {
   typename B::isa;
   typename B::norm_type;
   B(n, options);
   requires std::constructible_from<typename B::norm_type, index_t, decltype(options.norm)>;
   requires std::constructible_from<typename B::state, const B&, index_t, index_t>;
-  fixed.forward(executor, x, y, kept);
-  block.backward(executor, x, x, y, kept);
+  fixed.forward(executor, x, y, saved);
+  block.backward(executor, x, x, y, saved);
   fixed.extend(executor, x, y, past, n);
 };
 
@@ -134,24 +134,24 @@ template <class Block> class decoder {
     return head.weight.present() ? head.weight : embed.weight;
   }
 
-  /// The hidden states [batch, len, dim] after the final norm; they live in `kept` until its next use.
+  /// The hidden states [batch, len, dim] after the final norm; they live in `saved` until its next use.
   template <id_viewable Ids>
-  tensor_view<value_type, 3> forward(const cpu& executor, const Ids& tokens, activations& kept) const {
+  tensor_view<value_type, 3> forward(const cpu& executor, const Ids& tokens, activations& saved) const {
     const auto ids = as_view(tokens);
     const index_t batch = ids.extent(0), len = ids.extent(1);
-    kept.blocks.resize(blocks.size());
-    kept.streams.resize(blocks.size() + 1);
-    auto stream = kept.streams[0].view(batch, len, dim());
+    saved.blocks.resize(blocks.size());
+    saved.streams.resize(blocks.size() + 1);
+    auto stream = saved.streams[0].view(batch, len, dim());
     embed.forward(executor, ids, stream);
     for (std::size_t l = 0; l < blocks.size(); ++l) {
-      const auto next = kept.streams[l + 1].view(batch, len, dim());
-      blocks[l].forward(executor, stream, next, kept.blocks[l]);
+      const auto next = saved.streams[l + 1].view(batch, len, dim());
+      blocks[l].forward(executor, stream, next, saved.blocks[l]);
       stream = next;
     }
-    const auto hidden = kept.hidden.view(batch, len, dim());
-    norm.forward(executor, stream, hidden, kept.norm);
-    kept.batch = batch;
-    kept.len = len;
+    const auto hidden = saved.hidden.view(batch, len, dim());
+    norm.forward(executor, stream, hidden, saved.norm);
+    saved.batch = batch;
+    saved.len = len;
     return hidden;
   }
 
@@ -166,12 +166,12 @@ template <class Block> class decoder {
   }
 
   /// Adds to the gradients of everything below the head, from the gradient of the hidden states. The gradient of
-  /// head_weight() comes from the loss. kept is from the forward of the same ids; call once for each forward.
+  /// head_weight() comes from the loss. saved is from the forward of the same ids; call once for each forward.
   template <id_viewable Ids, viewable<3> Dhidden>
-  void backward(const cpu& executor, const Ids& tokens, const Dhidden& hidden_gradient, activations& kept) {
+  void backward(const cpu& executor, const Ids& tokens, const Dhidden& hidden_gradient, activations& saved) {
     const auto ids = as_view(tokens);
     const index_t batch = ids.extent(0), len = ids.extent(1);
-    SEQPRIM_EXPECTS(kept.batch == batch && kept.len == len && kept.blocks.size() == blocks.size(),
+    SEQPRIM_EXPECTS(saved.batch == batch && saved.len == len && saved.blocks.size() == blocks.size(),
                     "nn::decoder: backward of ids [", batch, ", ", len,
                     "] needs the activations of one forward over as many. See docs/reference/nn/decoder.md");
     const auto dhidden = as_view(hidden_gradient);
@@ -180,13 +180,13 @@ template <class Block> class decoder {
                     dhidden.extent(2), "] must be [", batch, ", ", len, ", ", dim(),
                     "]. See docs/reference/nn/decoder.md");
     executor.validate();
-    kept.batch = -1;
-    const auto stream = [&](std::size_t l) { return kept.streams[l].view(batch, len, dim()); };
-    const auto gradient = kept.gradient.view(batch, len, dim());
-    norm.backward(executor, stream(blocks.size()), hidden_gradient, gradient, kept.norm);
+    saved.batch = -1;
+    const auto stream = [&](std::size_t l) { return saved.streams[l].view(batch, len, dim()); };
+    const auto gradient = saved.gradient.view(batch, len, dim());
+    norm.backward(executor, stream(blocks.size()), hidden_gradient, gradient, saved.norm);
     for (std::size_t l = blocks.size(); l-- > 0;)
-      blocks[l].backward(executor, stream(l), gradient, gradient, kept.blocks[l]);
-    embed.backward(executor, ids, gradient, kept.embed);
+      blocks[l].backward(executor, stream(l), gradient, gradient, saved.blocks[l]);
+    embed.backward(executor, ids, gradient, saved.embed);
   }
 
   /// Reads the next tokens of each sequence and gives the logits [batch, vocab] that follow the last of them. Long inputs

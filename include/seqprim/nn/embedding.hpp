@@ -66,14 +66,14 @@ template <class T = float, class Isa = arch::native_isa> class embedding {
 
   /// weight.grad[id] += scale * sum of dy over the tokens with that id.
   template <id_viewable Ids, viewable<3> Dy>
-  void backward(const cpu& executor, const Ids& tokens, const Dy& output_gradient, activations& kept) {
+  void backward(const cpu& executor, const Ids& tokens, const Dy& output_gradient, activations& saved) {
     const auto ids = as_view(tokens);
     const auto dy = as_view(output_gradient);
     executor.validate();
     check(ids, dy, "dy");
     const index_t rows = ids.size();
-    index_t* const first = kept.first.view(vocab() + 1).data;
-    index_t* const order = kept.order.view(rows).data;
+    index_t* const first = saved.first.view(vocab() + 1).data;
+    index_t* const order = saved.order.view(rows).data;
     for (index_t id = 0; id <= vocab(); ++id) first[id] = 0;
     for (index_t row = 0; row < rows; ++row) ++first[id_at(ids, row) + 1];
     for (index_t id = 0; id < vocab(); ++id) first[id + 1] += first[id];

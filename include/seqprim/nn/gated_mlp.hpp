@@ -55,14 +55,14 @@ template <class Activation, class T = float, class Isa = arch::native_isa> class
   [[nodiscard]] index_t hidden() const noexcept { return gate_proj.out(); }
 
   template <row_viewable X, row_viewable Y>
-  void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
+  void forward(const cpu& executor, const X& input, Y&& output, activations& saved) const {
     const auto x = detail::rows_of("nn::gated_mlp: x", input);
     const auto y = detail::rows_of("nn::gated_mlp: y", output);
     detail::expect_shape(x, "nn::gated_mlp: x", x.extent(0), dim(), "gated_mlp.md");
     detail::expect_shape(y, "nn::gated_mlp: y", x.extent(0), dim(), "gated_mlp.md");
-    const auto gate = kept.gate.view(x.extent(0), hidden());
-    const auto up = kept.up.view(x.extent(0), hidden());
-    const auto product = kept.hidden.view(x.extent(0), hidden());
+    const auto gate = saved.gate.view(x.extent(0), hidden());
+    const auto up = saved.up.view(x.extent(0), hidden());
+    const auto product = saved.hidden.view(x.extent(0), hidden());
     gate_proj.forward(executor, x, gate);
     up_proj.forward(executor, x, up);
     detail::for_elements<v>(executor, gate.size(), [&](index_t i, auto part) {
@@ -70,13 +70,13 @@ template <class Activation, class T = float, class Isa = arch::native_isa> class
       part.store(product.data + i, v::mul(a, part.load(up.data + i)));
     });
     down_proj.forward(executor, product, y);
-    kept.rows = x.extent(0);
+    saved.rows = x.extent(0);
   }
 
-  /// dx = gradient of x (overwritten); the weight gradients are added to. kept is from the forward of the same x.
+  /// dx = gradient of x (overwritten); the weight gradients are added to. saved is from the forward of the same x.
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
   void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient,
-                activations& kept) {
+                activations& saved) {
     const auto x = detail::rows_of("nn::gated_mlp: x", input);
     const auto dy = detail::rows_of("nn::gated_mlp: dy", output_gradient);
     const auto dx = detail::rows_of("nn::gated_mlp: dx", input_gradient);
@@ -85,13 +85,13 @@ template <class Activation, class T = float, class Isa = arch::native_isa> class
     detail::expect_shape(dx, "nn::gated_mlp: dx", x.extent(0), dim(), "gated_mlp.md");
     SEQPRIM_EXPECTS(!may_overlap(dx, x) && !may_overlap(dx, dy),
                     "nn::gated_mlp: dx overlaps x or dy. See docs/reference/nn/gated_mlp.md");
-    SEQPRIM_EXPECTS(kept.rows == x.extent(0), "nn::gated_mlp: backward of ", x.extent(0),
+    SEQPRIM_EXPECTS(saved.rows == x.extent(0), "nn::gated_mlp: backward of ", x.extent(0),
                     " rows needs the activations of one forward over as many. See docs/reference/nn/gated_mlp.md");
-    kept.rows = -1;
-    const auto gate = kept.gate.view(x.extent(0), hidden());
-    const auto up = kept.up.view(x.extent(0), hidden());
-    const auto product = kept.hidden.view(x.extent(0), hidden());
-    down_proj.backward_parameters(executor, product, dy, kept.projections);
+    saved.rows = -1;
+    const auto gate = saved.gate.view(x.extent(0), hidden());
+    const auto up = saved.up.view(x.extent(0), hidden());
+    const auto product = saved.hidden.view(x.extent(0), hidden());
+    down_proj.backward_parameters(executor, product, dy, saved.projections);
     down_proj.backward_input(executor, dy, product);  // product now holds its own gradient
     detail::for_elements<v>(executor, gate.size(), [&](index_t i, auto part) {
       const auto g = part.load(gate.data + i), d = part.load(product.data + i);
@@ -99,8 +99,8 @@ template <class Activation, class T = float, class Isa = arch::native_isa> class
       part.store(up.data + i, v::mul(d, Activation::template value<v>(g)));
       part.store(gate.data + i, v::mul(v::mul(d, u), Activation::template derivative<v>(g)));
     });
-    gate_proj.backward(executor, x, gate, dx, kept.projections);
-    up_proj.backward(executor, x, up, dx, kept.projections, arch::store::accumulate);
+    gate_proj.backward(executor, x, gate, dx, saved.projections);
+    up_proj.backward(executor, x, up, dx, saved.projections, arch::store::accumulate);
   }
 
   template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }

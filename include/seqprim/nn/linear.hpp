@@ -74,7 +74,7 @@ template <class T = float, class Isa = arch::native_isa> class linear {
 
   /// Both parts of the backward pass.
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
-  void backward(const cpu& executor, const X& input, const Dy& dy, Dx&& dx, activations& kept,
+  void backward(const cpu& executor, const X& input, const Dy& dy, Dx&& dx, activations& saved,
                 arch::store mode = arch::store::overwrite) {
     const auto rows = detail::rows_of("nn::linear: dx", dx);
     detail::expect_shape(rows, "nn::linear: dx", detail::rows_of("nn::linear: dy", dy).extent(0), in(), "linear.md");
@@ -83,19 +83,19 @@ template <class T = float, class Isa = arch::native_isa> class linear {
                     "nn::linear: dx overlaps dy. See docs/reference/nn/linear.md");
     SEQPRIM_EXPECTS(rows.strides[1] == 1 || rows.extent(1) <= 1,
                     "nn::linear: the last axis of dx must be contiguous. See docs/reference/nn/linear.md");
-    backward_parameters(executor, input, dy, kept);
+    backward_parameters(executor, input, dy, saved);
     backward_input(executor, dy, dx, mode);
   }
 
   /// dW += dy^T x, db += sum of the rows of dy.
   template <row_viewable X, row_viewable Dy>
-  void backward_parameters(const cpu& executor, const X& input, const Dy& output_gradient, activations& kept) {
+  void backward_parameters(const cpu& executor, const X& input, const Dy& output_gradient, activations& saved) {
     const auto x = detail::rows_of("nn::linear: x", input);
     const auto dy = detail::rows_of("nn::linear: dy", output_gradient);
     detail::expect_shape(x, "nn::linear: x", x.extent(0), in(), "linear.md");
     detail::expect_shape(dy, "nn::linear: dy", x.extent(0), out(), "linear.md");
     arch::matmul<Isa>(executor, dy.transposed(0, 1), x, weight.grad, arch::store::accumulate);
-    if (bias.present()) detail::add_column_sums<Isa, T>(executor, dy, bias.grad.data(), kept.sums);
+    if (bias.present()) detail::add_column_sums<Isa, T>(executor, dy, bias.grad.data(), saved.sums);
   }
 
   /// dx = dy W, or dx += dy W.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// All layers, optimisers and schedules; checkpoints are in nn/checkpoint.hpp, which needs the JSON parser of io/.
+/// All layers, optimizers and schedules; checkpoints are in nn/checkpoint.hpp, which needs the JSON parser of io/.
 #include <seqprim/nn/activation.hpp>
 #include <seqprim/nn/adamw.hpp>
 #include <seqprim/nn/attention_mixer.hpp>
@@ -10,7 +10,7 @@
 #include <seqprim/nn/decoder.hpp>
 #include <seqprim/nn/embedding.hpp>
 #include <seqprim/nn/gated_mlp.hpp>
-#include <seqprim/nn/initialise.hpp>
+#include <seqprim/nn/initialize.hpp>
 #include <seqprim/nn/linear.hpp>
 #include <seqprim/nn/parameter.hpp>
 #include <seqprim/nn/rms_norm.hpp>

@@ -22,12 +22,12 @@ template <class T> consteval bool require_real() {
   return true;
 }
 
-/// What a parameter is for. Initialisation and the choice of what decays read it.
+/// What a parameter is for. Initialization and the choice of what decays read it.
 enum class role {
   projection,           ///< matrix of a linear layer
   residual_projection,  ///< the same, whose output is added to the residual stream
   embedding,            ///< one row for each token
-  scale,                ///< factors of a normalisation
+  scale,                ///< factors of a normalization
   bias,                 ///< offsets
 };
 

@@ -9,7 +9,7 @@
 
 namespace seqprim::nn {
 
-/// Root-mean-square normalisation, with a weight (`rms_norm`) or without (`srms_norm`).
+/// Root-mean-square normalization, with a weight (`rms_norm`) or without (`srms_norm`).
 ///
 ///     r = 1 / sqrt(mean(x^2) + eps)        y = x r (offset + weight)        srms_norm: y = x r
 ///
@@ -57,30 +57,30 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
   [[nodiscard]] index_t dim() const noexcept { return dim_; }
 
   template <row_viewable X, row_viewable Y>
-  void forward(const cpu& executor, const X& input, Y&& output, activations& kept) const {
+  void forward(const cpu& executor, const X& input, Y&& output, activations& saved) const {
     const auto x = checked("nn::rms_norm: x", input, -1);
     const auto y = checked("nn::rms_norm: y", output, x.extent(0));
     executor.validate();
-    T* const inverse = kept.inverse.view(x.extent(0)).data;
-    kept.rows = x.extent(0);
+    T* const inverse = saved.inverse.view(x.extent(0)).data;
+    saved.rows = x.extent(0);
     for_rows(executor, x.extent(0), [&](index_t row) {
       const T* const from = x.data + row * x.strides[0];
-      inverse[row] = normalise(from, y.data + row * y.strides[0]);
+      inverse[row] = normalize(from, y.data + row * y.strides[0]);
     });
   }
 
   /// sum = x + scale * residual, y = norm(sum).
   template <row_viewable X, row_viewable Residual, row_viewable Sum, row_viewable Y>
   void forward_add(const cpu& executor, const X& input, const Residual& stream, Sum&& total, Y&& output,
-                   activations& kept, T scale = 1) const {
+                   activations& saved, T scale = 1) const {
     const auto x = checked("nn::rms_norm: x", input, -1);
     const auto residual = checked("nn::rms_norm: residual", stream, x.extent(0));
     const auto sum = checked("nn::rms_norm: sum", total, x.extent(0));
     const auto y = checked("nn::rms_norm: y", output, x.extent(0));
     SEQPRIM_EXPECTS(!may_overlap(sum, y), "nn::rms_norm: y overlaps sum. See docs/reference/nn/rms_norm.md");
     executor.validate();
-    T* const inverse = kept.inverse.view(x.extent(0)).data;
-    kept.rows = x.extent(0);
+    T* const inverse = saved.inverse.view(x.extent(0)).data;
+    saved.rows = x.extent(0);
     const auto factor = v::set(scale);
     for_rows(executor, x.extent(0), [&](index_t row) {
       const T* const a = x.data + row * x.strides[0];
@@ -88,24 +88,24 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
       T* const s = sum.data + row * sum.strides[0];
       detail::for_lanes<v>(
           dim_, [&](index_t j, auto part) { part.store(s + j, v::fma(factor, part.load(b + j), part.load(a + j))); });
-      inverse[row] = normalise(s, y.data + row * y.strides[0]);
+      inverse[row] = normalize(s, y.data + row * y.strides[0]);
     });
   }
 
   /// dx = gradient of the input, or dx += it: with `accumulate`, dx holds the gradient that reaches `sum` of forward_add
-  /// on other ways. weight.grad is added to. x is the input (after forward_add: the sum), kept is from that forward.
+  /// on other ways. weight.grad is added to. x is the input (after forward_add: the sum), saved is from that forward.
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
-  void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient, activations& kept,
+  void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient, activations& saved,
                 arch::store mode = arch::store::overwrite) {
     const auto x = checked("nn::rms_norm: x", input, -1);
     const auto dy = checked("nn::rms_norm: dy", output_gradient, x.extent(0));
     const auto dx = checked("nn::rms_norm: dx", input_gradient, x.extent(0));
     executor.validate();
-    SEQPRIM_EXPECTS(kept.rows == x.extent(0), "nn::rms_norm: backward of ", x.extent(0),
+    SEQPRIM_EXPECTS(saved.rows == x.extent(0), "nn::rms_norm: backward of ", x.extent(0),
                     " rows needs the activations of a forward over as many. See docs/reference/nn/rms_norm.md");
     const index_t rows = x.extent(0), blocks = ceil_div(rows, detail::rows_per_sum);
-    const T* const inverse = kept.inverse.view(rows).data;
-    const auto sums = kept.sums.view(blocks, Weighted ? dim_ : 0);
+    const T* const inverse = saved.inverse.view(rows).data;
+    const auto sums = saved.sums.view(blocks, Weighted ? dim_ : 0);
     parallel_for(executor, blocks, [&](index_t block, int) {
       const index_t begin = block * detail::rows_per_sum, end = min(begin + detail::rows_per_sum, rows);
       T* const dw = sums.data + block * sums.strides[0];
@@ -151,7 +151,7 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
     }
   }
 
-  [[nodiscard]] T normalise(const T* x, T* y) const noexcept {
+  [[nodiscard]] T normalize(const T* x, T* y) const noexcept {
     const T mean = arch::dot<Isa, T>(x, x, dim_) / static_cast<T>(dim_);
     const T inverse = T{1} / std::sqrt(mean + static_cast<T>(options_.eps));
     const reg r = v::set(inverse);

@@ -92,7 +92,7 @@ void encode(const cpu& executor, const E& encoding, const Map& map, const X& inp
 /// Encodes the position of every token into its vectors: y = encode(x, map(row)).
 ///
 /// Shapes   x, y [batch, heads, len, head_dim]; any extent may be 0
-/// Types    float, half, bfloat16: tables and arithmetic in float, one rounding. double: all in double.
+/// Types    float, float16, bfloat16: tables and arithmetic in float, one rounding. double: all in double.
 /// Layout   head_dim contiguous, other strides free; y may be x, or not overlap it
 /// Errors   precondition_error: shapes disagree, the encoding does not fit head_dim, the map knows fewer rows, y overlaps x
 ///          in part, a position outside of a rotary_table

@@ -7,7 +7,7 @@
 namespace seqprim::position {
 
 /// Positions of packed queries: they restart with every sequence, and the last query of a sequence stands at its last key
-/// (corner::bottom_right) or the first at its first key (top_left).
+/// (alignment::bottom_right) or the first at its first key (top_left).
 ///
 ///     const packing sequences{q_offsets, k_offsets};
 ///     attention::softmax op{mask::packed{sequences, mask::causal{}}, score::identity{},

@@ -34,7 +34,7 @@ template <class T> struct cosine_and_sine {
 };
 
 /// Cosine and sine of an angle in whole turns. The turns are reduced in double, so the float result is right to about one
-/// unit in the last place however large the angle was; no library call, so host and device agree and loops vectorise.
+/// unit in the last place however large the angle was; no library call, so host and device agree and loops vectorize.
 SEQPRIM_HD cosine_and_sine<float> of_turns(double turns, float) noexcept {
   const double rest = turns - std::floor(turns + 0.5);                                 // [-1/2, 1/2]
   const double quarters = std::floor(rest * 4.0 + 0.5);                                // -2 .. 2
@@ -67,7 +67,7 @@ SEQPRIM_HD cosine_and_sine<double> of_turns(double turns, double) noexcept {
 /// multiplies cosines and sines, so that logits are scaled by its square. The pairing of channels is a template argument
 /// without default: `rotary<half_split>` or `rotary<interleaved>`.
 ///
-/// Types   vectors float, half, bfloat16 (arithmetic in float, one rounding) or double; positions any index_t.
+/// Types   vectors float, float16, bfloat16 (arithmetic in float, one rounding) or double; positions any index_t.
 /// Edge    angles are reduced in double: cosines and sines are right to 1e-7 up to position 10^8, to 1e-6 up to 10^9.
 ///         `fp32_angles` forms them in float as most frameworks do, wrong by up to 0.03 at position 10^6.
 /// Errors  precondition_error: rotary_dim odd or < 2, begin < 0, begin + rotary_dim > head_dim, theta not a finite
@@ -151,7 +151,7 @@ template <class Layout = layout_left_out> struct rotary {
       for (index_t d = 0; d < begin; ++d) y[d] = x[d];
       for (index_t d = begin + rotary_dim; d < head_dim; ++d) y[d] = x[d];
     }
-    // Fixed blocks in local arrays: the compiler need not know that x, y and the tables do not overlap to vectorise them.
+    // Fixed blocks in local arrays: the compiler need not know that x, y and the tables do not overlap to vectorize them.
     constexpr index_t block = 16;
     index_t c = 0;
     for (; c + block <= pairs(); c += block) turn_block<Back, block>(x, y, cosines, sines, c);

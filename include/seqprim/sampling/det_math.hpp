@@ -15,7 +15,7 @@ namespace seqprim::sampling {
 
 namespace detail {
 
-/// x, but the optimiser cannot see where it comes from, so it can neither fuse nor reorder what follows. No instruction.
+/// x, but the optimizer cannot see where it comes from, so it can neither fuse nor reorder what follows. No instruction.
 [[nodiscard]] SEQPRIM_HD constexpr float rounded(float x) noexcept {
 #if !defined(__CUDA_ARCH__)
   if (!__builtin_is_constant_evaluated()) {

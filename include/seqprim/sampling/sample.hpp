@@ -79,7 +79,7 @@ template <class Isa, class Chain, class Logits, class Out, class Write>
 row_status rewrite(const char* who, const cpu& executor, const Chain& chain, const Logits& logits, Out& out,
                    float otherwise, const Write& write) {
   using T = element_of<Logits>;
-  static_assert(element<T> && !std::is_same_v<T, double>, "seqprim: sampling takes float, half or bfloat16 logits");
+  static_assert(element<T> && !std::is_same_v<T, double>, "seqprim: sampling takes float, float16 or bfloat16 logits");
   const tensor_view<const T, 1> x = as_view(logits);
   const tensor_view<float, 1> to = as_view(out);
   executor.validate();
@@ -110,7 +110,7 @@ template <stage Chain>
 /// Picks one token for each row of logits.
 ///
 /// Shapes   logits [rows, vocab]; tokens, status, requests, steps [rows]; workspace [>= workspace_bytes(...)]
-/// Types    logits: float, half, bfloat16. tokens: index_t or int32. status: row_status. requests, steps: uint32. All
+/// Types    logits: float, float16, bfloat16. tokens: index_t or int32. status: row_status. requests, steps: uint32. All
 ///          arithmetic is float and integer.
 /// Layout   any strides; outputs overlap neither each other nor an input. Workspace: contiguous, 64-byte aligned.
 /// Edge     a row with NaN, with +inf or with nothing but -inf gets token -1 and its status; no other row notices.
@@ -129,7 +129,7 @@ void sample(const cpu& executor, const Chain& chain, const Logits& logits, Token
   static_assert(require_sampler<Chain>());
   using T = element_of<Logits>;
   using token_type = element_of<Tokens>;
-  static_assert(element<T> && !std::is_same_v<T, double>, "seqprim: sampling takes float, half or bfloat16 logits");
+  static_assert(element<T> && !std::is_same_v<T, double>, "seqprim: sampling takes float, float16 or bfloat16 logits");
   static_assert(std::is_same_v<token_type, index_t> || std::is_same_v<token_type, std::int32_t>,
                 "seqprim: sampling writes tokens of type index_t or int32");
   static_assert(std::is_same_v<element_of<Status>, row_status>, "seqprim: sampling writes a status of type row_status");

@@ -19,7 +19,7 @@ struct place {
 /// One mma.sync: c[16, 8] += a[16, 16] b[16, 8].
 inline constexpr int mma_rows = 16, mma_columns = 8, mma_depth = 16;
 
-/// c: number `element` (0..3) of lane `lane` is c[row, column]. A lane holds two neighbours of row lane / 4 and two of the row 8
+/// c: number `element` (0..3) of lane `lane` is c[row, column]. A lane holds two neighbors of row lane / 4 and two of the row 8
 /// below: four lanes (a quad) share a row.
 [[nodiscard]] SEQPRIM_HD constexpr place accumulator_place(int lane, int element) noexcept {
   return {lane / 4 + element / 2 * 8, lane % 4 * 2 + element % 2};

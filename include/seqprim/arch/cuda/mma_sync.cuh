@@ -3,7 +3,7 @@
 
 #include <seqprim/arch/cuda/fragment.hpp>
 #include <seqprim/core/bfloat16.hpp>
-#include <seqprim/core/half.hpp>
+#include <seqprim/core/float16.hpp>
 
 #include <cuda_runtime.h>
 
@@ -12,7 +12,7 @@
 
 namespace seqprim::arch::cuda {
 
-/// The instructions of one lane of a warp on sm_80 and newer: products of half or bfloat16 with float sums (mma.sync), matrices
+/// The instructions of one lane of a warp on sm_80 and newer: products of float16 or bfloat16 with float sums (mma.sync), matrices
 /// from shared memory into registers (ldmatrix), copies that run beside the arithmetic (cp.async).
 ///
 /// Algorithms take the engine as a template parameter and value, so that a host test runs them on an emulated block of lanes, and
@@ -37,7 +37,7 @@ struct mma_sync {
     return static_cast<address>(__cvta_generic_to_shared(shared));
   }
 
-  /// c[16, 8] += a[16, 16] b[16, 8]; T is half or bfloat16, two numbers a register. Places: fragment.hpp.
+  /// c[16, 8] += a[16, 16] b[16, 8]; T is float16 or bfloat16, two numbers a register. Places: fragment.hpp.
   template <class T>
   __device__ __forceinline__ void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                            std::uint32_t b1) const {
@@ -46,7 +46,7 @@ struct mma_sync {
           : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     } else {
-      static_assert(std::is_same_v<T, half>, "seqprim: mma_sync multiplies half and bfloat16");
+      static_assert(std::is_same_v<T, float16>, "seqprim: mma_sync multiplies float16 and bfloat16");
       asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
           : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -114,7 +114,7 @@ struct mma_sync {
     if constexpr (std::is_same_v<T, bfloat16>) {
       asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     } else {
-      static_assert(std::is_same_v<T, half>, "seqprim: mma_sync packs half and bfloat16");
+      static_assert(std::is_same_v<T, float16>, "seqprim: mma_sync packs float16 and bfloat16");
       asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     }
     return bits;

@@ -3,7 +3,7 @@
 
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/paged.hpp>
-#include <seqprim/attention/quantised.hpp>
+#include <seqprim/attention/quantized.hpp>
 
 #include <cstdint>
 #include <type_traits>
@@ -12,22 +12,22 @@
 /// One face for the caches that decode reads and append fills: contiguous or paged, of numbers or of 8-bit codes.
 namespace seqprim::attention::detail {
 
-/// What holds the rows of a cache: a view of 4 axes, or a quantised pair of them.
+/// What holds the rows of a cache: a view of 4 axes, or a quantized pair of them.
 template <class Store> struct store_traits {
   using element = typename Store::value_type;
   using writable = tensor_view<typename Store::element_type, 4>;
   using readable = tensor_view<const element, 4>;
 };
-template <class Code, class Scale> struct store_traits<quantised<Code, Scale>> {
+template <class Code, class Scale> struct store_traits<quantized<Code, Scale>> {
   using element = std::int8_t;
-  using writable = quantised<Code, Scale>;
-  using readable = quantised<const std::int8_t, const float>;
+  using writable = quantized<Code, Scale>;
+  using readable = quantized<const std::int8_t, const float>;
 };
 
 /// The view that holds the rows of a store.
 template <class T> [[nodiscard]] tensor_view<T, 4> rows_of(const tensor_view<T, 4>& store) noexcept { return store; }
 template <class Code, class Scale>
-[[nodiscard]] tensor_view<Code, 4> rows_of(const quantised<Code, Scale>& store) noexcept {
+[[nodiscard]] tensor_view<Code, 4> rows_of(const quantized<Code, Scale>& store) noexcept {
   return store.codes;
 }
 
@@ -41,11 +41,11 @@ template <class Store> struct contiguous_cache {
 
   /// Calls body(first, row, part) for runs of tokens of sequence b that lie one step apart: token part.begin is
   /// store(first, head, row, ..).
-  template <class Body> void for_runs(index_t b, range tokens, const Body& body) const {
+  template <class Body> void for_ranges(index_t b, range tokens, const Body& body) const {
     if (!tokens.empty()) body(b, tokens.begin, tokens);
   }
   void validate(index_t) const {
-    if constexpr (is_quantised<Store>) store.validate();
+    if constexpr (is_quantized<Store>) store.validate();
   }
 };
 
@@ -58,7 +58,7 @@ template <class Store> struct paged_cache {
   [[nodiscard]] index_t length(index_t b) const noexcept { return table.length(b); }
   [[nodiscard]] index_t longest(index_t batch) const noexcept { return table.longest(batch); }
 
-  template <class Body> void for_runs(index_t b, range tokens, const Body& body) const {
+  template <class Body> void for_ranges(index_t b, range tokens, const Body& body) const {
     const index_t page_size = store.extent(2);
     for (index_t begin = tokens.begin; begin < tokens.end;) {
       const index_t n = begin / page_size, end = min(tokens.end, (n + 1) * page_size);
@@ -67,7 +67,7 @@ template <class Store> struct paged_cache {
     }
   }
   void validate(index_t batch) const {
-    if constexpr (is_quantised<Store>) store.validate();
+    if constexpr (is_quantized<Store>) store.validate();
     SEQPRIM_EXPECTS(table.host_readable(), "attention::page_table: the CPU cannot read a table that is on the device",
                     ". See docs/reference/attention/paged.md");
     table.validate(batch, store.extent(0), store.extent(2));
@@ -114,9 +114,9 @@ template <class X> consteval bool require_cache() {
   using type = std::remove_cvref_t<X>;
   if constexpr (is_paged<type>) {
     using element_type = typename store_traits<decltype(type::pages)>::element;
-    static_assert(is_quantised<decltype(type::pages)> || element<element_type>,
-                  "seqprim: pages hold float, half or bfloat16, or are 'attention::quantised'");
-  } else if constexpr (!is_quantised<type>) {
+    static_assert(is_quantized<decltype(type::pages)> || element<element_type>,
+                  "seqprim: pages hold float, float16 or bfloat16, or are 'attention::quantized'");
+  } else if constexpr (!is_quantized<type>) {
     require_operand<X, 4>();
   }
   return true;

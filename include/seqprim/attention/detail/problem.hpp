@@ -49,7 +49,7 @@ void expect_shape(const char* operand, const View& view,
 
 template <entry Entry, class View> void expect_contiguous_dim(const char* operand, const View& view) {
   static_assert(element<typename View::value_type>,
-                "seqprim: attention reads and writes float, half and bfloat16 (double for gradient checks). See "
+                "seqprim: attention reads and writes float, float16 and bfloat16 (double for gradient checks). See "
                 "docs/reference/attention/forward.md");
   constexpr int last = View::rank - 1;
   SEQPRIM_EXPECTS(view.stride(last) == 1 || view.extent(last) <= 1, entry_name[static_cast<int>(Entry)],
@@ -70,7 +70,7 @@ template <class X, int Rank> consteval bool require_operand() {
       "seqprim: an operand of attention is a tensor or tensor_view of 4 axes (batch, heads, len, dim); lse has 3 "
       "(batch, heads, len)");
   if constexpr (viewable<X, Rank>)
-    static_assert(element<element_of<X>>, "seqprim: tensors of attention hold float, half, bfloat16, or all double");
+    static_assert(element<element_of<X>>, "seqprim: tensors of attention hold float, float16, bfloat16, or all double");
   return true;
 }
 template <class X, int Rank> consteval bool require_result() {

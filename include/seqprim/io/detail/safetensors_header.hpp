@@ -246,7 +246,7 @@ class header_grammar {
   in_order.reserve(tensors.size());
   for (const tensor_info& tensor : tensors) in_order.push_back(&tensor);
   std::sort(in_order.begin(), in_order.end(), [](const tensor_info* a, const tensor_info* b) {
-    return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;  // one without elements before its neighbour
+    return a->begin != b->begin ? a->begin < b->begin : a->end < b->end;  // one without elements before its neighbor
   });
   index_t end = 0;
   const tensor_info* previous = nullptr;

@@ -53,7 +53,7 @@ template <class Isa> class row_buffer {
     count_ = logits.extent(0);
     identity_ = true;
     for (index_t i = 0; i < count_; ++i) logits_[i] = static_cast<float>(logits(i));
-    summarise();
+    summarize();
   }
 
   template <class S> void apply(const S& s) {
@@ -76,7 +76,7 @@ template <class Isa> class row_buffer {
  private:
   [[nodiscard]] index_t token(index_t i) const noexcept { return identity_ ? i : index_t{tokens_[i]}; }
 
-  void summarise() noexcept {
+  void summarize() noexcept {
     std::uint32_t highest = 0, lowest = ~0u;
     for (index_t i = 0; i < count_; ++i) {
       const std::uint32_t key = ordered_key(logits_[i]);
@@ -102,7 +102,7 @@ template <class Isa> class row_buffer {
   template <class F> void map(const F& f) noexcept {
     for (index_t i = 0; i < count_; ++i)
       if (!excluded(logits_[i])) logits_[i] = f(logits_[i], token(i));
-    summarise();
+    summarize();
   }
 
   void keep_from(std::uint32_t key) noexcept {

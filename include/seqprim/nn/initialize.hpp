@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/core/philox.hpp>
+#include <seqprim/nn/parameter.hpp>
+
+#include <cmath>
+#include <cstdint>
+
+namespace seqprim::nn {
+
+/// The GPT-2 scheme: matrices and embeddings ~ N(0, stddev^2), projections into the residual stream divided by
+/// sqrt(2 layers); biases and norm weights keep the values they were built with (0 and "times one").
+struct gpt2_initialization {
+  std::uint64_t seed = 0;
+  double stddev = 0.02;
+  index_t layers = 0;  ///< blocks that add to the residual stream; 0: the layer's own `layers()`
+};
+
+/// Fills the parameters of a layer or model.
+///
+/// Errors  precondition_error: stddev is negative or not finite; layers is not given and the layer has none.
+/// Repeat  a function of seed, the order of the parameters and their shapes; not of the threads.
+/// Cost    one Philox evaluation, two logarithms and four sines or cosines for four numbers.
+/// Source  spec layers-losses 1.7.  Page docs/reference/nn/initialize.md
+template <class Layer> void initialize(const cpu& executor, Layer& layer, const gpt2_initialization& options = {}) {
+  executor.validate();
+  index_t layers = options.layers;
+  if constexpr (requires { layer.layers(); }) {
+    if (layers == 0) layers = layer.layers();
+  }
+  SEQPRIM_EXPECTS(layers >= 1, "nn::initialize: layers (", layers,
+                  ") must be >= 1. See docs/reference/nn/initialize.md");
+  SEQPRIM_EXPECTS(options.stddev >= 0 && std::isfinite(options.stddev), "nn::initialize: stddev (", options.stddev,
+                  ") must be finite and >= 0. See docs/reference/nn/initialize.md");
+  std::uint32_t ordinal = 0;
+  layer.visit_parameters([&](const std::string&, auto& p) {
+    const random_stream stream{.seed = options.seed, .request = ordinal++};
+    if (p.role == role::scale || p.role == role::bias) return;
+    using T = typename std::remove_cvref_t<decltype(p)>::value_type;
+    const double spread = p.role == role::residual_projection
+                              ? options.stddev / std::sqrt(2.0 * static_cast<double>(layers))
+                              : options.stddev;
+    T* const out = p.value.data();
+    const index_t size = p.size();
+    constexpr index_t piece = 1 << 14;
+    parallel_for(executor, ceil_div(size, piece), [&](index_t i, int) {
+      for (index_t begin = i * piece; begin < min((i + 1) * piece, size); begin += 4) {
+        const auto words = stream.four(purpose::caller, static_cast<std::uint32_t>(begin / 4));
+        for (index_t pair = 0; pair < 2; ++pair) {  // Box and Muller: two uniforms make two normals
+          const auto uniform = [&](index_t k) {
+            return static_cast<double>(uniform_open(words[static_cast<int>(2 * pair + k)]));
+          };
+          const double radius = spread * std::sqrt(-2.0 * std::log(uniform(0)));
+          const double angle = 6.283185307179586 * uniform(1);
+          const index_t at = begin + 2 * pair;
+          if (at < size) out[at] = static_cast<T>(radius * std::cos(angle));
+          if (at + 1 < size) out[at + 1] = static_cast<T>(radius * std::sin(angle));
+        }
+      }
+    });
+  });
+}
+
+}  // namespace seqprim::nn

@@ -121,10 +121,11 @@ TEST_CASE("attention_mixer: wrong shapes, a full cache and a backward without it
   REQUIRE_THROWS_AS(mixer.backward(cpu{}, x, y, dx, saved), precondition_error);
   nn::attention_mixer<>::state cache(mixer, 2, 4);
   REQUIRE_THROWS_WITH(mixer.extend(cpu{}, x, y, cache, 2),
-                      ContainsSubstring("x [2, 3] at position 2 exceeds the cache [2, 4]"));
+                      ContainsSubstring("3 tokens after 2 exceed the capacity (4) of the state"));
   REQUIRE_THROWS_AS(mixer.extend(cpu{}, x, y, cache, -1), precondition_error);
   nn::attention_mixer<>::state other(mixer, 1, 4);
-  REQUIRE_THROWS_AS(mixer.extend(cpu{}, x, y, other, 0), precondition_error);
+  REQUIRE_THROWS_WITH(mixer.extend(cpu{}, x, y, other, 0),
+                      ContainsSubstring("x holds 2 sequences, but the state was made for 1"));
   REQUIRE(std::all_of(y.begin(), y.end(), [](float v) { return v == 9.0f; }));
   tensor<float, 3> out(2, 3, 8);
   mixer.forward(cpu{}, x, out, saved);
@@ -132,4 +133,26 @@ TEST_CASE("attention_mixer: wrong shapes, a full cache and a backward without it
   REQUIRE_THROWS_WITH(mixer.backward(cpu{}, x, y, x.view(), saved), ContainsSubstring("dx overlaps x or dy"));
   mixer.backward(cpu{}, x, y, dx, saved);
   REQUIRE_THROWS_AS(mixer.backward(cpu{}, x, y, dx, saved), precondition_error);  // the activations are spent
+}
+
+TEST_CASE("attention_mixer: a state of another mixer is an error that writes nothing", "[nn][errors]") {
+  const auto make = [](index_t heads, index_t kv_heads, index_t head_dim) {
+    return nn::attention_mixer<>(16, {.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim});
+  };
+  const auto mixer = make(8, 4, 8);
+  tensor<float, 3> x(1, 4, 16), y(1, 4, 16);
+  // Fewer key heads, more of them, another dim: memory for fewer, more and as many values.
+  for (const auto& other : {make(8, 1, 8), make(8, 8, 8), make(8, 4, 4), make(8, 2, 16)}) {
+    nn::attention_mixer<>::state cache(other, 1, 5);
+    cache.keys.fill(7.0f);
+    cache.values.fill(7.0f);
+    y.fill(9.0f);
+    REQUIRE_THROWS_WITH(mixer.extend(cpu{}, x, y, cache, 0),
+                        ContainsSubstring("but the mixer has kv_heads (4) and head_dim (8)"));
+    for (const auto* part : {&cache.keys, &cache.values})
+      REQUIRE(std::all_of(part->begin(), part->end(), [](float v) { return v == 7.0f; }));
+    REQUIRE(std::all_of(y.begin(), y.end(), [](float v) { return v == 9.0f; }));
+  }
+  nn::attention_mixer<>::state none;
+  REQUIRE_THROWS_AS(mixer.extend(cpu{}, x, y, none, 0), precondition_error);
 }

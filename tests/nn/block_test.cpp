@@ -2,6 +2,7 @@
 #include "layers.hpp"
 #include <seqprim/nn/attention_mixer.hpp>
 #include <seqprim/nn/block.hpp>
+#include <seqprim/nn/decoder.hpp>
 #include <seqprim/nn/gated_mlp.hpp>
 
 using namespace seqprim;
@@ -42,6 +43,9 @@ struct running_sum {
         for (index_t t = 0; t < x.extent(1); ++t) factor.grad(0) += dy(b, t, d) * (sum += x(b, t, d));
         for (index_t t = x.extent(1) - 1; t >= 0; --t) dx(b, t, d) = factor.value(0) * (from_end += dy(b, t, d));
       }
+  }
+  void validate_extend(const state& past, index_t batch, index_t, index_t) const {
+    SEQPRIM_EXPECTS(past.sums.extent(0) == batch && past.sums.extent(1) == dim, "the state is not of this mixer");
   }
   template <class X, class Y> void extend(const cpu&, const X& x, const Y& y, state& past, index_t) const {
     for (index_t b = 0; b < x.extent(0); ++b)
@@ -133,4 +137,20 @@ TEST_CASE("block: wrong shapes and overlaps are errors", "[nn][errors]") {
   REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, wrong, saved), precondition_error);
   REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, x.view(), saved), precondition_error);
   REQUIRE_THROWS_AS(block.backward(cpu{}, x, y, y.view(), saved), precondition_error);  // no forward yet
+}
+
+TEST_CASE("block: a model asks the last layer before the first one reads a token", "[nn][errors]") {
+  test::random_numbers random(85);
+  using model = nn::decoder<recurrent_block>;
+  model own({.vocab = 5, .dim = 3, .layers = 2, .block = {.mlp = {.hidden = 4}}});
+  test::randomize(own, random);
+  model changed = own;  // layers may be exchanged one by one
+  changed.blocks[1] = recurrent_block(4, {.mlp = {.hidden = 4}});
+  tensor<index_t, 2> ids(1, 3);
+  tensor<double, 2> logits(1, 5), expected(1, 5);
+  model::decode_state state(own, 1, 9), untouched(own, 1, 9);
+  own.prefill(cpu{}, ids, untouched, expected);
+  REQUIRE_THROWS_WITH(changed.prefill(cpu{}, ids, state, logits), ContainsSubstring("not of this mixer"));
+  own.prefill(cpu{}, ids, state, logits);  // a sum that had moved would show here
+  REQUIRE(test::same_bits(logits, expected));
 }

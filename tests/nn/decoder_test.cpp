@@ -217,3 +217,33 @@ TEST_CASE("decoder: wrong parameters, tokens and states are errors that change n
   REQUIRE(state.length() == 3);
   REQUIRE(std::all_of(logits.begin(), logits.end(), [](float v) { return v == 9.0f; }));
 }
+
+TEST_CASE("decoder: a state of another model is an error that changes neither the state nor the logits",
+          "[nn][errors]") {
+  const auto make = [](index_t layers, index_t heads, index_t kv_heads, index_t head_dim) {
+    return model<float>(
+        {.vocab = 8,
+         .dim = 16,
+         .layers = layers,
+         .block = {.mixer = {.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim}, .mlp = {.hidden = 8}},
+         .tied_head = true});
+  };
+  tensor<index_t, 2> ids(1, 4);
+  tensor<float, 2> logits(1, 8);
+  struct shape {
+    index_t layers, heads, kv_heads, head_dim;
+  };
+  const shape of_state{2, 4, 2, 8};
+  for (const shape& s : {shape{2, 8, 8, 8}, shape{2, 4, 1, 8}, shape{2, 4, 2, 64}, shape{2, 4, 4, 4}, shape{1, 4, 2, 8},
+                         shape{3, 4, 2, 8}}) {
+    CAPTURE(s.layers, s.heads, s.kv_heads, s.head_dim);
+    const auto own = make(of_state.layers, of_state.heads, of_state.kv_heads, of_state.head_dim);
+    const auto other = make(s.layers, s.heads, s.kv_heads, s.head_dim);
+    model<float>::decode_state state(own, 1, 9);
+    own.prefill(cpu{}, ids, state, logits);
+    logits.fill(9.0f);
+    REQUIRE_THROWS_WITH(other.prefill(cpu{}, ids, state, logits), ContainsSubstring("it was made for another m"));
+    REQUIRE(state.length() == 4);
+    REQUIRE(std::all_of(logits.begin(), logits.end(), [](float v) { return v == 9.0f; }));
+  }
+}

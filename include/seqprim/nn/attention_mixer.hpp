@@ -168,6 +168,23 @@ class attention_mixer {
     v_proj.backward(executor, x, joined(saved.dv, x, kv_heads_), dx, saved.projections, arch::store::accumulate);
   }
 
+  /// What extend() expects of a state: that it was made for a mixer of this shape and for `batch` sequences, and has room for
+  /// `len` tokens after `start`. A model asks all its layers before the first one writes.
+  void validate_extend(const state& cache, index_t batch, index_t start, index_t len) const {
+    constexpr const char* page = ". See docs/reference/nn/attention_mixer.md";
+    for (const auto* part : {&cache.keys, &cache.values}) {
+      SEQPRIM_EXPECTS(part->extent(1) == kv_heads_ && part->extent(3) == head_dim_,
+                      "nn::attention_mixer: the state has ", part->extent(1), " key-value heads of dim ",
+                      part->extent(3), ", but the mixer has kv_heads (", kv_heads_, ") and head_dim (", head_dim_,
+                      "): it was made for another mixer", page);
+      SEQPRIM_EXPECTS(part->extent(0) == batch, "nn::attention_mixer: x holds ", batch,
+                      " sequences, but the state was made for ", part->extent(0), page);
+      SEQPRIM_EXPECTS(start >= 0, "nn::attention_mixer: start (", start, ") must be >= 0", page);
+      SEQPRIM_EXPECTS(len <= part->extent(2) && start <= part->extent(2) - len, "nn::attention_mixer: ", len,
+                      " tokens after ", start, " exceed the capacity (", part->extent(2), ") of the state", page);
+    }
+  }
+
   /// Decode: x holds the next tokens of each sequence, at positions start, start + 1, ...; the cache holds the `start`
   /// tokens before them and receives these. y is what forward over the whole sequence gives for these tokens, for masks
   /// that hide later tokens.
@@ -176,10 +193,7 @@ class attention_mixer {
     const auto x = checked("x", input, as_view(input));
     const auto y = checked("y", output, x);
     const index_t batch = x.extent(0), len = x.extent(1);
-    SEQPRIM_EXPECTS(batch == cache.keys.extent(0) && start >= 0 && len <= cache.keys.extent(2) &&
-                        start <= cache.keys.extent(2) - len,
-                    "nn::attention_mixer: x [", batch, ", ", len, "] at position ", start, " exceeds the cache [",
-                    cache.keys.extent(0), ", ", cache.keys.extent(2), "]. See docs/reference/nn/attention_mixer.md");
+    validate_extend(cache, batch, start, len);
     activations& saved = cache.scratch;
     project(executor, x, start, saved);
     const auto keys = cache.keys.view().slice(2, {0, start + len});

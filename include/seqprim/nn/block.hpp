@@ -8,6 +8,7 @@
 #include <concepts>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 namespace seqprim::nn {
 
@@ -34,12 +35,14 @@ concept differentiable_part = requires(const L& fixed, L& layer, const cpu& exec
   layer.backward(executor, x, x, y, saved);
 };
 
-/// Decoding: a state of `batch` sequences of at most `capacity` tokens, and what reads the next tokens into it.
+/// Decoding: a state of `batch` sequences of at most `capacity` tokens, what reads the next tokens into it, and what refuses
+/// a state or a number of tokens that extend cannot take: a model asks all layers before the first one writes.
 template <class L, class T = typename L::value_type>
 concept decoding_part = requires(const L& fixed, const cpu& executor, tensor_view<const T, 3> x, tensor_view<T, 3> y,
                                  typename L::state& past, index_t n) {
   requires std::constructible_from<typename L::state, const L&, index_t, index_t>;
   fixed.extend(executor, x, y, past, n);
+  fixed.validate_extend(std::as_const(past), n, n, n);
 };
 
 }  // namespace detail
@@ -71,9 +74,10 @@ concept token_norm = detail::configured_part<N> && detail::differentiable_part<N
 
 /// Named requirement of the three places of a block.
 template <class Mixer, class Mlp, class Norm> consteval bool require_parts_of_block() {
-  static_assert(token_mixer<Mixer>,
-                "seqprim: the first part of a block mixes tokens: nn::attention_mixer, or a type with its 'config', "
-                "'activations', 'state', 'forward', 'backward' and 'extend'. See docs/reference/nn/block.md");
+  static_assert(
+      token_mixer<Mixer>,
+      "seqprim: the first part of a block mixes tokens: nn::attention_mixer, or a type with its 'config', "
+      "'activations', 'state', 'forward', 'backward', 'extend' and 'validate_extend'. See docs/reference/nn/block.md");
   static_assert(
       channel_mixer<Mlp>,
       "seqprim: the second part of a block mixes channels and has no 'state' or 'extend': nn::gated_mlp, or a "
@@ -89,7 +93,7 @@ template <class Mixer, class Mlp, class Norm> consteval bool require_parts_of_bl
 ///     h = x + a mixer(norm(x))        y = h + a mlp(norm(h))        a = residual_scale
 ///
 /// Mixer mixes tokens (attention_mixer, or a recurrence), Mlp mixes channels. A mixer has `config`, `activations`, `state`,
-/// `forward`, `backward` and `extend` as attention_mixer has them; an mlp the first two and `forward`, `backward`. The
+/// `forward`, `backward`, `extend` and `validate_extend` as attention_mixer has them; an mlp the first two and `forward`, `backward`. The
 /// concepts token_mixer, channel_mixer and token_norm say it exactly.
 ///
 /// Shapes   x, y [batch, len, dim].
@@ -173,6 +177,11 @@ template <class Mixer, class Mlp, class Norm> class block {
     post_norm.backward(executor, shaped(saved.sum), gradient, dx, saved.post_norm, arch::store::accumulate);
     mixer.backward(executor, shaped(saved.normed), through_branch(executor, dx, saved), gradient, saved.mixer);
     input_norm.backward(executor, x, gradient, dx, saved.input_norm, arch::store::accumulate);
+  }
+
+  /// Refuses a state of another block, of another batch, or without room for `len` tokens after `start`.
+  void validate_extend(const state& past, index_t batch, index_t start, index_t len) const {
+    mixer.validate_extend(past.mixer, batch, start, len);
   }
 
   /// Decode: the next tokens of each sequence, at positions start, start + 1, ...

@@ -7,6 +7,7 @@
 
 #include <concepts>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace seqprim::nn {
@@ -25,6 +26,7 @@ concept decoder_block = requires(B& block, const B& fixed, const cpu& executor, 
   fixed.forward(executor, x, y, saved);
   block.backward(executor, x, x, y, saved);
   fixed.extend(executor, x, y, past, n);
+  fixed.validate_extend(std::as_const(past), n, n, n);
 };
 
 }  // namespace detail
@@ -46,7 +48,8 @@ template <class Block> consteval bool require_block() {
 /// (loss::linear_cross_entropy). Parameters are visited under the names of published Llama checkpoints.
 ///
 /// Shapes   ids [batch, len]; hidden [batch, len, dim]; logits [..., vocab].
-/// Errors   precondition_error: an id outside [0, vocab), shapes disagree, decoding beyond the capacity of the state.
+/// Errors   precondition_error: an id outside [0, vocab), shapes disagree, decoding beyond the capacity of the state, a state
+///          that was made for a model of another shape.
 /// Repeat   same bits for any number of threads. Decoding gives the logits of one forward pass up to rounding.
 /// Cost     its parts. `activations` and `decode_state` grow on first use; later passes of that size allocate only packing
 ///          scratch inside the kernels.
@@ -197,8 +200,10 @@ template <class Block> class decoder {
     const auto out = as_view(result);
     const index_t batch = ids.extent(0), len = ids.extent(1);
     constexpr const char* page = ". See docs/reference/nn/decoder.md";
-    SEQPRIM_EXPECTS(state.blocks_.size() == blocks.size() && batch == state.batch_, "nn::decoder: tokens of ", batch,
-                    " sequences need a decode state of this model for as many, it has ", state.batch_, page);
+    SEQPRIM_EXPECTS(state.blocks_.size() == blocks.size(), "nn::decoder: the decode state has ", state.blocks_.size(),
+                    " layers, but the model has ", blocks.size(), ": it was made for another model", page);
+    SEQPRIM_EXPECTS(batch == state.batch_, "nn::decoder: ids hold ", batch,
+                    " sequences, but the decode state was made for ", state.batch_, page);
     SEQPRIM_EXPECTS(len >= 1, "nn::decoder: at least one token must be read", page);
     SEQPRIM_EXPECTS(len <= state.capacity_ - state.length_, "nn::decoder: ", len, " tokens after ", state.length_,
                     " exceed the capacity (", state.capacity_, ") of the decode state", page);
@@ -208,6 +213,8 @@ template <class Block> class decoder {
                     page);
     executor.validate();
     embed.check_ids(ids);
+    for (std::size_t l = 0; l < blocks.size(); ++l)
+      blocks[l].validate_extend(state.blocks_[l], batch, state.length_, len);
     for (index_t begin = 0; begin < len; begin += prefill_chunk)
       read(executor, ids.slice(1, {begin, min(begin + prefill_chunk, len)}), state);
     const auto stream = state.stream_.view(batch, len - (len - 1) / prefill_chunk * prefill_chunk, dim());

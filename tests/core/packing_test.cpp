@@ -39,7 +39,7 @@ TEST_CASE("packing: rejects offsets that disagree, start elsewhere, decrease or 
   REQUIRE_THROWS_WITH(
       (packing{q_offsets, index_array(k_offsets.data(), 4)}.validate()),
       "packing: q_offsets has 5 entries, k_offsets 4; they must agree. See docs/reference/core/packing.md");
-  REQUIRE_THROWS_WITH((packing{none, none}.validate()), ContainsSubstring("offsets are empty"));
+  REQUIRE_THROWS_WITH((packing{none, none}.validate()), ContainsSubstring("q_offsets is empty"));
   REQUIRE_THROWS_WITH((packing{late, k_offsets}.validate()), ContainsSubstring("q_offsets[0] (1) must be 0"));
   REQUIRE_THROWS_WITH((packing{q_offsets, down}.validate()),
                       ContainsSubstring("k_offsets[2] (3) must be >= k_offsets[1] (4)"));

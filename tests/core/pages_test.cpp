@@ -71,5 +71,19 @@ TEST_CASE("reference pages of core: the examples do what they say", "[core]") {
       // example-end error
     };
     REQUIRE_THROWS_AS(check(6, 4), precondition_error);
+
+    const auto check_all = [](const index_array& lengths, index_t batch, index_t k_len) {
+      // example-begin subject
+      constexpr subject self{"mask::prefix_per_batch", "mask/prefix"};  // in a type: static constexpr
+      self.expects_count("lengths", lengths, batch, "batch rows");
+      self.expects_each("lengths", lengths, 0, {k_len, "k_len"});
+      // example-end subject
+    };
+    const index_t lengths[] = {3, 40};
+    check_all({lengths, 2}, 2, 40);
+    REQUIRE_THROWS_WITH(check_all({lengths, 2}, 2, 32),
+                        "mask::prefix_per_batch: lengths[1] (40) must be in [0, k_len (32)]. See "
+                        "docs/reference/mask/prefix.md");
+    REQUIRE_THROWS_AS(check_all({lengths, 2}, 3, 40), precondition_error);
   }
 }

@@ -262,6 +262,18 @@ std::set<std::string> pages_named_in(const std::string& text) {
     if (const auto suffix = page.find(".md"); suffix != std::string::npos) page.resize(suffix + 3);
     result.insert(page);
   }
+  // The second string of "subject self{"mask::prefix", "mask/prefix"}".
+  for (auto at = flat.find("subject "); at != std::string::npos; at = flat.find("subject ", at + 1)) {
+    auto brace = at + std::string("subject ").size();
+    while (brace < flat.size() && (std::isalnum(static_cast<unsigned char>(flat[brace])) || flat[brace] == '_'))
+      ++brace;
+    if (flat.compare(brace, 2, "{\"") != 0) continue;
+    const auto comma = flat.find("\",", brace + 2);
+    const auto open = flat.find('"', comma + 2);
+    const auto close = flat.find('"', open + 1);
+    if (comma == std::string::npos || close == std::string::npos) continue;
+    result.insert("docs/reference/" + flat.substr(open + 1, close - open - 1) + ".md");
+  }
   return result;
 }
 
@@ -294,6 +306,8 @@ TEST_CASE("structure: every public header has a reference page, and every page a
 TEST_CASE("structure: pages that comments and messages point to exist", "[structure]") {
   REQUIRE(pages_named_in("/// x.  Page docs/a.md\n  \"See docs/\"\n  \"b/c.md.\"\n\"docs/d/\", page") ==
           std::set<std::string>{"docs/a.md", "docs/b/c.md", "docs/d/"});
+  REQUIRE(pages_named_in("static constexpr subject self{\"a::b\",\n  \"a/b\"};\nvoid f(const subject& self);") ==
+          std::set<std::string>{"docs/reference/a/b.md"});
   violations wrong;
   for (const auto& [header, text] : headers())
     for (const std::string& page : pages_named_in(text))

@@ -49,6 +49,13 @@ class index_array {
     return result;
   }
 
+  /// The first n entries, or all when there are fewer.
+  [[nodiscard]] SEQPRIM_HD constexpr index_array first(index_t n) const noexcept {
+    index_array result = *this;
+    if (n < size_) result.size_ = n > 0 ? n : 0;
+    return result;
+  }
+
   [[nodiscard]] SEQPRIM_HD constexpr index_t operator[](index_t i) const noexcept {
     return wide_ != nullptr ? wide_[i * stride_] : narrow_[i * stride_];
   }

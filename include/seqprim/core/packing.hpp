@@ -1,20 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/core/error.hpp>
 #include <seqprim/core/index.hpp>
 #include <seqprim/core/index_array.hpp>
+#include <seqprim/core/subject.hpp>
 
 #include <type_traits>
 
 namespace seqprim {
-
-namespace detail {
-struct named_offsets {
-  const char* name;
-  const index_array& offsets;
-};
-}  // namespace detail
 
 /// Where the queries of a sequence stand among its keys, when there are more of one than of the other.
 enum class alignment : unsigned char {
@@ -69,19 +62,13 @@ struct packing {
     return k - k_offsets[sequence_of_key(k)];
   }
 
+  static constexpr subject self{"packing", "core/packing"};
+
   constexpr void validate() const {
-    const char* page = ". See docs/reference/core/packing.md";
-    SEQPRIM_EXPECTS(q_offsets.size() == k_offsets.size(), "packing: q_offsets has ", q_offsets.size(),
-                    " entries, k_offsets ", k_offsets.size(), "; they must agree", page);
-    SEQPRIM_EXPECTS(q_offsets.size() >= 1, "packing: the offsets are empty; n sequences need n + 1", page);
-    for (const auto& [name, offsets] :
-         {detail::named_offsets{"q_offsets", q_offsets}, detail::named_offsets{"k_offsets", k_offsets}}) {
-      if (!offsets.host_readable()) continue;
-      SEQPRIM_EXPECTS(offsets[0] == 0, "packing: ", name, "[0] (", offsets[0], ") must be 0", page);
-      for (index_t d = 1; d < offsets.size(); ++d)
-        SEQPRIM_EXPECTS(offsets[d - 1] <= offsets[d], "packing: ", name, "[", d, "] (", offsets[d],
-                        ") must be >= ", name, "[", d - 1, "] (", offsets[d - 1], ")", page);
-    }
+    self.expects(q_offsets.size() == k_offsets.size(), "q_offsets has ", q_offsets.size(), " entries, k_offsets ",
+                 k_offsets.size(), "; they must agree");
+    self.expects_offsets("q_offsets", q_offsets);
+    self.expects_offsets("k_offsets", k_offsets);
   }
   /// The same, and that the sequences end where the rows of the call end.
   constexpr void validate(index_t expected_q_len, index_t expected_k_len) const {
@@ -93,8 +80,8 @@ struct packing {
   /// That one side ends where the rows of a call end.
   static constexpr void expect_end(const char* name, const index_array& offsets, const char* what, index_t length) {
     if (!offsets.host_readable()) return;
-    SEQPRIM_EXPECTS(offsets[offsets.size() - 1] == length, "packing: ", name, " ends at ", offsets[offsets.size() - 1],
-                    " but ", what, " is ", length, ". See docs/reference/core/packing.md");
+    const index_t end = offsets[offsets.size() - 1];
+    self.expects(end == length, name, " ends at ", end, " but ", what, " is ", length);
   }
 };
 static_assert(std::is_trivially_copyable_v<packing>);

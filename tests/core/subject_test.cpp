@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <seqprim/core/subject.hpp>
+#include <seqprim/core/tensor.hpp>
+
+#include <support/catch.hpp>
+#include <vector>
+
+using namespace seqprim;
+
+namespace {
+
+constexpr subject self{"mask::some", "mask/some"};
+constexpr const char* see = ". See docs/reference/mask/some.md";
+
+}  // namespace
+
+TEST_CASE("subject: a broken rule names the primitive, the parts and the page", "[core][errors]") {
+  self.expects(true, "never seen");
+  REQUIRE_THROWS_AS(self.expects(false, "x"), precondition_error);
+  REQUIRE_THROWS_WITH(self.expects(false, "length (", -1, ") must be >= 0"),
+                      std::string("mask::some: length (-1) must be >= 0") + see);
+}
+
+TEST_CASE("subject: a check that holds is a constant expression", "[core]") {
+  constexpr auto checked = [](index_t length) {
+    self.expects(length >= 0, "length (", length, ") must be >= 0");
+    return length;
+  };
+  static_assert(checked(3) == 3);
+  REQUIRE_THROWS_AS(checked(-3), precondition_error);
+}
+
+TEST_CASE("subject: arrays need an entry for each thing, and entries within their limits", "[core][errors]") {
+  const std::vector<std::int32_t> lengths = {0, 7, 32};
+  self.expects_count("lengths", lengths, 3, "batch rows");
+  REQUIRE_THROWS_WITH(self.expects_count("lengths", lengths, 4, "batch rows"),
+                      std::string("mask::some: lengths has 3 entries but there are 4 batch rows") + see);
+  self.expects_each("lengths", lengths, 0, 32);
+  self.expects_each("lengths", index_array(lengths).first(2), 0, 7);
+  REQUIRE_THROWS_WITH(self.expects_each("lengths", lengths, 0, {31, "k_len"}),
+                      std::string("mask::some: lengths[2] (32) must be in [0, k_len (31)]") + see);
+  REQUIRE_THROWS_WITH(self.expects_each("lengths", lengths, 1, 32),
+                      std::string("mask::some: lengths[0] (0) must be in [1, 32]") + see);
+  // What only the device can read is taken as it is; its number of entries is known.
+  self.expects_each("lengths", index_array(lengths).on_device(), 5, 6);
+  REQUIRE_THROWS_AS(self.expects_count("lengths", index_array(lengths).on_device(), 4, "rows"), precondition_error);
+}
+
+TEST_CASE("subject: offsets begin with 0 and never decrease", "[core][errors]") {
+  const std::vector<std::int64_t> good = {0, 0, 3}, late = {1, 3}, falling = {0, 4, 3};
+  self.expects_offsets("offsets", good);
+  self.expects_offsets("offsets", index_array(falling).on_device());
+  REQUIRE_THROWS_WITH(self.expects_offsets("offsets", index_array()),
+                      std::string("mask::some: offsets is empty; n sequences need n + 1 offsets") + see);
+  REQUIRE_THROWS_WITH(self.expects_offsets("offsets", late), std::string("mask::some: offsets[0] (1) must be 0") + see);
+  REQUIRE_THROWS_WITH(self.expects_offsets("offsets", falling),
+                      std::string("mask::some: offsets[2] (3) must be >= offsets[1] (4)") + see);
+}
+
+TEST_CASE("subject: a shape that disagrees is told with the axis and the operand that sets it", "[core][errors]") {
+  tensor<float, 2> k(5, 64), other(5, 64);
+  self.expects_extent("k", k.view(), 1, "head_dim", 64, "q");
+  REQUIRE_THROWS_WITH(self.expects_extent("k", k.view(), 1, "head_dim", 128, "q"),
+                      std::string("mask::some: k has head_dim 64 (axis 1), but q has head_dim 128") + see);
+  self.expects_contiguous("k", k.view());
+  REQUIRE_THROWS_WITH(self.expects_contiguous("k", k.view().transposed(0, 1)),
+                      std::string("mask::some: the last axis of k must be contiguous, its stride is 64") + see);
+  self.expects_apart("k", k, "other", other);
+  REQUIRE_THROWS_WITH(self.expects_apart("k", k, "v", k.view().slice(0, {1, 2})),
+                      std::string("mask::some: k overlaps v") + see);
+}

@@ -51,6 +51,7 @@ find_missing() {
     has clang++ || optional+=(clang)
     has_fuzzer || optional+=(libclang-rt-dev)
     has pkg-config || optional+=(pkg-config)
+    has python3 || optional+=(python3)
     ;;
   esac
   case "$what" in bench | all) has_header benchmark/benchmark.h || required+=(libbenchmark-dev) ;; esac

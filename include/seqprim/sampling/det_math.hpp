@@ -6,11 +6,13 @@
 
 #include <cstdint>
 
-/// Logarithm, exponential and the noise made of them, with the same bits on every processor, compiler and device.
+/// Logarithm, exponential and noise with the same bits on every processor, compiler and device, and under all flags.
 ///
-/// The last bit of a library logf or expf differs between platforms, and one bit is enough to flip an argmax. Here every
-/// operation is one float operation, rounded on its own: no fused multiply-add, no reassociation, whatever flags the user
-/// compiles with (-mfma, -ffp-contract=fast, -ffast-math). Page: docs/reference/sampling/det_math.md
+/// The last bit of a library logf or expf differs between platforms, and one bit is enough to flip an argmax. Here
+/// every operation is one float operation, rounded on its own: no fused multiply-add, no reassociation, whatever flags
+/// the user compiles with (-mfma, -ffp-contract=fast, -ffast-math). On the host an empty assembly statement hides each
+/// result from the optimizer; on the device the operations are `__fmul_rn`, `__fadd_rn`, `__fdiv_rn`. All functions are
+/// constant expressions. Page: docs/reference/sampling/det_math.md
 namespace seqprim::sampling {
 
 namespace detail {
@@ -62,8 +64,8 @@ namespace detail {
 
 }  // namespace detail
 
-/// Natural logarithm of a positive, finite x. Relative error < 1e-7 except near x = 1, where the absolute error is < 1e-7.
-/// Source  spec sampling 3.3; golden sampling/detmath_*.
+/// Natural logarithm of a positive, finite x. Relative error < 1e-7 except near x = 1, where the absolute error is <
+/// 1e-7.
 [[nodiscard]] SEQPRIM_HD constexpr float det_log(float x) noexcept {
   using detail::add, detail::multiply;
   constexpr float c[9] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,  -1.2420140846e-1f, 1.4249322787e-1f,
@@ -89,7 +91,6 @@ namespace detail {
 }
 
 /// e^x. Zero for x < -87, infinity where the result exceeds the largest float. Relative error < 1e-7.
-/// Source  spec sampling 3.3; golden sampling/detmath_*.
 [[nodiscard]] SEQPRIM_HD constexpr float det_exp(float x) noexcept {
   using detail::add, detail::multiply;
   constexpr float d[6] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
@@ -108,9 +109,8 @@ namespace detail {
   return multiply(multiply(y, detail::power_of_two(n / 2)), detail::power_of_two(n - n / 2));
 }
 
-/// A draw from the exponential distribution with mean 1, from one random word: monotone in the word, in [1.16e-10, 16.64],
-/// with full relative precision near 0.
-/// Source  spec sampling 3.3; golden sampling/detmath_*.
+/// A draw from the exponential distribution with mean 1, from one random word: monotone in the word, in [1.16e-10,
+/// 16.64], with full relative precision near 0.
 [[nodiscard]] SEQPRIM_HD constexpr float unit_exponential(std::uint32_t word) noexcept {
   using detail::add, detail::multiply;
   constexpr float largest = 1.0f - 0x1p-24f;
@@ -123,7 +123,6 @@ namespace detail {
 }
 
 /// A draw from the standard Gumbel distribution: -log(unit_exponential(word)), in [-2.8116, 22.874].
-/// Source  spec sampling 3.3; golden sampling/detmath_*.
 [[nodiscard]] SEQPRIM_HD constexpr float gumbel(std::uint32_t word) noexcept {
   return -det_log(unit_exponential(word));
 }

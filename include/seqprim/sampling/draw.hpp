@@ -6,9 +6,8 @@
 
 namespace seqprim::sampling {
 
-/// The weight of a token in draws and probability masses: floor(2^32 * e^(logit - max)), 2^32 for the likeliest token, 0
-/// for an excluded one. Sums of integers do not depend on their order, which is what makes draws and top_p repeatable.
-/// Source  spec sampling 3.5; golden sampling/intcdf_* (weights).
+/// The weight of a token in draws and probability masses: floor(2^32 * e^(logit - max)), 2^32 for the likeliest token,
+/// 0 for an excluded one. Sums of integers do not depend on their order, which makes draws and top_p repeatable.
 [[nodiscard]] SEQPRIM_HD constexpr std::uint64_t integer_weight(float logit, float max) noexcept {
   if (excluded(logit)) return 0;
   const float below = detail::add(logit, -max);
@@ -28,12 +27,18 @@ namespace detail {
 
 }  // namespace detail
 
-/// Terminal stage: draws a token with probability weight / sum of weights, by inverting the cumulative sum of the integer
-/// weights in the order of token ids with one 64-bit random number (purpose inverse_cdf, elements 0 and 1).
+/// Terminal stage: draws a token with probability weight / sum of weights, by inverting the cumulative sum of integer
+/// weights in the order of token ids.
 ///
+///     weight(v) = floor(2^32 * det_exp(logit(v) - max))
+///     target    = floor(X * sum of weights / 2^64),   X: 64 random bits, words 0 and 1 of purpose inverse_cdf
+///     token     = the first v with weight(0) + ... + weight(v) > target
+///
+/// Integers add up to the same sum in any order, so any split over threads, registers or devices gives the same token.
+///
+/// Edge    tokens less likely than 2^-32 times the likeliest have weight 0 and are never drawn.
 /// Repeat  bit exact: the token depends on the logits and on (seed, request, step) only.
-/// Cost    one or two exponentials for each candidate that is within a factor 2^-32 of the likeliest.
-/// Source  spec sampling 3.5; golden sampling/intcdf_*.
+/// Cost    one exponential per candidate, and a second one in one block of the row.
 struct draw {
   SEQPRIM_HD constexpr index_t choose(const candidates& row, const random_stream& stream) const noexcept {
     // Sums of blocks, so that the second look at the row is short.
@@ -61,7 +66,7 @@ struct draw {
     }
   }
 
-  /// The exact law of choose(): weight / sum of weights, rounded to float.
+  /// The exact distribution of choose(): weight / sum of weights, rounded to float.
   SEQPRIM_HD constexpr void law(const candidates& row, tensor_view<float, 1> out) const noexcept {
     std::uint64_t total = 0;
     for (index_t i = 0; i < row.count; ++i) total += integer_weight(row.logit(i), row.summary.max);

@@ -5,9 +5,8 @@
 
 namespace seqprim::sampling {
 
-/// Terminal stage: the first token of the total order, that is the likeliest, ties by the lower id. Uses no randomness.
-///
-/// Source  spec sampling 1; golden sampling/edge_a (greedy), sampling/softmax_* (argmax).
+/// Terminal stage: the first token of the total order, that is the likeliest; ties go to the lower id. Uses no
+/// randomness.
 struct greedy {
   SEQPRIM_HD constexpr index_t choose(const candidates& row, const random_stream&) const noexcept {
     return row.summary.argmax;

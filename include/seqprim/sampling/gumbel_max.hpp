@@ -20,13 +20,15 @@ namespace detail {
 
 /// Terminal stage: draws a token from the softmax of the row without forming it, as the argmax of
 ///
-///     key(token) = logit + gumbel(word(token_noise, token))
+///     key(v) = logit(v) + gumbel(word v of purpose token_noise)
 ///
-/// Noise belongs to token ids, so a filter in front leaves the noise of the tokens it keeps as it is.
+/// Noise belongs to token ids: filtering first gives the draw from the renormalized kept tokens, with the noise they
+/// had. Temperature acts on the logits, never on the noise.
 ///
 /// Repeat  bit exact: the token depends on the logits and on (seed, request, step) only.
-/// Cost    a quarter of a Philox evaluation for each candidate; two logarithms only where the key may win.
-/// Source  spec sampling 3.4; golden sampling/gumbel_bits_*.
+/// Cost    a quarter of a Philox evaluation per candidate; two logarithms only where a cheap bound shows that the key
+///         may win.
+/// Source  Maddison, Tarlow and Minka, "A* sampling" (the Gumbel-max trick).
 struct gumbel_max {
   /// The key of one token; the token with the largest key wins, ties to the lower id.
   [[nodiscard]] SEQPRIM_HD static constexpr float key(float logit, std::uint32_t word) noexcept {

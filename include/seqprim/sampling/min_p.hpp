@@ -11,8 +11,9 @@ namespace seqprim::sampling {
 ///     kept  <=>  logit >= max + log(ratio)
 ///
 /// Edge    ratio = 0 keeps everything; ratio = 1 keeps the ties of the maximum.
-/// Errors  validate(): precondition_error when ratio is outside [0, 1] or NaN.
-/// Source  spec sampling 4; golden sampling/filters_* (min_p).
+/// Errors  validate() throws precondition_error when ratio is outside [0, 1] or NaN.
+/// Cost    one pass over the row.
+/// Source  Nguyen et al., "Turning up the heat: min-p sampling for creative and coherent LLM outputs".
 struct min_p {
   float ratio;
 

@@ -15,8 +15,8 @@
 #include <limits>
 #include <vector>
 
-/// What the sampling stages mean, said as plainly as possible: sort the row, add probabilities in double. Slow; for tests.
-/// Logits are float, and so is what a temperature makes of them, because ties decide; everything else is double.
+/// The definition of the sampling stages: sort the row, add probabilities in double. Slow; for tests. Logits, and what
+/// a temperature makes of them, are float, because ties decide; everything else is double.
 namespace seqprim::sampling::reference {
 
 /// The total order of the tokens that are not excluded.
@@ -93,7 +93,7 @@ inline void apply(const min_p& s, std::vector<float>& logits) {
     if (p[v] < static_cast<double>(s.ratio) * highest) logits[v] = -std::numeric_limits<float>::infinity();
 }
 
-/// Any elementwise stage of the user.
+/// Applies a stage in place. This overload: any elementwise stage of the user.
 template <elementwise S>
 requires(!order<S> && !threshold<S>) inline void apply(const S& s, std::vector<float>& logits) {
   for (std::size_t v = 0; v < logits.size(); ++v)

@@ -15,7 +15,7 @@
 
 namespace seqprim::sampling {
 
-/// What came out of one row: the token, or -1 and the reason.
+/// The result of one row: the token, or -1 and the reason.
 struct sampled {
   index_t token = -1;
   row_status status = row_status::ok;
@@ -98,8 +98,8 @@ row_status rewrite(const char* who, const cpu& executor, const Chain& chain, con
 
 }  // namespace detail
 
-/// Bytes of working memory that sample() needs for this chain: one or two floats for each token of the vocabulary and each
-/// thread that may run.
+/// Bytes of working memory that sample() needs for this chain: 4 per token of the vocabulary and thread, 8 with a
+/// filter.
 template <stage Chain>
 [[nodiscard]] index_t workspace_bytes(const cpu& executor, const Chain&, index_t rows, index_t vocab) {
   detail::expect_vocab("sampling::workspace_bytes", vocab);
@@ -107,20 +107,21 @@ template <stage Chain>
   return min<index_t>(thread_count(executor), max<index_t>(rows, 1)) * detail::row_bytes<Chain>(vocab);
 }
 
-/// Picks one token for each row of logits.
+/// Picks one token for each row of logits with a chain of stages.
 ///
-/// Shapes   logits [rows, vocab]; tokens, status, requests, steps [rows]; workspace [>= workspace_bytes(...)]
-/// Types    logits: float, float16, bfloat16. tokens: index_t or int32. status: row_status. requests, steps: uint32. All
-///          arithmetic is float and integer.
-/// Layout   any strides; outputs overlap neither each other nor an input. Workspace: contiguous, 64-byte aligned.
-/// Edge     a row with NaN, with +inf or with nothing but -inf gets token -1 and its status; no other row notices.
-/// Errors   precondition_error: shapes disagree, vocab < 1, outputs overlap, parameters of a stage out of range, workspace
-///          too small or misaligned.
-/// Repeat   bit exact: a token depends on its logits and on (seed, request, step) only - not on the position or number of
-///          rows, the number of threads, the instruction set or the compiler flags.
-/// Cost     a few passes over the row, the first over its memory, the others over working memory; one thread a row. One
-///          allocation of workspace_bytes(...) where no workspace is given.
-/// Source   spec sampling 1-4; golden sampling/intcdf_*, gumbel_bits_*.  Page docs/reference/sampling/sample.md
+/// Shapes  logits [rows, vocab]; tokens, status, requests, steps [rows]; workspace [>= workspace_bytes(...)].
+/// Types   logits: float, float16, bfloat16. tokens: index_t or int32_t. status: row_status. requests, steps: uint32_t.
+///         Arithmetic is float and integer.
+/// Layout  any strides; outputs overlap neither each other nor an input. Workspace: contiguous, 64-byte aligned.
+/// Edge    a row with NaN, with +inf or with nothing but -inf gets token -1 and its status; other rows are not
+///         affected.
+/// Errors  precondition_error before anything is written: shapes disagree, vocab outside [1, 2^31 - 1], outputs
+///         overlap, parameters of a stage out of range, workspace too small or misaligned.
+/// Repeat  bit exact: a token depends on its logits and on (seed, request, step) only - not on the position or number
+///         of rows, the number of threads, the instruction set, the compiler or its flags. `step` is the position of
+///         the token that is drawn, `request` identifies the sequence; skipping a step changes no other step.
+/// Cost    a few passes over the row, the first over its memory, the others over working memory; one thread per row.
+///         One allocation of workspace_bytes(...) per call where no workspace is given.
 template <class Isa = arch::native_isa, class Chain, viewable<2> Logits, viewable<1> Tokens, viewable<1> Status,
           viewable<1> Requests, viewable<1> Steps>
 void sample(const cpu& executor, const Chain& chain, const Logits& logits, Tokens&& tokens, Status&& status,
@@ -170,7 +171,7 @@ void sample(const cpu& executor, const Chain& chain, const Logits& logits, Token
   });
 }
 
-/// The same with working memory of its own.
+/// The same, allocating its working memory.
 template <class Isa = arch::native_isa, class Chain, viewable<2> Logits, viewable<1> Tokens, viewable<1> Status,
           viewable<1> Requests, viewable<1> Steps>
 void sample(const cpu& executor, const Chain& chain, const Logits& logits, Tokens&& tokens, Status&& status,
@@ -197,14 +198,14 @@ template <class Isa = arch::native_isa, class Chain, viewable<1> Logits>
   return detail::pick(sampling::bind(chain, 0), row, x, stream);
 }
 
-/// The distribution that a chain picks from, after all its stages: draw{} gives the exact law of its integer weights,
-/// gumbel_max{} or no terminal stage the softmax, greedy{} a single one. Speculative decoding needs exactly this vector.
+/// The distribution that a chain picks from, after all its stages: for draw{} that of its integer weights, for
+/// gumbel_max{} or no terminal stage the softmax, for greedy{} a single one. Speculative decoding needs exactly this
+/// vector.
 ///
-/// Shapes   logits, out [vocab]; out: float, may be the logits themselves
-/// Edge     tokens that were dropped or excluded get exactly 0; a row whose status is not ok gets zeros.
-/// Errors   precondition_error: lengths disagree, vocab < 1, parameters of a stage out of range.
-/// Cost     the stages, then one or two exponentials a token; allocates one row of working memory.
-/// Source   spec sampling 2 and 15; golden sampling/softmax_*, filters_*.  Page docs/reference/sampling/sample.md
+/// Shapes  logits, out [vocab]; out: float, may be the logits themselves.
+/// Edge    tokens that were dropped or excluded get exactly 0; a row whose status is not ok gets zeros.
+/// Errors  precondition_error: lengths disagree, vocab < 1, parameters of a stage out of range.
+/// Cost    the stages, then one or two exponentials per token; allocates one row of working memory.
 template <class Isa = arch::native_isa, stage Chain, viewable<1> Logits, viewable<1> Out>
 row_status probabilities(const cpu& executor, const Chain& chain, const Logits& logits, Out&& out) {
   return detail::rewrite<Isa>("sampling::probabilities", executor, chain, logits, out, 0.0f,
@@ -217,11 +218,11 @@ row_status probabilities(const cpu& executor, const Chain& chain, const Logits& 
                               });
 }
 
-/// The logits after the stages of a chain: -inf where a token was dropped.
+/// The logits after the stages of a chain without a terminal stage: -inf where a token was dropped.
 ///
-/// Shapes   logits, out [vocab]; out: float, may be the logits themselves
-/// Edge     a row whose status is not ok gets -inf everywhere.
-/// Errors   precondition_error: lengths disagree, vocab < 1, parameters of a stage out of range.
+/// Shapes  logits, out [vocab]; out: float, may be the logits themselves.
+/// Edge    a row whose status is not ok gets -inf everywhere.
+/// Errors  precondition_error: lengths disagree, vocab < 1, parameters of a stage out of range.
 template <class Isa = arch::native_isa, class Chain, viewable<1> Logits, viewable<1> Out>
 row_status apply(const cpu& executor, const Chain& stages, const Logits& logits, Out&& out) {
   static_assert(require_transforms<Chain>());

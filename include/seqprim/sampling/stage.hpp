@@ -13,20 +13,29 @@
 #include <type_traits>
 #include <utility>
 
-/// A sampler is a chain of small stages, ended by one that picks the token:
+/// A sampler is a chain of stages, joined by `|` and applied in the order in which they are written:
 ///
 ///     temperature{0.8f} | top_k{50} | top_p{0.95f} | draw{}
 ///
-/// Stages act in the order in which they are written. A stage says what it does to a row of logits by answering one of
-/// three questions; kernels ask and decide how:
+/// Exactly one terminal stage stands at the end and picks the token; anything else does not compile, with one sentence.
+/// A stage is any trivially copyable struct with one of these members:
 ///
-///     elementwise   float operator()(float logit, index_t token)   the new logit: scale, bias, penalty, mask
-///     threshold     float cutoff(row_summary)                      the lowest logit that stays
-///     order         prefix limit(row_summary)                      how much of the sorted row stays
+///     elementwise   float operator()(float logit, index_t token)   the new logit: scale, bias, penalty, mask; -inf excludes
+///     threshold     float cutoff(const row_summary&)               the lowest logit that stays
+///     order         prefix limit(const row_summary&)               how much of the sorted row stays
+///     terminal      index_t choose(const candidates&, const random_stream&)               picks the token
+///                   void law(const candidates&, tensor_view<float, 1>)                    the distribution it picks from
 ///
-/// Total order, everywhere in the library: token a comes before token b iff logit a > logit b, or they are equal and a < b.
-/// A logit of -inf excludes its token: probability exactly 0, never kept, never drawn.
-/// Page: docs/reference/sampling/stage.md
+/// Optional: `void validate() const` (throws precondition_error), and `bind(index_t row)` for parameters that differ
+/// between rows.
+///
+/// Total order, everywhere in the library: token a comes before token b iff logit a > logit b, or they are equal and a
+/// < b; -0 equals +0. A logit of -inf excludes its token: probability exactly 0, never kept, never drawn, never passed
+/// to an elementwise stage.
+///
+/// Edge    a stage that produces NaN, +inf or excludes every token gives the row that status.
+/// Errors  precondition_error from validate(), which entry points call before they write. Values of logits are never an
+///         error: they give their row a status. Page docs/reference/sampling/stage.md
 namespace seqprim::sampling {
 
 /// What is wrong with a row, if anything. When several hold: nan before infinite before all_masked.
@@ -37,7 +46,7 @@ enum class row_status : std::int32_t {
   infinite = 3,    ///< some logit is +inf
 };
 
-/// The statistics of a row that thresholds and limits may ask for.
+/// Statistics of a row, for thresholds and limits.
 struct row_summary {
   float max = 0;        ///< the largest logit
   index_t argmax = -1;  ///< the first token of the total order
@@ -60,9 +69,9 @@ struct candidates {
 /// A prefix of any length.
 inline constexpr index_t no_limit = std::numeric_limits<index_t>::max();
 
-/// Asks for the first tokens of the total order: a token stays iff fewer than `count` tokens come before it and their
-/// share of the probability is < `mass`. The first token always stays. Probabilities are those of the row as it is now,
-/// in the integer weights of the draw (integer_weight), so that they do not depend on an order of summation.
+/// The first tokens of the total order: a token stays iff fewer than `count` tokens come before it and their share of
+/// the probability is < `mass`. The first token always stays. Probabilities are those of the row as it is now, in the
+/// integer weights of the draw (integer_weight), so that they do not depend on an order of summation.
 struct prefix {
   index_t count = no_limit;  ///< >= 1
   float mass = 1.0f;         ///< in [0, 1]; 1 keeps everything
@@ -89,7 +98,7 @@ template <class S> concept order = requires(const S& s, const row_summary& row) 
   { s.limit(row) } -> std::same_as<prefix>;
 };
 
-/// A stage that changes the row. One that answers several questions is asked in the order threshold, order, elementwise.
+/// A stage that changes the row. One with several of the members is applied in the order threshold, order, elementwise.
 template <class S> concept transforming = elementwise<S> || threshold<S> || order<S>;
 
 /// A stage that picks the token and ends the chain. `law` writes the distribution it picks from.

@@ -10,11 +10,11 @@ namespace seqprim::sampling {
 ///
 ///     logit' = logit * (1 / value)       one float division, one float multiplication
 ///
-/// Edge    0 keeps only the first token of the total order (greedy); so does a value so small that 1 / value or the scaled
-///         maximum exceeds the largest float. +inf makes every token that is not excluded equally likely. A logit that
-///         scales past the largest negative float becomes that float: it stays a candidate.
-/// Errors  validate(): precondition_error when value < 0 or NaN.
-/// Source  spec sampling 2; golden sampling/softmax_*.
+/// Edge    0 keeps only the first token of the total order (greedy); so does a value so small that 1 / value or the
+///         scaled maximum exceeds the largest float. +inf makes every token that is not excluded equally likely. A
+///         logit that scales past the largest negative float becomes that float: it stays a candidate.
+/// Errors  validate() throws precondition_error when value < 0 or NaN.
+/// Cost    one pass over the row.
 struct temperature {
   float value;
 

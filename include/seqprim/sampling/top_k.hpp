@@ -8,8 +8,9 @@ namespace seqprim::sampling {
 /// Keeps the `count` first tokens of the total order: exactly that many, ties by the lower token id.
 ///
 /// Edge    count <= 0 or >= the number of tokens keeps everything.
-/// Errors  validate(): precondition_error when count > 2^31 - 1.
-/// Source  spec sampling 4; golden sampling/filters_* (canon_top_k).
+/// Errors  validate() throws precondition_error when count > 2^31 - 1.
+/// Cost    radix selection: one pass over the row, then passes over what may still be kept.
+/// Source  Fan, Lewis and Dauphin, "Hierarchical neural story generation".
 struct top_k {
   index_t count;
 

@@ -5,13 +5,18 @@
 
 namespace seqprim::sampling {
 
-/// Nucleus: keeps a token iff the probability of all tokens that come before it in the total order is < `mass`. That is
-/// the shortest prefix that reaches `mass`; among equal logits the lower token id goes first.
+/// Nucleus: keeps a token iff the probability of all tokens before it in the total order is < `mass`: the shortest
+/// prefix that reaches `mass`. Probabilities are those of the row as it enters the stage, renormalized after earlier
+/// filters.
 ///
-/// Edge    mass = 0 keeps the first token, mass = 1 everything.
-/// Errors  validate(): precondition_error when mass is outside [0, 1] or NaN.
-/// Repeat  probabilities are integer weights: the kept set is the same on every machine.
-/// Source  spec sampling 3.5 and 4; golden sampling/filters_* (canon_top_p), sampling/intcdf_* (token_top_p).
+/// Edge    mass = 0 keeps the first token, mass = 1 everything. Among equal logits the lower ids are kept, as many as
+///         needed.
+/// Errors  validate() throws precondition_error when mass is outside [0, 1] or NaN.
+/// Repeat  probabilities are the integer weights of draw, so sums do not depend on their order: the kept set is the
+///         same on every machine.
+/// Cost    one exponential for each token within a factor 2^-32 of the likeliest, two for those near the cut; radix
+///         selection.
+/// Source  Holtzman et al., "The curious case of neural text degeneration".
 struct top_p {
   float mass;
 

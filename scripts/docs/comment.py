@@ -13,6 +13,7 @@ FIELDS = {
     "Errors": "Errors",
     "Repeat": "Repeatability",
     "Determinism": "Repeatability",
+    "Trap": "Trap",
     "Cost": "Cost",
     "Evidence": "Evidence",
     "Source": "Source",

@@ -216,6 +216,8 @@ class _Reader:
                 while text[line_end - 1] == "\\":
                     line_end = text.find("\n", line_end + 1)
                 at = line_end
+                if doc and header_doc is not None and not header_doc and not result:
+                    header_doc.extend(doc)  # of a header that only includes others
                 doc = []
                 continue
             if text[at] == ";" or text[at] == "}":
@@ -275,7 +277,7 @@ class _Reader:
             if c == "{":
                 before = text[start:at]
                 in_requires = re.search(r"\brequires\s*(?:\((?:[^()]|\([^()]*\))*\))?\s*$", before) and \
-                    not re.search(r"\)\s*(?:const|noexcept)*\s*$", before.rsplit("requires", 1)[0])
+                    not re.search(r"\)\s*(?:(?:const|noexcept|override|&)\s*)*$", before.rsplit("requires", 1)[0])
                 in_initializer = cut is not None and re.search(r"[\w>]\s*$", before)
                 if seen_equals or in_requires or in_initializer:
                     at = _balanced(text, at)
@@ -328,6 +330,8 @@ class _Reader:
         variable = re.match(r"^.*?(\w+)\s*(?:\[[^\]]*\])?\s*(?:=.*|\{.*)?$", core.split("=")[0].rstrip())
         if variable:
             kind = "member" if owner and not re.match(r"static\b", core) else "variable"
+            if re.search(r"=\s*\[", flat) and "{" in flat:
+                flat = flat[:flat.index("=")].strip()  # computed by a lambda
             return Declaration(kind, variable.group(1), flat)
         return None
 

@@ -17,7 +17,7 @@ import cpp_header
 # Members that every primitive of a family has; the page of the family's rule describes them.
 PROTOCOL = set("""operator() classify visible_keys key_bounds query_bounds tile_end composition bind validate
     derivative parameter_derivative pairs angles rotate rotate_back cutoff limit choose law visit_parameters
-    value_type isa name operator=""".split())
+    operator=""".split())
 BREADCRUMB = "[docs](../../index.md) > [reference](../index.md) > [{folder}](../index.md#{folder}) > {name}"
 
 
@@ -115,7 +115,8 @@ def shown(declaration):
         if d.kind == "constructor" and ("= delete" in d.text or "= default" in d.text or
                                         re.search(rf"\((?:const )?{declaration.name}\s*&&? ?\w*\)", d.text)):
             continue
-        if d.name.startswith("~") or (d.name in PROTOCOL and not d.documented) or d.name == "operator=":
+        if d.name.startswith("~") or d.kind == "function" and d.name in PROTOCOL and \
+                not d.documented or d.name == "operator=":
             continue
         if d.kind == "variable" and not d.documented or d.kind == "alias" and not d.documented:
             continue
@@ -275,8 +276,8 @@ def head(library, page, paths, title=None, only=None):
     title = title or title_of(paths[0], main)
     lines = [BREADCRUMB.format(folder=folder, name=re.sub(r".*/|\.md$", "", page)), "", f"# {title}", ""]
     lines += comment.markdown(described.blocks)
-    code = [include_line(library, path) for path in paths if not path.endswith(".cuh")] or \
-        [include_line(library, path) for path in paths]
+    rest = [path for path in paths[1:] if not path.endswith(".cuh") and path not in library.reached(paths[0])]
+    code = [include_line(library, path) for path in [paths[0], *rest]]
     for d in ([main] if main else []) + same:
         code += ["", *signature(d)]
     return linked([*lines, "", "```cpp", *code, "```"], library, page)
@@ -288,6 +289,32 @@ def section(library, declaration, level="##", titled=True):
     lines += ["```cpp", *signature(declaration), "```", ""]
     lines += comment.markdown(parsed.blocks)
     return lines + members(declaration) + field_lines(parsed)
+
+
+def sections(library, declarations, level):
+    lines, named, at = [], None, 0
+    while at < len(declarations):
+        d = declarations[at]
+        group = [d]
+        while d.kind == "variable" and at + len(group) < len(declarations):
+            following = declarations[at + len(group)]
+            if following.kind != "variable" or comment.parse(following.doc).fields:
+                break
+            group.append(following)
+        if len(group) > 1 and not comment.parse(d.doc).fields:  # constants in one table
+            lines += ["", f"{level} {', '.join(x.name for x in group)}", "", "```cpp"]
+            for x in group:
+                lines += signature(x)
+            lines += ["```", "", "| constant | |", "|---|---|"]
+            for x in group:
+                lines.append(f"| `{x.name}` | {comment.inline(' '.join(comment.parse(x.doc).paragraphs()), True)} |")
+            at += len(group)
+            named = None
+            continue
+        lines += section(library, d, level, titled=d.name != named)
+        named = d.name
+        at += 1
+    return lines
 
 
 def details(library, page, paths, only=None):
@@ -304,21 +331,17 @@ def details(library, page, paths, only=None):
             lines += ["", f"## Overload {number}", "", *comment.markdown(parsed.blocks)] + field_lines(parsed)
         else:
             lines += ["", *comment.markdown(parsed.blocks, first=f"**Overload {number}:** ")]
-    named = None
-    for d in others:
-        lines += section(library, d, titled=d.name != named)
-        named = d.name
+    lines += sections(library, others, "##")
     for header in headers[1:]:
         cuda = header.path.endswith(".cuh")
         if cuda:
             lines += ["", "## CUDA", "", "```cpp", include_line(library, header.path), "```"]
         if header.doc:
             parsed = comment.parse(header.doc)
+            if not cuda:
+                lines += ["", f"## {header.path}"]
             lines += ["", *comment.markdown(parsed.blocks)] + field_lines(parsed)
-        named = None
-        for d in selected(header, only):
-            lines += section(library, d, "###" if cuda else "##", titled=d.name != named)
-            named = d.name
+        lines += sections(library, selected(header, only), "###" if cuda or header.doc else "##")
     while lines and lines[0] == "":
         lines.pop(0)
     return linked(lines, library, page)

@@ -10,8 +10,9 @@ namespace seqprim {
 
 /// The upper half of a binary32: 1 sign, 8 exponent, 7 fraction bits. A storage type: arithmetic happens in float.
 ///
-/// From float: round to nearest, ties to even; overflow becomes infinity; subnormals are kept; a NaN stays a NaN (made
-/// quiet, upper payload bits kept). To float: exact. Page: docs/reference/core/numbers.md
+/// From float (explicit): round to nearest, ties to even; overflow becomes infinity; subnormals are kept; a NaN stays a
+/// NaN (made quiet, upper payload bits kept). To float (implicit): exact. Same bits on host and device. Page:
+/// docs/reference/core/numbers.md
 struct bfloat16 {
   std::uint16_t bits = 0;
 

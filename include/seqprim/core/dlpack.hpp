@@ -153,7 +153,7 @@ template <class T, int Rank, managed_like M> [[nodiscard]] tensor_view<T, Rank> 
   return from_dlpack<T, Rank>(managed.dl_tensor);
 }
 
-/// Keeps a managed tensor that somebody handed over, and calls its deleter once at the end.
+/// Holds a managed tensor and calls its deleter once at the end.
 template <managed_like M> class held {
  public:
   explicit held(M* managed) noexcept : managed_(managed) {}
@@ -171,8 +171,8 @@ template <managed_like M> class held {
   M* managed_;
 };
 
-/// A view, described for a DLPack consumer. Owns the description, not the data: both must live while the consumer reads.
-/// DLPack before 1.0 cannot say const: a consumer of a view of const elements must not write.
+/// A view, described for a DLPack consumer. Owns the description, not the data: both must live while the consumer
+/// reads. DLPack before 1.0 cannot express const: a consumer of a view of const elements must not write.
 template <class T, int Rank> class described {
  public:
   explicit described(const tensor_view<T, Rank>& view) noexcept {
@@ -199,7 +199,7 @@ template <class T, int Rank> class described {
   DLTensor tensor_;
 };
 
-/// Hands a tensor over to a DLPack consumer, who calls the deleter of the result when done.
+/// Transfers a tensor to a DLPack consumer, which calls the deleter of the result when done. Allocates one record.
 template <class T, int Rank> [[nodiscard]] DLManagedTensor* to_dlpack(tensor<T, Rank>&& owner) {
   struct package {
     explicit package(tensor<T, Rank>&& given) : data(std::move(given)), description(data.view()) {}

@@ -9,7 +9,7 @@
 
 namespace seqprim {
 
-/// What a tensor of numbers may hold. `double` is for references and gradient checks. Page: docs/reference/core/numbers.md
+/// The element types of tensors. `double` is for references and gradient checks. Page: docs/reference/core/numbers.md
 template <class T>
 concept element =
     std::same_as<T, float> || std::same_as<T, float16> || std::same_as<T, bfloat16> || std::same_as<T, double>;

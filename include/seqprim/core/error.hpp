@@ -9,9 +9,10 @@
 #include <string>
 #include <string_view>
 
+/// The exceptions of the library, and the check that throws them.
 namespace seqprim {
 
-/// The caller broke a documented rule. The message names the operand, the numbers and the rule:
+/// A precondition of a function is violated. The message names the operand, the numbers and the rule:
 ///
 ///     attention::forward: heads (6) must be a multiple of kv_heads (4). See docs/reference/attention/forward.md
 ///
@@ -25,7 +26,7 @@ struct io_error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The CUDA runtime refused a call or a launch.
+/// The CUDA runtime reported an error for a call or a launch.
 struct cuda_error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -50,7 +51,8 @@ template <std::floating_point Number> void append(std::string& text, Number part
 
 inline namespace SEQPRIM_TARGET_NAMESPACE {
 
-/// Joins text and numbers: message("q_len (", 3, ")") == "q_len (3)".
+/// Joins text and numbers: message("q_len (", 3, ")") == "q_len (3)". Floats keep nine digits, so two that differ look
+/// different.
 template <class... Parts> [[nodiscard]] std::string message(const Parts&... parts) {
   std::string text;
   (detail::append(text, parts), ...);

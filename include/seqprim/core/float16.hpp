@@ -10,9 +10,9 @@ namespace seqprim {
 
 /// IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. A storage type: arithmetic happens in float.
 ///
-/// From float: round to nearest, ties to even; magnitudes >= 65520 become infinity, those <= 2^-25 zero;
-/// subnormals are exact; a NaN stays a NaN (made quiet, upper payload bits kept). To float: exact.
-/// Page: docs/reference/core/numbers.md
+/// From float (explicit): round to nearest, ties to even; magnitudes >= 65520 become infinity, those <= 2^-25 zero;
+/// subnormals are exact; a NaN stays a NaN (made quiet, upper payload bits kept). To float (implicit): exact. Same bits
+/// on host and device. Page: docs/reference/core/numbers.md
 struct float16 {
   std::uint16_t bits = 0;
 

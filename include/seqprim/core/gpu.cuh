@@ -8,8 +8,11 @@
 
 namespace seqprim {
 
-/// Runs an operation on the current CUDA device, in order on `stream`. Nothing is allocated or synchronized behind the
-/// caller's back, so every call can be captured into a CUDA graph.
+/// The executor of the CUDA entry points: runs an operation on the current CUDA device, in order on `stream`. Nothing
+/// is synchronized, and nothing is allocated where a workspace is given, so every such call can be captured into a CUDA
+/// graph.
+///
+/// Errors  cuda_error names the operation and what the runtime reported.
 struct gpu {
   cudaStream_t stream = nullptr;
 };

@@ -7,10 +7,10 @@
 
 namespace seqprim {
 
-/// Lengths, positions and offsets, everywhere. Signed, so that differences are ordinary numbers.
+/// Lengths, positions and offsets. Signed 64-bit, so that differences need no care.
 using index_t = std::int64_t;
 
-/// Half-open run of indices [begin, end). Empty when end <= begin.
+/// Half-open range of indices [begin, end). Empty when end <= begin.
 struct range {
   index_t begin = 0;
   index_t end = 0;
@@ -21,12 +21,12 @@ struct range {
   friend constexpr bool operator==(const range&, const range&) = default;
 };
 
-/// The indices that are in both runs.
+/// The indices that are in both ranges.
 [[nodiscard]] SEQPRIM_HD constexpr range intersect(range a, range b) noexcept {
   return {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
 }
 
-/// The smallest run that holds both; an empty run adds nothing.
+/// The smallest range that holds both; an empty range adds nothing.
 [[nodiscard]] SEQPRIM_HD constexpr range bounding_range(range a, range b) noexcept {
   if (a.empty()) return b;
   if (b.empty()) return a;

@@ -18,12 +18,12 @@ template <class C, class Index> concept points_to = requires(C c) {
 template <class C> concept holds_indices = points_to<C, std::int32_t> || points_to<C, std::int64_t>;
 }  // namespace detail
 
-/// A borrowed array of indices, 32 or 64 bits wide: document offsets, lengths, position ids. Trivially copyable, so that
-/// masks and position maps can carry it into a kernel; the owner must outlive it.
+/// A borrowed array of indices, 32 or 64 bits wide: document offsets, lengths, position ids. Trivially copyable, so
+/// that masks and position maps can carry it into a kernel; the owner must outlive it.
 ///
-/// Reads a pointer and a count, a rank-1 view (any stride), or an lvalue container with data() and size(). Host code
-/// checks the values where it can read them; say `.on_device()` for memory that only the device can read, and the
-/// promise to keep the documented rules is yours.
+/// Made from a pointer and a count, a rank-1 view (any stride), or an lvalue container with data() and size(); a
+/// temporary does not bind. `array[i]` is an index_t whatever the stored width. Host code checks the values where it
+/// can read them. Arrays `.on_device()` are not validated; the caller must satisfy the preconditions.
 class index_array {
  public:
   index_array() = default;
@@ -71,8 +71,8 @@ class index_array {
 };
 static_assert(std::is_trivially_copyable_v<index_array>);
 
-/// The run d with offsets[d] <= position < offsets[d + 1], by bisection; the position must lie in [offsets[0], the last
-/// offset). Of empty runs at one place, the one behind them is found.
+/// The segment d with offsets[d] <= position < offsets[d + 1], by bisection; the position must lie in [offsets[0], the
+/// last offset). Of empty segments at one position, the one behind them is found.
 [[nodiscard]] SEQPRIM_HD constexpr index_t find_segment(const index_array& offsets, index_t position) noexcept {
   index_t low = 0;
   index_t high = offsets.size() - 1;

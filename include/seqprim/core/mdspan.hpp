@@ -9,8 +9,8 @@
 
 namespace seqprim {
 
-/// std::mdspan, cuda::std::mdspan, Kokkos::mdspan, or any type with their interface; no <mdspan> is included. Elements
-/// must be plain memory: an accessor that computes its references has nothing to point at.
+/// Views of std::mdspan, cuda::std::mdspan, Kokkos::mdspan, or any type with their interface; no <mdspan> is included.
+/// Elements must be plain memory: an accessor that computes its references has nothing to point at.
 template <class M> concept mdspan_like = requires(const M& m) {
   typename M::element_type;
   { M::rank() } -> std::convertible_to<std::size_t>;
@@ -31,11 +31,10 @@ template <class M> consteval index_t static_last_extent() {
 
 }  // namespace detail
 
-/// View of an mdspan of rank 1 to 6: the same elements, strides and static last extent. The mdspan may go; its data may
-/// not.
+/// View of an mdspan of rank 1 to 6: the same elements, strides and static last extent. The mdspan may be destroyed;
+/// its data must outlive the view.
 ///
-/// Errors  precondition_error: the layout has no strides; those of from_raw.
-/// Page    docs/reference/core/adapters.md
+/// Errors  precondition_error: the layout has no strides; those of from_raw.  Page docs/reference/core/adapters.md
 template <mdspan_like M> [[nodiscard]] auto from_mdspan(const M& m) {
   constexpr int rank = static_cast<int>(M::rank());
   static_assert(rank >= 1 && rank <= 6, "seqprim: views have rank 1 to 6. See docs/reference/core/adapters.md");

@@ -9,24 +9,27 @@
 
 namespace seqprim {
 
-/// Where the queries of a sequence stand among its keys, when there are more of one than of the other.
+/// How the queries of a sequence are aligned with its keys, when there are more of one than of the other.
 enum class alignment : unsigned char {
-  bottom_right,  ///< the last query at the last key: the keys before the queries are a cache
-  top_left,      ///< the first query at the first key
+  bottom_right,  ///< the last query is aligned with the last key: the keys before the queries are a cache
+  top_left,      ///< the first query is aligned with the first key
 };
 
-/// Sequences of unequal length in one row of tokens, one behind the other (varlen batches, `cu_seqlens`). Queries and keys
-/// have offsets of their own: sequence d holds the queries [q_offsets[d], q_offsets[d + 1]) and the keys [k_offsets[d],
-/// k_offsets[d + 1]). Either side of a sequence may be empty.
+/// A packed (varlen) batch: sequences of unequal length, concatenated in one row of tokens without padding. Queries and
+/// keys have offsets of their own (`cu_seqlens_q` and `cu_seqlens_k` of other libraries): sequence d holds the queries
+/// [q_offsets[d], q_offsets[d + 1]) and the keys [k_offsets[d], k_offsets[d + 1]).
 ///
 ///     position of query q  =  q - q_offsets[d] + shift(d)         shift(d) = keys of d - queries of d, or 0 for top_left
 ///     position of key k    =  k - k_offsets[d]
 ///
-/// One value serves mask, score and position: `mask::packed`, `score::packed`, `position::packed_queries` and `packed_keys`.
-/// The arrays are borrowed; training and prefill without a cache have one array on both sides: packing{offsets, offsets}.
+/// The arrays are borrowed; training and prefill without a cache have one array on both sides: packing{offsets,
+/// offsets}.
 ///
-/// Errors  validate() throws precondition_error: the arrays differ in length, are empty, do not start at 0 or decrease.
-/// Cost    O(log sequences) to find a sequence. Page docs/reference/core/packing.md
+/// Edge    either side of a sequence may be empty, and there may be no sequence at all. A sequence with more queries
+///         than keys has negative query positions at bottom_right.
+/// Errors  validate() throws precondition_error: the arrays differ in length, are empty, do not start at 0, decrease,
+///         or (in a call) do not end at q_len and k_len. Arrays on_device() are not read.
+/// Cost    O(log sequences) to find a sequence.  Page docs/reference/core/packing.md
 struct packing {
   index_array q_offsets;                      ///< [sequences + 1], 0 = q_offsets[0] <= q_offsets[1] <= ... = q_len
   index_array k_offsets;                      ///< [sequences + 1], 0 = k_offsets[0] <= k_offsets[1] <= ... = k_len

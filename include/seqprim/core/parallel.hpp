@@ -18,16 +18,19 @@ inline namespace with_openmp {
 inline namespace without_openmp {
 #endif
 
-/// Runs an operation on this processor. `threads` = 0 takes what OpenMP offers (OMP_NUM_THREADS, else every core); without
-/// OpenMP everything runs on the calling thread. The number of threads never changes a result: work is cut by the
-/// problem, and each piece is computed the same way wherever it runs.
+/// The executor of the CPU entry points: `threads` = 0 takes what OpenMP offers (OMP_NUM_THREADS, else every core);
+/// without OpenMP everything runs on the calling thread.
+///
+/// Errors  validate() throws precondition_error: threads < 0.
+/// Repeat  the number of threads never changes a result: work is divided by the problem, and each task is computed the
+///         same way wherever it runs.
 struct cpu {
   int threads = 0;
 
   void validate() const { SEQPRIM_EXPECTS(threads >= 0, "cpu: threads (", threads, ") must be >= 0"); }
 };
 
-/// How many threads `parallel_for` may use: at least 1. Sizes per-thread scratch.
+/// The number of threads that `parallel_for` may use: at least 1. Sizes per-thread scratch.
 [[nodiscard]] inline int thread_count([[maybe_unused]] const cpu& executor) noexcept {
 #if defined(_OPENMP)
   return executor.threads > 0 ? executor.threads : max(1, omp_get_max_threads());
@@ -36,8 +39,12 @@ struct cpu {
 #endif
 }
 
-/// Calls body(piece, thread) once for each piece in [0, count), thread in [0, thread_count(executor)). Pieces run in any
-/// order, at once; each must write only what belongs to it. The body must not throw: validate before the loop.
+/// Calls body(piece, thread) once for each task `piece` in [0, count), thread in [0, thread_count(executor)), on OpenMP
+/// threads where OpenMP is on. Tasks run in any order, concurrently; each must write only what belongs to it. The body
+/// must not throw: validate before the loop.
+///
+/// Cost    one parallel region per call, and one step of a shared counter per task: a task should be worth
+///         microseconds. One task or one thread is a plain loop.
 template <class Body> void parallel_for([[maybe_unused]] const cpu& executor, index_t count, const Body& body) {
 #if defined(_OPENMP)
   const int threads = static_cast<int>(min<index_t>(thread_count(executor), max<index_t>(count, 1)));

@@ -15,7 +15,9 @@ struct philox_words {
 };
 
 /// Philox4x32-10: a pure function from (counter, key) to four random words; no state, so any word can be recomputed at any
-/// time, on any device. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"; spec sampling 3.1.
+/// time, on any device.
+///
+/// Source  Salmon et al., "Parallel random numbers: as easy as 1, 2, 3".
 [[nodiscard]] SEQPRIM_HD constexpr philox_words philox(philox_words counter, std::uint32_t key0,
                                                        std::uint32_t key1) noexcept {
   std::uint32_t c0 = counter.word[0], c1 = counter.word[1], c2 = counter.word[2], c3 = counter.word[3];
@@ -32,7 +34,7 @@ struct philox_words {
   return {{c0, c1, c2, c3}};
 }
 
-/// What a random word is for. Different purposes never share a word. Spec sampling 3.2; caller-defined ones start at 7.
+/// What a random word is for. Different purposes never share a word; caller-defined ones start at 7.
 enum class purpose : std::uint32_t {
   token_noise = 0,
   inverse_cdf = 1,
@@ -44,7 +46,8 @@ enum class purpose : std::uint32_t {
   caller = 7,
 };
 
-/// Names one stream of random words: the words of (seed, request, step, purpose) depend on nothing else - not on batch
+/// One stream of random words: word(purpose, element) is lane element % 4 of philox(counter = (element / 4, step, request,
+/// purpose), key = seed). The words of (seed, request, step, purpose) depend on nothing else - not on batch
 /// position, batch size, thread count, vector width or device.
 struct random_stream {
   std::uint64_t seed = 0;

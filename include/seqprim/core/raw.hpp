@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-/// Views of memory that somebody else owns, from a pointer and numbers, checked once where the view is made.
+/// Views of memory that belongs to the caller, from a pointer and extents, checked once where the view is made.
 namespace seqprim {
 
 namespace detail {

@@ -22,13 +22,16 @@ namespace detail {
 }
 }  // namespace detail
 
-/// Non-owning view of a strided array: pointer, extents, strides. Axis order is (batch, heads, len, dim); memory order is
-/// free through the strides, which count elements. Offsets are 64-bit.
+/// A non-owning view of a strided array: pointer, extents, strides. Axis order is (batch, heads, len, dim); memory
+/// order is free through the strides, which count elements. Offsets are 64-bit, ranks 1 to 6.
 ///
-/// `Last` fixes the extent of the last axis at compile time (head_dim, mostly) so that kernels can unroll over it.
-/// Indexing is unchecked; entry points validate shapes once, before touching data.
+/// `Last` fixes the extent of the last axis at compile time (head_dim, mostly) so that kernels can unroll over it. A
+/// view of T becomes one of const T; a static last extent may be forgotten, never invented. Indexing is unchecked;
+/// entry points validate shapes once, before touching data.
 ///
+/// Edge    a view without elements has size 0, is contiguous and overlaps nothing.
 /// Errors  precondition_error (host only): a static last extent is given another value.
+/// Cost    a pointer and 2 rank integers, passed by value. No member reads an element.
 template <class T, int Rank, index_t Last = dynamic_extent>
 requires(Rank >= 1 && Rank <= 6) struct tensor_view {
   using element_type = T;
@@ -187,8 +190,8 @@ template <class T, int Rank, index_t Last>
           reinterpret_cast<const std::byte*>(view.data + high + 1)};
 }
 
-/// True when two views walk through memory in the same steps of `period` bytes and, within one step, touch different bytes:
-/// the slices of one interleaved buffer, such as q, k and v of a fused projection.
+/// True when two views have the same strides modulo `period` bytes and, within one period, touch different bytes: the
+/// slices of one interleaved buffer, such as q, k and v of a fused projection.
 template <class A, class B>
 [[nodiscard]] SEQPRIM_INLINE bool interleaved(const A& a, const B& b, index_t period) noexcept {
   // Span of the axes that stay within one step, relative to the first element.

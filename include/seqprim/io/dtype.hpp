@@ -10,7 +10,7 @@
 #include <string_view>
 #include <type_traits>
 
-/// Files: safetensors checkpoints, and the mapping and replacing of files underneath. Page: docs/reference/io/safetensors.md
+/// Element types of safetensors files. Page: docs/reference/io/safetensors.md
 namespace seqprim::io {
 
 /// Element types of a safetensors file. The 8-bit floats have no C++ type here: their tensors are read as bytes.

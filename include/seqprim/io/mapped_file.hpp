@@ -15,13 +15,16 @@
 
 namespace seqprim::io {
 
-/// A regular file, mapped read-only into memory; pages are read when touched. Move-only. The bytes start at a page boundary
-/// and stay where they are when the object moves. POSIX.
+/// A regular file, mapped read-only into memory; its pages are read when touched. Move-only, POSIX. The bytes start at
+/// a page boundary and keep their address when the object moves.
 ///
-/// Edge     an empty file has no bytes and needs no mapping. Only regular files: a pipe or device is refused, not waited for.
-/// Errors   io_error: missing, unreadable, a directory or another kind of file.
-/// Trap     a file that somebody shortens while it is mapped ends the process with SIGBUS, a file that is overwritten in
-///          place changes under the reader. Replace files by renaming, as `replacement_file` does.
+/// Edge    an empty or default-constructed file has no bytes.
+/// Errors  io_error naming the file: missing, unreadable, a folder, or not a regular file. A pipe is an error at once;
+///         the call does not wait for it.
+/// Trap: a file that is truncated while it is mapped ends the process with SIGBUS; one that is overwritten in place
+/// changes under the reader. Replace files by renaming, as `replacement_file` does.
+///
+/// Cost    three system calls; no copy.
 class mapped_file {
  public:
   mapped_file() = default;

@@ -17,19 +17,18 @@
 
 namespace seqprim::io {
 
-/// Writes a file as a whole: others see the old file or the new one, never a part. The bytes go to a temporary name in the
-/// same folder; commit() makes them durable and renames. Without a commit the temporary is removed, also by an exception.
-/// POSIX.
+/// Writes a file as a whole: readers see the old content or the new one, never a part. POSIX.
 ///
-///     replacement_file file("loss.svg");
-///     file.write(as_bytes(text));
-///     file.commit();
+/// The bytes go to "<path>.tmp-<process>-<number>" in the same folder. commit() writes them through to the disk,
+/// renames the temporary to `path`, and writes the folder through. Without a commit - an exception, for example - the
+/// destructor removes the temporary.
 ///
-/// Edge     a file that exists keeps its permission bits; a symbolic link to a file is followed. Neither a folder nor a
-///          device is ever replaced, nor a file that is marked read-only. A process that is killed leaves its temporary,
-///          "<path>.tmp-<process>-<number>".
-/// Errors   io_error: no such folder, no permission, no space, no regular file under this name. The old file is untouched.
-/// Cost     one fsync of the file and one of the folder.
+/// Edge    an existing file keeps its permission bits. A symbolic link to a file is followed. Writers of one path do
+///         not disturb each other; the last commit stays. A process that is killed leaves its temporary behind.
+/// Errors  io_error naming the file: the folder is missing or not writable, the disk is full, the path is a folder, a
+///         device or another kind of file that is not regular, or the file is marked read-only. The old file is
+///         untouched.
+/// Cost    one fsync of the file and one of the folder; writes are not buffered, so pass large pieces.
 class replacement_file {
  public:
   explicit replacement_file(const std::string& path) : path_(path), target_(resolve(path)) {

@@ -26,22 +26,25 @@ namespace seqprim::io {
 static_assert(std::endian::native == std::endian::little,
               "seqprim: safetensors files are little-endian, as must be the host");
 
-/// A safetensors file in memory: typed, named tensors over bytes that somebody else owns.
+/// A safetensors file in memory: typed, named tensors over bytes that belong to the caller.
 ///
-/// Layout   8 bytes little-endian header length, JSON header {name: {dtype, shape, data_offsets}, "__metadata__": {...}},
-///          data. parse() checks all of it; afterwards each tensor lies within the bytes and no two overlap.
-/// Types    dtypes of io/dtype.hpp. `view` and `load` need exactly the stored type; nothing is converted.
-/// Edge     tensors without axes (one element) and without elements are fine. Any alignment of the data is fine for `load`,
-///          `copy_to`, `scalar` and `bytes`; `view` points into the file and needs an address aligned for T.
-/// Errors   io_error, naming file, tensor, numbers and rule: parse() for any file that breaks the format; the accessors for
-///          a name that is not there, another dtype, rank or shape, a bool that is neither 0 nor 1. Header over 100 MB
-///          and ranks over 64 are refused. Memory stays in proportion to the header.
-/// Cost     parse: one pass over the header, no access to the data. `view` of a bool tensor reads it once, of others not.
-/// Source   github.com/huggingface/safetensors, format and checks of the reference implementation; the page lists where this
-///          reader is stricter.  Page docs/reference/io/safetensors.md
+/// Layout  8 bytes little-endian header length, JSON header {name: {dtype, shape, data_offsets}, "__metadata__":
+///         {...}}, data. parse() checks all of it; afterwards each tensor lies within the bytes and no two overlap.
+/// Types   dtypes of io/dtype.hpp. `view` and `load` need exactly the stored type; nothing is converted.
+/// Edge    tensors without axes (one element) and without elements are valid; a `view` without elements has a null
+///         pointer. The format does not align tensors: `view` needs an address that is aligned for T, `load`,
+///         `copy_to`, `scalar` and `bytes` read any file. A file without tensors is `{}` after its length; an empty
+///         file is an error.
+/// Errors  io_error, naming file, tensor, numbers and rule: parse() for any file that breaks the format; the accessors
+///         for a name that is missing, another dtype, rank or shape, a bool that is neither 0 nor 1. Headers above 100
+///         MB and ranks above 64 are errors.
+/// Cost    parse: one pass over the header, no access to the data; memory stays in proportion to the header. `view` of
+///         a bool tensor reads it once, of others not.
+/// Source  github.com/huggingface/safetensors, format and checks of the reference implementation.  Page
+///         docs/reference/io/safetensors.md
 class safetensors_view {
  public:
-  /// `source` names the bytes in error messages.
+  /// Checks the header; `source` names the bytes in error messages.
   [[nodiscard]] static safetensors_view parse(std::span<const std::byte> bytes, std::string source) {
     safetensors_view result;
     result.source_ = std::move(source);
@@ -74,7 +77,7 @@ class safetensors_view {
     return result;
   }
 
-  /// Where the bytes came from, as error messages call it.
+  /// The origin of the bytes, as error messages name it.
   [[nodiscard]] const std::string& source() const noexcept { return source_; }
 
   /// All tensors, by name.

@@ -25,20 +25,16 @@ namespace seqprim::io {
 
 /// Collects named tensors and writes them as one safetensors file.
 ///
-///     io::safetensors_writer file;
-///     file.metadata("step", "1200");
-///     file.add("weight", weight);
-///     file.save("model.safetensors");
-///
-/// Shapes   tensors and views of any rank and any strides; the file holds them dense, last axis fastest.
-/// Types    those of io/dtype.hpp, stored as they are.
-/// Layout   the same tensors and metadata give the same bytes: tensors with larger elements first, then by name, so that each
-///          begins at a multiple of its element size; the header is padded with spaces to a multiple of 8 bytes.
-/// Edge     tensors without elements are kept; `add_scalar` writes a tensor without axes.
-/// Errors   precondition_error: a name or metadata key used twice, the name "__metadata__", text that is not UTF-8, a view
-///          without data, a header over 100 MB. io_error as in replacement_file; the old file is then untouched.
-/// Cost     add() copies nothing: what a view points to must live and stay until the last save().
-/// Source   github.com/huggingface/safetensors.  Page docs/reference/io/safetensors.md
+/// Shapes  tensors and views of any rank and any strides; the file holds them dense, last axis fastest.
+/// Types   those of io/dtype.hpp, stored as they are.
+/// Layout  the same tensors and metadata give the same bytes, whatever the order of the calls: tensors with larger
+///         elements first, then by name, so that each begins at a multiple of its element size; the header is padded
+///         with spaces to a multiple of 8 bytes.
+/// Edge    tensors without elements are kept; `add_scalar` writes a tensor without axes.
+/// Errors  precondition_error: a name or metadata key used twice, the name "__metadata__", text that is not UTF-8, a
+///         view without data, a header above 100 MB. io_error as in replacement_file; the old file is then untouched.
+/// Cost    add() copies nothing: what a view points to must live and stay unchanged until the last save().
+/// Source  github.com/huggingface/safetensors.  Page docs/reference/io/safetensors.md
 class safetensors_writer {
  public:
   /// One text pair for the header.
@@ -68,7 +64,7 @@ class safetensors_writer {
   /// The writer keeps a reference: a temporary would be gone when it saves.
   template <class T, int Rank> void add(const std::string& name, const tensor<T, Rank>&& values) = delete;
 
-  /// One number, kept by the writer.
+  /// One value without axes, copied.
   template <storable T> void add_scalar(const std::string& name, T value) {
     entry tensor{.dtype = dtype_of<T>, .dense = true};
     std::memcpy(tensor.scalar, &value, sizeof(T));

@@ -15,11 +15,11 @@
 
 namespace seqprim::loss {
 
-/// How the losses of the rows become one number.
+/// How the losses of the rows become one value.
 enum class reduction {
   mean,  ///< sum of w l / sum of w over the rows that count
   sum,   ///< sum of w l
-  none,  ///< the rows stay apart: the gradient is that of sum of w l upstream[row]
+  none,  ///< no reduction: the gradient is that of sum of w l upstream[row]
 };
 
 /// The variants of cross entropy; the defaults are the plain mean.
@@ -47,7 +47,7 @@ struct cross_entropy_options {
   }
 };
 
-/// What a row may bring along and leave behind; each view [rows], or left empty.
+/// Inputs and outputs per row; each view [rows], or left empty.
 template <class T> struct cross_entropy_rows {
   tensor_view<const T, 1> weights = {};   ///< w of each row; empty: 1
   tensor_view<const T, 1> upstream = {};  ///< gradient of each row's loss, for reduction::none; empty: 1
@@ -57,7 +57,7 @@ template <class T> struct cross_entropy_rows {
   tensor_view<bool, 1> correct = {};      ///< out: the label is the first of the largest logits
 };
 
-/// The loss, and what the rows were.
+/// The loss, and counts of the rows.
 struct cross_entropy_result {
   double loss = 0;    ///< reduced; for reduction::none the sum of w l
   double weight = 0;  ///< sum of the weights of the rows that count
@@ -265,17 +265,22 @@ template <class Id> concept label_element = std::integral<Id> && !std::same_as<I
 ///     l = lse - (1 - e) z_label - e mean(z) + c lse^2         lse = log sum exp z
 ///     dz = w [p (1 + 2 c lse) - (1 - e) onehot(label) - e / vocab],   w = weight * upstream / normalizer
 ///
-/// Shapes   logits, dlogits [rows, vocab]; labels [rows]; the views of `rows` [rows].
-/// Types    logits float (double for gradient checks); labels any integers. Sums of a row run in registers over at most 4096
-///          logits, then in double.
-/// Layout   vocab contiguous. dlogits may be logits; an empty dlogits view asks for the loss alone.
-/// Edge     rows with the ignore index have no loss and zero gradients. When no row counts: loss 0, gradients 0, `empty` set.
-///          Logits of -inf get probability 0 (with label_smoothing > 0 the loss is then infinite). NaN stays in its row.
-/// Errors   precondition_error before anything is written: a label outside [0, vocab) that is not the ignore index, shapes
-///          disagree, an option out of range.
-/// Repeat   same bits for any number of threads, and for a row wherever it stands.
-/// Cost     three passes over a row that fits the cache, two exponentials a logit. Allocates 16 bytes for each 16 rows.
-/// Source   spec layers-losses 9.1; golden layers/cross_entropy_*.  Page docs/reference/loss/cross_entropy.md
+/// e is the label smoothing, c the weight of the z-loss.
+///
+/// Shapes  logits, dlogits [rows, vocab]; labels [rows]; the views of `rows` [rows].
+/// Types   logits float (double for gradient checks); labels of any integer type. Sums of a row run in registers over
+///         at most 4096 logits, then in double.
+/// Layout  vocab contiguous. dlogits may be logits; an empty dlogits view means the loss alone.
+/// Edge    rows with the ignore index have no loss and zero gradients. When no row counts: loss 0, gradients 0, `empty`
+///         set. Logits of -inf get probability 0 (with label_smoothing > 0 the loss is then infinite). NaN stays in its
+///         row.
+/// Errors  precondition_error before anything is written: a label outside [0, vocab) that is not the ignore index,
+///         shapes disagree, an option out of range, dlogits overlaps logits in part.
+/// Repeat  same bits for any number of threads; the gradient of a row does not depend on its position in the batch.
+/// Cost    three passes over a row that fits the cache, two exponentials per logit. Allocates 16 bytes for each 16
+///         rows.
+/// Source  Szegedy et al., "Rethinking the Inception architecture for computer vision" (label smoothing); Chowdhery et
+///         al., "PaLM" (z-loss).  Page docs/reference/loss/cross_entropy.md
 template <class Isa = arch::native_isa, viewable<2> Logits, viewable<1> Labels, viewable<2> Dlogits>
 cross_entropy_result cross_entropy(const cpu& executor, const cross_entropy_options& options, const Logits& scores,
                                    const Labels& targets, Dlogits&& gradient,
@@ -321,7 +326,7 @@ cross_entropy_result cross_entropy(const cpu& executor, const cross_entropy_opti
   return result;
 }
 
-/// The loss alone.
+/// The loss alone, without gradients.
 template <class Isa = arch::native_isa, viewable<2> Logits, viewable<1> Labels>
 cross_entropy_result cross_entropy(const cpu& executor, const cross_entropy_options& options, const Logits& logits,
                                    const Labels& labels, const cross_entropy_rows<element_of<Logits>>& rows = {}) {

@@ -16,7 +16,7 @@ template <class T> struct linear_cross_entropy_workspace {
   tensor<T, 1> weights;
 };
 
-/// Where the gradients go; each may be left empty. dx is overwritten, dweight and dbias are added to.
+/// The gradients of linear_cross_entropy; each may be left empty. dx is overwritten, dweight and dbias are added to.
 template <class T> struct linear_cross_entropy_gradients {
   tensor_view<T, 2> dx = {};
   tensor_view<T, 2> dweight = {};
@@ -81,20 +81,24 @@ void add_columns(const cpu& executor, const tensor_view<T, 2>& x, const tensor_v
 
 }  // namespace detail
 
-/// Head and cross entropy in one: cross_entropy(x W^T + b, labels) without ever storing all logits. Rows are taken in
-/// chunks; the logits of a chunk are overwritten by their gradient and both products of the backward pass follow at once.
-/// Rows that are ignored cost nothing.
+/// Head and cross entropy in one: cross_entropy(x W^T + b, labels) without ever storing all logits. Rows are processed
+/// in chunks; the logits of a chunk are overwritten by their gradient, and both products of the backward pass follow at
+/// once. Ignored rows cost nothing.
 ///
-/// Shapes   x, dx [rows, dim]; weight, dweight [vocab, dim]; bias, dbias [vocab]; labels [rows].
-/// Types    float, or double for gradient checks.
-/// Layout   x, dx and dweight contiguous in dim, weight with any strides; dx may not overlap an input.
-/// Edge     as cross_entropy. dx of an ignored row is 0.
-/// Errors   precondition_error before anything is written, as cross_entropy. reduction::none is refused: the gradient needs
-///          one number to flow from; weights of rows are the way to differ between them.
-/// Repeat   same bits for any number of threads, and for any chunks as long as none (the last included) has fewer than five
-///          rows that count; arch::matmul sums products of so few rows in another order.
-/// Cost     2 n dim vocab flop, and 4 n dim vocab for the gradients, n the rows that count; memory chunk_numbers logits.
-/// Source   spec layers-losses 9.2; golden layers/linear_cross_entropy_*.  Page docs/reference/loss/linear_cross_entropy.md
+/// Shapes  x, dx [rows, dim]; weight, dweight [vocab, dim]; bias, dbias [vocab]; labels and weights [rows]. The bias
+///         may be left out.
+/// Types   float, or double for gradient checks.
+/// Layout  x, dx and dweight contiguous in dim, weight with any strides; gradients may not overlap an input. dx is
+///         overwritten, dweight and dbias are added to; each may be left out, without any the call returns the loss
+///         alone.
+/// Edge    as cross_entropy. dx of an ignored row is 0. No row counts: loss 0, nothing is added.
+/// Errors  precondition_error before anything is written, as cross_entropy. reduction::none is an error: the gradient
+///         needs one value to start from; weights of rows are the way to differ between them.
+/// Repeat  same bits for any number of threads, and for any chunks as long as none (the last included) has fewer than
+///         five rows that count; the matrix product sums so few rows in another order.
+/// Cost    2 n dim vocab flop, and 4 n dim vocab for the gradients, n the rows that count; memory chunk_numbers logits.
+/// Source  Wijmans et al., "Cut your losses in large-vocabulary language models".  Page
+///         docs/reference/loss/linear_cross_entropy.md
 template <class Isa = arch::native_isa, class Selector = default_linear_cross_entropy_policy, viewable<2> X,
           viewable<2> Weight, viewable<1> Bias, viewable<1> Labels>
 cross_entropy_result linear_cross_entropy(const cpu& executor, const cross_entropy_options& options, const X& states,

@@ -8,7 +8,8 @@
 /// The definition of cross entropy, one row at a time, in double. Slow and obvious; the kernels are tested against it.
 namespace seqprim::loss::reference {
 
-/// Loss of one row, and its gradient by the logits when `weight` multiplies the loss. No validation; the row counts.
+/// Loss of one row, and its gradient with respect to the logits when `weight` multiplies the loss. No validation; the
+/// row counts.
 template <class Row, class Gradient>
 double cross_entropy_row(const cross_entropy_options& options, const Row& logits, index_t label, double weight,
                          Gradient&& dlogits) {

@@ -59,7 +59,7 @@ def parse(lines):
                 into.append(("code", []))
             into[-1][1].append(text[4:])
         else:
-            kind = "raw" if re.match(r"(?:[-*|]|\d+\.) ?", text.strip()) or \
+            kind = "raw" if re.match(r"[-*] |\||\d+\. ", text.strip()) or \
                 (not fresh and into and into[-1][0] == "raw") else "text"
             if fresh or not into or into[-1][0] != kind:
                 into.append((kind, []))

@@ -18,6 +18,8 @@ import cpp_header
 PROTOCOL = set("""operator() classify visible_keys key_bounds query_bounds tile_end composition bind validate
     derivative parameter_derivative pairs angles rotate rotate_back cutoff limit choose law visit_parameters
     operator=""".split())
+# Nested types whose content is nobody's business but their owner's.
+OPAQUE = {"activations"}
 BREADCRUMB = "[docs](../../index.md) > [reference](../index.md) > [{folder}](../index.md#{folder}) > {name}"
 
 
@@ -101,6 +103,8 @@ def signature(declaration, indent=""):
         values = ", ".join(d.text for d in declaration.body)
         return wrapped(f"{text} {{ {values} }};", indent)
     if declaration.kind in ("struct", "class"):
+        if declaration.name in OPAQUE:
+            return [*lines, f"{indent}{text};"]
         members = synopsis(declaration, indent + "  ")
         if not members:
             return [*lines, indent + text + " {};"]
@@ -166,7 +170,10 @@ def member_rows(declaration, prefix=""):
     rows = []
     for d in shown(declaration):
         text = " ".join(comment.parse(d.doc).paragraphs())
-        if d.kind in ("struct", "class", "enum") and (d.documented or any(x.documented for x in d.body)):
+        if d.name in OPAQUE:
+            if text:
+                rows.append((f"`{prefix}{d.name}`", text))
+        elif d.kind in ("struct", "class", "enum") and (d.documented or any(x.documented for x in d.body)):
             if text:
                 rows.append((f"`{prefix}{d.name}`", text))
             rows += member_rows(d, f"{prefix}{d.name}.")
@@ -223,7 +230,7 @@ def main_declaration(header, declarations):
         return None  # the header describes itself as a whole; its declarations get sections
     stem = re.sub(r".*/|\.\w+$", "", header.path)
     for d in declarations:
-        if d.name == stem:
+        if d.name == stem and d.kind != "alias":
             return d
     return declarations[0] if declarations else None
 

@@ -12,10 +12,10 @@
 
 namespace seqprim::nn {
 
-/// How the decay acts.
+/// How the weight decay is applied.
 enum class decay {
-  decoupled,  ///< AdamW: w <- w (1 - rate * weight_decay), beside the gradient
-  l2,         ///< Adam: g <- g + weight_decay w, inside it
+  decoupled,  ///< AdamW: w <- w (1 - rate * weight_decay), apart from the gradient
+  l2,         ///< Adam: g <- g + weight_decay w
 };
 
 struct adamw_options {
@@ -33,21 +33,24 @@ struct matrices_decay {
   }
 };
 
-/// AdamW, step n = 1, 2, ...:
+/// AdamW, and Adam with the decay inside the gradient. Step n = 1, 2, ...:
 ///
 ///     w <- w (1 - rate * weight_decay)
 ///     m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
 ///     w <- w - rate / (1 - beta1^n) * m / (sqrt(v) / sqrt(1 - beta2^n) + eps)
 ///
 /// The moments have the shapes of the parameters, in visiting order. A predicate (name, parameter) -> bool chooses what
-/// decays. `step` multiplies gradients by gradient_factor on the way: the factor of measure_gradients.
+/// decays; by default everything but norm weights and biases. `step` multiplies gradients by gradient_factor, so that
+/// clipping (measure_gradients) needs no pass of its own.
 ///
 /// Types   float parameters: everything float, factors formed in double. (double for gradient checks.)
 /// Edge    g = 0 still decays and still moves by momentum.
-/// Errors  precondition_error: an option out of range; the layer is not the one the optimizer was made for.
+/// Errors  precondition_error, which changes nothing: an option out of range, a rate or factor that is not finite, a
+///         layer other than the one that the optimizer was built for. A layer that was moved or copied is fine.
 /// Repeat  same bits for any number of threads.
-/// Cost    reads w, g, m, v and writes w, m, v once. No allocation after the first step.
-/// Source  spec layers-losses 10; golden layers/adamw_*, adam_l2_1.  Page docs/reference/nn/adamw.md
+/// Cost    one pass: 4 reads and 3 writes per parameter. No allocation after the first step.
+/// Source  Loshchilov and Hutter, "Decoupled weight decay regularization"; Kingma and Ba, "Adam".  Page
+///         docs/reference/nn/adamw.md
 template <class T = float, class Isa = arch::native_isa> class adamw {
  public:
   /// The state that belongs to one parameter.

@@ -19,22 +19,25 @@
 
 namespace seqprim::nn {
 
-/// The softmax attention mixer of a decoder: projections, optional QK-norm, position encoding, attention, output projection.
+/// The softmax attention mixer of a decoder: projections, optional QK-norm, position encoding, attention, output
+/// projection.
 ///
 ///     q, k, v = x Wq^T, x Wk^T, x Wv^T (+ biases)      q, k = encode(norm(q)), encode(norm(k))
 ///     y = concat over heads(softmax attention(q, k, v)) Wo^T
 ///
-/// Mask, score and encoding are types of the mask/, score/ and position/ families; their values are in the config. Token t
-/// of a row stands at position t.
+/// Mask, score and encoding are types of the mask/, score/ and position/ families; their values are in the config.
+/// Token t of a row has position t.
 ///
-/// Shapes   x, y [batch, len, dim]; q_proj [heads * head_dim, dim], k_proj, v_proj [kv_heads * head_dim, dim],
-///          o_proj [dim, heads * head_dim], q_norm, k_norm [head_dim] shared by the heads.
-/// Layout   dense. Heads are strided views of the projections; nothing is copied.
-/// Errors   precondition_error: shapes disagree, heads is no multiple of kv_heads, a part of the operator is invalid.
-/// Repeat   same bits for any number of threads.
-/// Cost     projections 4 rows dim (heads + kv_heads) head_dim flop, and the attention; twice and 3.5 times that backward.
-///          Backward overwrites what forward kept: call it once for each forward.
-/// Source   spec layers-losses 1.6; golden layers/attention_block_*.  Page docs/reference/nn/attention_mixer.md
+/// Shapes  x, y [batch, len, dim]; q_proj [heads * head_dim, dim], k_proj, v_proj [kv_heads * head_dim, dim], o_proj
+///         [dim, heads * head_dim], q_norm, k_norm [head_dim] shared by the heads.
+/// Layout  dense. Heads are strided views of the projections; nothing is copied. dx may overlap neither x nor dy.
+/// Errors  precondition_error before anything is written: heads is not a multiple of kv_heads, dim not a multiple of
+///         heads, the encoding does not fit head_dim, shapes disagree, the cache is full, backward without its forward.
+/// Repeat  same bits for any number of threads.
+/// Cost    projections 4 rows dim (heads + kv_heads) head_dim flop, and the attention; twice and 3.5 times that
+///         backward. backward consumes the saved activations: call it once per forward.
+/// Source  Vaswani et al., "Attention is all you need"; Ainslie et al., "GQA"; Henry et al., "Query-key normalization
+///         for transformers".  Page docs/reference/nn/attention_mixer.md
 template <class Mask = mask::causal, class Score = score::identity,
           class Encoding = position::rotary<position::half_split>, class T = float, class Isa = arch::native_isa>
 class attention_mixer {
@@ -186,8 +189,9 @@ class attention_mixer {
   }
 
   /// Decode: x holds the next tokens of each sequence, at positions start, start + 1, ...; the cache holds the `start`
-  /// tokens before them and receives these. y is what forward over the whole sequence gives for these tokens, for masks
-  /// that hide later tokens.
+  /// tokens before them and receives these. y is what forward over the whole sequence gives for these tokens, up to
+  /// rounding. Mask and score are evaluated at absolute positions; masks under which a token attends to later ones
+  /// cannot be decoded incrementally.
   template <viewable<3> X, viewable<3> Y>
   void extend(const cpu& executor, const X& input, Y&& output, state& cache, index_t start) const {
     const auto x = checked("x", input, as_view(input));

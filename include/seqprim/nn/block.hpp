@@ -92,16 +92,18 @@ template <class Mixer, class Mlp, class Norm> consteval bool require_parts_of_bl
 ///
 ///     h = x + a mixer(norm(x))        y = h + a mlp(norm(h))        a = residual_scale
 ///
-/// Mixer mixes tokens (attention_mixer, or a recurrence), Mlp mixes channels. A mixer has `config`, `activations`, `state`,
-/// `forward`, `backward`, `extend` and `validate_extend` as attention_mixer has them; an mlp the first two and `forward`, `backward`. The
-/// concepts token_mixer, channel_mixer and token_norm say it exactly.
+/// Mixer mixes tokens (attention_mixer, or a recurrence), Mlp mixes channels. A mixer has `config`, `activations`,
+/// `state`, `forward`, `backward`, `extend` and `validate_extend` as attention_mixer has them; an mlp the first two and
+/// `forward`, `backward`. The concepts token_mixer, channel_mixer and token_norm are the exact requirements.
 ///
-/// Shapes   x, y [batch, len, dim].
-/// Layout   dense.
-/// Errors   precondition_error: shapes disagree.
-/// Repeat   same bits for any number of threads.
-/// Cost     its parts; the additions to the residual stream are fused with the second norm where they can be.
-/// Source   spec layers-losses 1.7, 1.8.  Page docs/reference/nn/block.md
+/// Shapes  x, y [batch, len, dim].
+/// Layout  dense. dx may be dy.
+/// Errors  precondition_error before anything is written: shapes disagree, operands overlap, backward without its
+///         forward.
+/// Repeat  same bits for any number of threads.
+/// Cost    its parts; the first residual addition is fused with the second norm.
+/// Source  Xiong et al., "On layer normalization in the transformer architecture" (pre-norm).  Page
+///         docs/reference/nn/block.md
 template <class Mixer, class Mlp, class Norm> class block {
   static_assert(require_parts_of_block<Mixer, Mlp, Norm>());
 
@@ -128,7 +130,7 @@ template <class Mixer, class Mlp, class Norm> class block {
     typename Mlp::activations mlp;
   };
 
-  /// What decoding remembers: the state of the mixer. Everything else has none.
+  /// The decode state: that of the mixer. Everything else has none.
   struct state {
     typename Mixer::state mixer;
     activations scratch;

@@ -11,23 +11,19 @@
 #include <string_view>
 #include <utility>
 
-/// Checkpoints: the parameters of a layer or model under their names, and the state of its optimizer, as one safetensors
-/// file. Needs seqprim::io.
+/// Checkpoints: the parameters of a layer or model under their names, and the state of its optimizer, as one
+/// safetensors file. Needs seqprim::io.
 ///
-///     io::safetensors_writer file;                     const io::safetensors_file file("model.safetensors");
-///     nn::add_parameters(file, model);                 nn::load_checkpoint(file, model, optimizer);
-///     nn::add_optimizer(file, optimizer);              const std::string& step = file.metadata("step");
-///     file.metadata("step", "1200");
-///     file.save("model.safetensors");
+/// Tensors whose name begins with "optimizer." belong to the optimizer: "optimizer.<parameter>.exp_avg", ".exp_avg_sq",
+/// and the metadata "optimizer.steps". load_parameters ignores them. Names that begin with "extra." belong to the
+/// caller and are ignored too. All other tensors must be exactly the parameters.
 ///
-/// Tensors whose name begins with "optimizer." are the optimizer's: "optimizer.<parameter>.exp_avg", ".exp_avg_sq", and
-/// the metadata "optimizer.steps". load_parameters passes over them. Names that begin with "extra." are the caller's own and
-/// are passed over too. Other tensors must be exactly the parameters.
-///
-/// Types    float models store F32, double models F64; nothing is converted.
-/// Errors   io_error naming the file, one tensor and the numbers: a tensor is missing, not expected, or has another shape or
-///          dtype. Everything is checked before the first number of the model or the optimizer changes.
-/// Page     docs/reference/nn/checkpoint.md
+/// Types   float models store F32, double models F64; nothing is converted.
+/// Errors  io_error naming the file, one tensor and the numbers: a tensor is missing, not expected, or has another
+///         shape or dtype. Everything is checked before the first element of the model or the optimizer changes.
+/// Cost    saving writes each element once, straight from its tensor where that is dense. Loading maps the file and
+///         copies each element once.
+/// Page docs/reference/nn/checkpoint.md
 namespace seqprim::nn {
 
 namespace detail {
@@ -113,7 +109,7 @@ template <class Optimizer> void add_optimizer(io::safetensors_writer& file, cons
   file.metadata(detail::steps_key, std::to_string(optimizer.steps()));
 }
 
-/// Replaces the parameters by those of the file.
+/// Replaces the parameters with those of the file.
 template <class Layer> void load_parameters(const io::safetensors_view& file, Layer& layer) {
   detail::check_parameters(file, layer);
   detail::copy_parameters(file, layer);

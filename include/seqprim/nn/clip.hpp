@@ -8,20 +8,25 @@
 
 namespace seqprim::nn {
 
-/// The norm of all gradients together, and what to do with it.
+/// The norm of all gradients together, and the factor that limits it.
 struct gradient_norm {
   double norm = 0;      ///< sqrt of the sum of squares over all parameters
   double factor = 1;    ///< min(1, max_norm / (norm + 1e-6)); 0 when the norm is not finite
   bool finite = false;  ///< false: some gradient is infinite or NaN; skip the step
 };
 
-/// Measures the gradients of a layer or model and says by what to multiply them so that their norm is at most max_norm.
-/// Nothing is changed: give `factor` to the optimizer, or to scale_gradients.
+/// The norm of all gradients of a layer or model, and the factor that brings it to at most max_norm:
 ///
+///     norm = sqrt(sum of squares over all parameters)        factor = min(1, max_norm / (norm + 1e-6))
+///
+/// Nothing is changed: pass `factor` to the optimizer, or to scale_gradients.
+///
+/// Edge    a gradient that is infinite or NaN: `finite` is false and the factor 0. Skip the step.
 /// Errors  precondition_error: max_norm is not > 0.
-/// Repeat  same bits for any number of threads: squares are summed in double over fixed pieces, then in their order.
+/// Repeat  same bits for any number of threads: squares are summed in double over fixed blocks, then in their order.
 /// Cost    reads every gradient once.
-/// Source  spec layers-losses 10; golden layers/clip_grad_norm_*.  Page docs/reference/nn/clip.md
+/// Source  Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks".
+///         Page docs/reference/nn/clip.md
 template <class Layer>
 [[nodiscard]] gradient_norm measure_gradients(const cpu& executor, Layer& layer, double max_norm) {
   executor.validate();

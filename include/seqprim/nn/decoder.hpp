@@ -44,17 +44,19 @@ template <class Block> consteval bool require_block() {
 ///
 ///     hidden = norm(block(... block(embed(ids))))        logits = hidden W_head^T
 ///
-/// forward returns the hidden states; the loss takes them together with `head_weight()`, so that logits need never exist
-/// (loss::linear_cross_entropy). Parameters are visited under the names of published Llama checkpoints.
+/// forward returns the hidden states; the loss takes them together with `head_weight()`, so that logits need never
+/// exist (loss::linear_cross_entropy). Parameters are visited under the names of published Llama checkpoints.
 ///
-/// Shapes   ids [batch, len]; hidden [batch, len, dim]; logits [..., vocab].
-/// Errors   precondition_error: an id outside [0, vocab), shapes disagree, decoding beyond the capacity of the state, a state
-///          that was made for a model of another shape.
-/// Repeat   same bits for any number of threads. Decoding gives the logits of one forward pass up to rounding.
-/// Cost     its parts. `activations` and `decode_state` grow on first use; later passes of that size allocate only packing
-///          scratch inside the kernels.
-/// Source   spec layers-losses 1.1, 1.8, 2.2; golden layers/tiny_llama_0, tiny_qwen2_1,
-///          tiny_qwen3_2.  Page docs/reference/nn/decoder.md
+/// Shapes  ids [batch, len]; hidden [batch, len, dim]; logits [..., vocab]. Hidden states live in `saved` until its
+///         next use.
+/// Errors  precondition_error, which changes nothing: an id outside [0, vocab), shapes disagree, decoding beyond the
+///         capacity of the state, a state that was made for a model of another shape (all layers are checked before the
+///         first one writes), backward without its forward.
+/// Repeat  same bits for any number of threads, whole training steps included. Decoding gives the logits of one forward
+///         pass up to rounding.
+/// Cost    its parts. `activations` and `decode_state` grow on first use; later passes of that size allocate only
+///         packing scratch inside the kernels.
+/// Source  Touvron et al., "LLaMA".  Page docs/reference/nn/decoder.md
 template <class Block> class decoder {
   static_assert(require_block<Block>());
 
@@ -82,7 +84,7 @@ template <class Block> class decoder {
     index_t batch = -1, len = -1;  ///< of the forward whose backward is due
   };
 
-  /// What decoding remembers about `batch` sequences of at most `capacity` tokens.
+  /// The decode state of `batch` sequences of at most `capacity` tokens, all of one length.
   class decode_state {
    public:
     decode_state() = default;
@@ -97,7 +99,7 @@ template <class Block> class decoder {
     [[nodiscard]] index_t capacity() const noexcept { return capacity_; }
     /// Tokens read so far.
     [[nodiscard]] index_t length() const noexcept { return length_; }
-    /// Forgets all tokens, keeps the memory.
+    /// Removes all tokens, keeps the memory.
     void clear() noexcept { length_ = 0; }
 
    private:

@@ -13,12 +13,12 @@ template <class X> concept id_viewable = viewable<X, 2> && std::integral<element
 
 /// Embedding: out[b, t, :] = scale * weight[ids[b, t], :].
 ///
-/// Shapes   ids [batch, len], out [batch, len, dim]; weight [vocab, dim].
-/// Layout   ids with any strides; out dense.
-/// Errors   precondition_error: an id is not in [0, vocab); shapes disagree.
-/// Repeat   same bits for any number of threads: the gradient of a row of `weight` is summed in the order of its tokens.
-/// Cost     rows * dim loads and stores each way; backward also groups the tokens by id, O(vocab + rows).
-/// Source   spec layers-losses 1.1; golden layers/embedding_*, tied_head_*.  Page docs/reference/nn/embedding.md
+/// Shapes  ids [batch, len] of any integer type, out [batch, len, dim]; weight [vocab, dim].
+/// Layout  ids with any strides; out dense.
+/// Errors  precondition_error before anything is written: an id is not in [0, vocab); shapes disagree.
+/// Repeat  same bits for any number of threads: the gradient of a row of `weight` is summed in the order of its tokens.
+/// Cost    rows * dim loads and stores each way; backward also groups the tokens by id, O(vocab + rows).
+/// Page docs/reference/nn/embedding.md
 template <class T = float, class Isa = arch::native_isa> class embedding {
  public:
   using value_type = T;

@@ -10,13 +10,14 @@ namespace seqprim::nn {
 ///
 /// act chooses the kind: silu SwiGLU, gelu_erf or gelu_tanh GEGLU, sigmoid GLU, relu ReGLU, identity SGLU.
 ///
-/// Shapes   x, y [..., dim]; gate_proj, up_proj [hidden, dim]; down_proj [dim, hidden].
-/// Layout   dense.
-/// Errors   precondition_error: shapes disagree, operands overlap.
-/// Repeat   same bits for any number of threads.
-/// Cost     6 rows dim hidden flop forward, twice that backward. Keeps three [rows, hidden] buffers; backward overwrites
-///          them: call it once for each forward.
-/// Source   spec layers-losses 1.5; golden layers/glu_*.  Page docs/reference/nn/gated_mlp.md
+/// Shapes  x, y [..., dim]; gate_proj, up_proj [hidden, dim]; down_proj [dim, hidden].
+/// Layout  dense. dx may overlap neither x nor dy.
+/// Errors  precondition_error before anything is written: dim or hidden < 1, shapes disagree, operands overlap,
+///         backward without its forward.
+/// Repeat  same bits for any number of threads.
+/// Cost    6 rows dim hidden flop forward, twice that backward. Saves three [rows, hidden] buffers; backward consumes
+///         them: call it once per forward.
+/// Source  Shazeer, "GLU variants improve transformer".  Page docs/reference/nn/gated_mlp.md
 template <class Activation, class T = float, class Isa = arch::native_isa> class gated_mlp {
   static_assert(require_activation<Activation>());
 

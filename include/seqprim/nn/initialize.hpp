@@ -9,20 +9,21 @@
 
 namespace seqprim::nn {
 
-/// The GPT-2 scheme: matrices and embeddings ~ N(0, stddev^2), projections into the residual stream divided by
-/// sqrt(2 layers); biases and norm weights keep the values they were built with (0 and "times one").
+/// Options of the GPT-2 scheme.
 struct gpt2_initialization {
   std::uint64_t seed = 0;
   double stddev = 0.02;
   index_t layers = 0;  ///< blocks that add to the residual stream; 0: the layer's own `layers()`
 };
 
-/// Fills the parameters of a layer or model.
+/// Fills the parameters of a layer or model with the GPT-2 scheme: matrices and embeddings ~ N(0, stddev^2), projections into
+/// the residual stream divided by sqrt(2 layers); biases and norm weights keep the values they were built with.
 ///
 /// Errors  precondition_error: stddev is negative or not finite; layers is not given and the layer has none.
 /// Repeat  a function of seed, the order of the parameters and their shapes; not of the threads.
 /// Cost    one Philox evaluation, two logarithms and four sines or cosines for four numbers.
-/// Source  spec layers-losses 1.7.  Page docs/reference/nn/initialize.md
+/// Source  Radford et al., "Language models are unsupervised multitask learners" (GPT-2).
+///         Page docs/reference/nn/initialize.md
 template <class Layer> void initialize(const cpu& executor, Layer& layer, const gpt2_initialization& options = {}) {
   executor.validate();
   index_t layers = options.layers;

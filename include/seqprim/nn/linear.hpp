@@ -9,12 +9,16 @@ namespace seqprim::nn {
 
 /// Linear layer: y = x W^T + b.
 ///
-/// Shapes   x [..., in], y [..., out]; weight [out, in], bias [out]. Leading axes are rows.
-/// Layout   x, y and their gradients dense (two-axis views: contiguous rows, any distance between them).
-/// Errors   precondition_error: shapes disagree, operands overlap.
-/// Repeat   same bits for any number of threads.
-/// Cost     2 rows in out flop forward, twice that backward. Allocates packing scratch (arch::matmul).
-/// Source   spec layers-losses 1.2; golden layers/linear_*.  Page docs/reference/nn/linear.md
+/// Shapes  x [..., in], y [..., out]; weight [out, in], bias [out]. Leading axes are rows.
+/// Types   float; double for gradient checks.
+/// Layout  x, y and their gradients dense (two-axis views: contiguous rows, any distance between them). y may not
+///         overlap x.
+/// Edge    no rows: nothing happens.
+/// Errors  precondition_error before anything is written: in or out < 1, shapes disagree, operands overlap.
+/// Repeat  same bits for any number of threads. The bias gradient is summed over blocks of 64 rows, then over the
+///         blocks in their order.
+/// Cost    2 rows in out flop forward, twice that backward. Allocates the packing scratch of matmul.
+/// Page docs/reference/nn/linear.md
 template <class T = float, class Isa = arch::native_isa> class linear {
  public:
   using value_type = T;

@@ -11,7 +11,7 @@
 
 namespace seqprim::nn {
 
-/// The number types that layers compute in: float, and double for gradient checks.
+/// The element types that layers compute in: float, and double for gradient checks.
 template <class T> concept real = std::same_as<T, float> || std::same_as<T, double>;
 
 /// Named requirement of the layers: one sentence for another number type.
@@ -22,7 +22,7 @@ template <class T> consteval bool require_real() {
   return true;
 }
 
-/// What a parameter is for. Initialization and the choice of what decays read it.
+/// The role of a parameter, which initialization and weight decay depend on.
 enum class role {
   projection,           ///< matrix of a linear layer
   residual_projection,  ///< the same, whose output is added to the residual stream
@@ -33,7 +33,7 @@ enum class role {
 
 /// A trained tensor: its value, and the gradient that backward passes add to. Both have the same shape.
 ///
-/// A default-constructed parameter is absent: a bias that a layer does not have. visit_parameters passes over it.
+/// A default-constructed parameter is absent: a bias that a layer does not have. visit_parameters skips it.
 template <class T, int Rank> struct parameter {
   static_assert(require_real<T>());
   using value_type = T;
@@ -59,14 +59,14 @@ template <class Visit> [[nodiscard]] auto nested(const std::string& prefix, Visi
   return [prefix, &visit](const std::string& name, auto& parameter) { visit(prefix + '.' + name, parameter); };
 }
 
-/// How many numbers a layer trains.
+/// The number of trained values of a layer.
 template <class Layer> [[nodiscard]] index_t parameter_count(const Layer& layer) {
   index_t count = 0;
   layer.visit_parameters([&](const std::string&, const auto& p) { count += p.size(); });
   return count;
 }
 
-/// All parameters of a layer as one list of flat arrays, in visiting order, cut into pieces of a fixed size: loops over
+/// All parameters of a layer as one list of flat arrays, in visiting order, cut into blocks of a fixed size: loops over
 /// it are balanced over threads and give the same bits for any number of them. Rebuild it when the layer was moved.
 template <class T> struct flat_parameters {
   static constexpr index_t piece_size = 1 << 14;

@@ -9,21 +9,25 @@
 
 namespace seqprim::nn {
 
-/// Root-mean-square normalization, with a weight (`rms_norm`) or without (`srms_norm`).
+/// Root-mean-square normalization (RMSNorm), with a weight (`rms_norm`) or without (`srms_norm`).
 ///
 ///     r = 1 / sqrt(mean(x^2) + eps)        y = x r (offset + weight)        srms_norm: y = x r
 ///
-/// The weight starts at 1 - offset, so that a new layer multiplies by one. `forward_add` first adds the residual stream:
-/// sum = x + scale * residual, y = norm(sum), in one pass and with the same bits as two.
+/// The weight starts at 1 - offset, so that a new layer multiplies by one. `forward_add` first adds the residual
+/// stream: sum = x + scale * residual, y = norm(sum), in one pass and with the same bits as two.
 ///
-/// Shapes   x, residual, sum, y and their gradients [..., dim]; weight [dim]. Leading axes are rows.
-/// Layout   dense (two-axis views: contiguous rows, any distance between them). y may be x; sum may be x or residual.
-/// Edge     a row of zeros gives zeros, and dx = dy (offset + weight) / sqrt(eps); eps = 0 is allowed, such a row is then
-///          NaN. NaN stays in its row.
-/// Errors   precondition_error: dim < 1, eps < 0, shapes disagree.
-/// Repeat   same bits for any number of threads: the weight gradient is summed over fixed blocks of rows, in order.
-/// Cost     memory bound: reads x and writes y; backward reads x and dy and writes dx. No allocation after first use.
-/// Source   spec layers-losses 1.3; golden layers/rmsnorm_*, srmsnorm_*, add_rmsnorm_*.  Page docs/reference/nn/rms_norm.md
+/// Shapes  x, residual, sum, y and their gradients [..., dim]; weight [dim]. Leading axes are rows.
+/// Types   float; double for gradient checks. Sums of a row in the type itself, over vector lanes.
+/// Layout  dense (two-axis views: contiguous rows, any distance between them). y may be x; dx may be dy; sum may be x
+///         or residual.
+/// Edge    a row of zeros gives zeros, and dx = dy (offset + weight) / sqrt(eps); eps = 0 is allowed, such a row is
+///         then NaN. NaN stays in its row.
+/// Errors  precondition_error before anything is written: dim < 1, eps negative or not finite, shapes disagree,
+///         backward without a forward pass over the same number of rows.
+/// Repeat  same bits for any number of threads: the weight gradient is summed over blocks of 64 rows, in order.
+/// Cost    memory bound: reads x and writes y; backward reads x and dy and writes dx. No allocation after first use.
+/// Source  Zhang and Sennrich, "Root mean square layer normalization"; Qin et al., "TransNormerLLM" (without weight).
+///         Page docs/reference/nn/rms_norm.md
 template <bool Weighted, class T = float, class Isa = arch::native_isa> class root_mean_square_norm {
  public:
   using value_type = T;
@@ -34,7 +38,7 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
     T offset = 0;  ///< 1 in Gemma-like models
   };
 
-  /// Kept from forward to backward: r of each row; and the partial sums of the weight gradient.
+  /// Saved from forward to backward: r of each row; and the partial sums of the weight gradient.
   struct activations {
     buffer<T> inverse;
     buffer<T> sums;
@@ -92,8 +96,8 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
     });
   }
 
-  /// dx = gradient of the input, or dx += it: with `accumulate`, dx holds the gradient that reaches `sum` of forward_add
-  /// on other ways. weight.grad is added to. x is the input (after forward_add: the sum), saved is from that forward.
+  /// dx = gradient of the input, or dx += it: with `accumulate`, dx holds the other contributions to the gradient
+  /// of `sum` of forward_add. weight.grad is added to. x is the input (after forward_add: the sum), saved is from that forward.
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
   void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient, activations& saved,
                 arch::store mode = arch::store::overwrite) {

@@ -6,12 +6,14 @@
 
 #include <cmath>
 
-/// Learning rates over the steps 0, 1, ...: values that are called with a step. All begin with a linear warm-up over
-/// [0, warmup): base * step / warmup, which is 0 at step 0; warmup = 0 means none. `total` counts all steps.
+/// Learning rate schedules over the steps 0, 1, ...: values that are called with a step. All begin with a linear
+/// warm-up over [0, warmup): base * step / warmup, which is 0 at step 0; warmup = 0 means none. `total` counts all
+/// steps.
 ///
-/// Errors  validate() throws precondition_error: warmup < 0, total <= warmup, a rate that is not finite, a ratio outside
-///         [0, 1]. Calls do not check.
-/// Source  spec layers-losses 10; golden layers/lr_schedules_*.  Page docs/reference/nn/schedule.md
+/// Errors  validate() throws precondition_error: warmup < 0, total <= warmup, a rate that is not finite, a ratio
+///         outside [0, 1]. Calls do not check.
+/// Source  Loshchilov and Hutter, "SGDR" (cosine); Vaswani et al., "Attention is all you need" (inverse square root);
+///         Hu et al., "MiniCPM" (warmup-stable-decay).  Page docs/reference/nn/schedule.md
 namespace seqprim::nn {
 
 namespace detail {
@@ -36,7 +38,7 @@ inline void check_schedule(const char* name, double base, index_t warmup, index_
 
 }  // namespace detail
 
-/// Falls in a line to 0 at `total`, and stays there.
+/// Decreases linearly to 0 at `total`, and stays there.
 struct linear_schedule {
   double base;
   index_t warmup = 0;
@@ -83,7 +85,7 @@ struct inverse_sqrt_schedule {
   void validate() const { detail::check_schedule("inverse_sqrt_schedule", base, warmup, warmup + 1); }
 };
 
-/// Stays at base until `decay_start`, then falls in a line to base * min_ratio at `total`, and stays there.
+/// Stays at base until `decay_start`, then decreases linearly to base * min_ratio at `total`, and stays there.
 struct warmup_stable_decay_schedule {
   double base;
   index_t warmup = 0;

@@ -144,6 +144,8 @@ def synopsis(declaration, indent):
 
 def label(declaration):
     """How a table names a member."""
+    if declaration.name.startswith("operator"):
+        return f"`{declaration.name}`"
     if declaration.kind in ("function", "constructor"):
         text = declaration.text
         at = text.rindex(declaration.name + "(") if declaration.name + "(" in text else -1

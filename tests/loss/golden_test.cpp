@@ -14,7 +14,7 @@ loss::cross_entropy_options options_of(const golden& g) {
                                       .z_loss = g.params.at("z_loss"),
                                       .ignore_index = g.params.at("ignore_index")};
   if (g.params.contains("softcap")) options.soft_cap = g.params.at("softcap");
-  const std::string reduction = g.params.value("reduction", "mean");
+  const auto reduction = g.params.value<std::string>("reduction", "mean");
   options.reduction = reduction == "mean"  ? loss::reduction::mean
                       : reduction == "sum" ? loss::reduction::sum
                                            : loss::reduction::none;
@@ -27,7 +27,7 @@ TEST_CASE("cross_entropy: golden values", "[loss][golden]") {
   for (const golden& g :
        {golden("layers", "cross_entropy_0"), golden("layers", "cross_entropy_1"), golden("layers", "cross_entropy_2"),
         golden("layers", "cross_entropy_3"), golden("layers", "cross_entropy_4")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto logits = g.load<float, 2>("logits");
     const auto labels = g.load<std::int64_t, 1>("labels");
     const auto expected = g.load<float, 1>("loss");
@@ -36,7 +36,7 @@ TEST_CASE("cross_entropy: golden values", "[loss][golden]") {
     tensor<float, 2> dlogits(rows, logits.extent(1));
     tensor<float, 1> upstream(rows), row_loss(rows), row_lse(rows);
     upstream.fill(1.0f);
-    if (g.file.contains("dloss")) upstream = g.load<float, 1>("dloss");
+    if (g.contains("dloss")) upstream = g.load<float, 1>("dloss");
     const auto options = options_of(g);
     const auto result =
         loss::cross_entropy(cpu{}, options, logits, labels, dlogits,
@@ -80,11 +80,11 @@ TEST_CASE("cross_entropy: golden values with a weight for each row", "[loss][gol
 TEST_CASE("linear_cross_entropy: golden values", "[loss][golden]") {
   for (const golden& g : {golden("layers", "linear_cross_entropy_0"), golden("layers", "linear_cross_entropy_1"),
                           golden("layers", "linear_cross_entropy_3")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto x = g.load<float, 2>("x");
     const auto weight = g.load<float, 2>("weight");
     const auto labels = g.load<std::int64_t, 1>("labels");
-    const bool has_bias = g.file.contains("bias");
+    const bool has_bias = g.contains("bias");
     const index_t vocab = weight.extent(0);
     const auto bias = has_bias ? g.load<float, 1>("bias") : tensor<float, 1>(vocab);
     tensor<float, 2> dx(x.extent(0), x.extent(1)), dweight(vocab, x.extent(1));

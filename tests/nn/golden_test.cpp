@@ -14,32 +14,23 @@ namespace {
 constexpr double value_budget = 2e-5, gradient_golden_budget = 1e-4;  // README of the family
 
 template <class P> void set(P& parameter, const golden& g, const std::string& name) {
-  g.file.copy_to(name, parameter.value.view());
+  g.load_into(name, parameter.value);
 }
 template <class P> void require_gradient(const P& parameter, const golden& g, const std::string& name) {
   CAPTURE(name);
   REQUIRE(test::worst_error(parameter.grad, g.load<float, P::rank>(name)) < gradient_golden_budget);
 }
 
-/// [..., n] tensors of the files as rows.
-tensor<float, 2> rows(const golden& g, const std::string& name) {
-  const auto& shape = g.file.shape(name);
-  index_t count = 1;
-  for (std::size_t axis = 0; axis + 1 < shape.size(); ++axis) count *= shape[axis];
-  tensor<float, 2> result(count, shape.back());
-  const auto bytes = g.file.bytes(name);
-  std::copy(bytes.begin(), bytes.end(), reinterpret_cast<std::byte*>(result.data()));
-  return result;
-}
+tensor<float, 2> rows(const golden& g, const std::string& name) { return g.load_rows<float>(name); }
 tensor<float, 2> like(const tensor<float, 2>& x) { return tensor<float, 2>(x.extent(0), x.extent(1)); }
 
 }  // namespace
 
 TEST_CASE("embedding: golden values", "[nn][golden]") {
   for (const golden& g : {golden("layers", "embedding_0"), golden("layers", "embedding_2")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto ids = g.load<std::int64_t, 2>("ids");
-    const auto& shape = g.file.shape("weight");
+    const auto& shape = g.shape("weight");
     nn::embedding<> layer(shape[0], shape[1], {.scale = g.params.at("scale")});
     set(layer.weight, g, "weight");
     tensor<float, 3> out(ids.extent(0), ids.extent(1), shape[1]);
@@ -53,7 +44,7 @@ TEST_CASE("embedding: golden values", "[nn][golden]") {
 
 TEST_CASE("linear: golden values", "[nn][golden]") {
   for (const golden& g : {golden("layers", "linear_0"), golden("layers", "linear_1")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto x = g.load<float, 3>("x"), dout = g.load<float, 3>("dout");
     const bool bias = g.params.at("bias");
     nn::linear<> layer(x.extent(2), dout.extent(2), {.bias = bias});
@@ -72,10 +63,10 @@ TEST_CASE("linear: golden values", "[nn][golden]") {
 
 TEST_CASE("decoder parts: golden values of a tied head", "[nn][golden]") {
   for (const golden& g : {golden("layers", "tied_head_0"), golden("layers", "tied_head_2")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto ids = g.load<std::int64_t, 2>("ids"), labels = g.load<std::int64_t, 2>("labels");
     const index_t batch = ids.extent(0), len = ids.extent(1);
-    const auto& shape = g.file.shape("weight");
+    const auto& shape = g.shape("weight");
     const index_t vocab = shape[0], dim = shape[1];
     nn::embedding<> embed(vocab, dim, {.scale = g.params.at("scale")});
     set(embed.weight, g, "weight");
@@ -103,7 +94,7 @@ TEST_CASE("decoder parts: golden values of a tied head", "[nn][golden]") {
 TEST_CASE("rms_norm: golden values", "[nn][golden]") {
   for (const golden& g :
        {golden("layers", "rmsnorm_0"), golden("layers", "rmsnorm_1"), golden("layers", "rmsnorm_3")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto x = rows(g, "x"), dout = rows(g, "dout");
     nn::rms_norm<> layer(x.extent(1), {.eps = g.params.at("eps"), .offset = g.params.at("weight_offset")});
     set(layer.weight, g, "weight");
@@ -120,7 +111,7 @@ TEST_CASE("rms_norm: golden values", "[nn][golden]") {
 TEST_CASE("srms_norm: golden values", "[nn][golden]") {
   for (const golden& g :
        {golden("layers", "srmsnorm_0"), golden("layers", "srmsnorm_1"), golden("layers", "srmsnorm_3")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto x = rows(g, "x");
     nn::srms_norm<> layer(x.extent(1), {.eps = g.params.at("eps")});
     auto out = like(x), dx = like(x);
@@ -134,7 +125,7 @@ TEST_CASE("srms_norm: golden values", "[nn][golden]") {
 
 TEST_CASE("rms_norm: golden values of the fused addition", "[nn][golden]") {
   for (const golden& g : {golden("layers", "add_rmsnorm_0"), golden("layers", "add_rmsnorm_2")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto x = rows(g, "x");
     nn::rms_norm<> layer(x.extent(1), {.eps = g.params.at("eps")});
     set(layer.weight, g, "weight");
@@ -155,7 +146,7 @@ TEST_CASE("activation: golden values", "[nn][golden]") {
   const auto x = rows(g, "x");
   auto y = like(x), dy = like(x), ones = like(x);
   ones.fill(1.0f);
-  std::size_t checked = 0;
+  index_t checked = 0;
   const auto check = [&]<class Activation>(Activation, const std::string& name) {
     CAPTURE(name);
     nn::activate<Activation>(cpu{}, x, y);
@@ -180,9 +171,9 @@ TEST_CASE("activation: golden values", "[nn][golden]") {
 namespace {
 
 template <class Activation> void require_gated_mlp(const golden& g) {
-  CAPTURE(g.file.source());
+  CAPTURE(g.source());
   const auto x = rows(g, "x");
-  nn::gated_mlp<Activation> layer(x.extent(1), {.hidden = g.file.shape("w_gate")[0]});
+  nn::gated_mlp<Activation> layer(x.extent(1), {.hidden = g.shape("w_gate")[0]});
   set(layer.gate_proj.weight, g, "w_gate");
   set(layer.up_proj.weight, g, "w_up");
   set(layer.down_proj.weight, g, "w_down");
@@ -212,12 +203,12 @@ TEST_CASE("gated_mlp: golden values of every kind", "[nn][golden]") {
 namespace {
 
 template <class Mixer> void require_attention_block(const golden& g, typename Mixer::config options) {
-  CAPTURE(g.file.source());
+  CAPTURE(g.source());
   options.heads = g.params.at("heads");
   options.kv_heads = g.params.at("kv_heads");
   options.head_dim = g.params.at("head_dim");
-  options.qkv_bias = g.file.contains("b_q");
-  options.qk_norm = g.file.contains("q_norm");
+  options.qkv_bias = g.contains("b_q");
+  options.qk_norm = g.contains("q_norm");
   options.qk_norm_eps = g.params.at("qk_norm_eps");
   const auto x = g.load<float, 3>("x");
   Mixer mixer(x.extent(2), options);
@@ -265,7 +256,7 @@ TEST_CASE("attention_mixer: golden values", "[nn][golden]") {
 namespace {
 
 void require_model(const golden& g) {
-  CAPTURE(g.file.source());
+  CAPTURE(g.source());
   using model = nn::decoder<nn::block<nn::attention_mixer<>, nn::swiglu<>, nn::rms_norm<>>>;
   model::config options{.vocab = g.params.at("vocab_size"),
                         .dim = g.params.at("hidden_size"),
@@ -275,8 +266,8 @@ void require_model(const golden& g) {
   options.block.mixer.kv_heads = g.params.at("num_key_value_heads");
   options.block.mixer.head_dim = g.params.at("head_dim");
   options.block.mixer.encoding.theta = g.params.at("rope_theta");
-  options.block.mixer.qkv_bias = g.file.contains("model.layers.0.self_attn.q_proj.bias");
-  options.block.mixer.qk_norm = g.file.contains("model.layers.0.self_attn.q_norm.weight");
+  options.block.mixer.qkv_bias = g.contains("model.layers.0.self_attn.q_proj.bias");
+  options.block.mixer.qk_norm = g.contains("model.layers.0.self_attn.q_norm.weight");
   options.block.mixer.qk_norm_eps = g.params.at("rms_norm_eps");
   options.block.mlp.hidden = g.params.at("intermediate_size");
   options.block.norm.eps = g.params.at("rms_norm_eps");
@@ -309,7 +300,7 @@ void require_model(const golden& g) {
     require_gradient(p, g, "grad." + name);
     ++gradients;
   });
-  const auto names = g.file.names();
+  const auto names = g.names();
   REQUIRE(gradients ==
           std::count_if(names.begin(), names.end(), [](const std::string& name) { return name.starts_with("grad."); }));
 }
@@ -325,13 +316,13 @@ TEST_CASE("decoder: golden values of whole small Llama and Qwen models, with eve
 TEST_CASE("adamw: golden trajectories", "[nn][golden]") {
   for (const golden& g : {golden("layers", "adamw_0"), golden("layers", "adamw_2"), golden("layers", "adamw_4"),
                           golden("layers", "adam_l2_1")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const auto start = g.load<float, 1>("param0");
     const auto grads = g.load<float, 2>("grads"), params = g.load<float, 2>("params");
     const index_t n = start.size();
     nn::linear<> layer(n, 1);
     std::copy(start.begin(), start.end(), layer.weight.value.begin());
-    const bool inside = g.file.metadata("case").starts_with("adam_l2");
+    const bool inside = g.metadata("case").starts_with("adam_l2");
     nn::adamw<> optimizer(layer, {.beta1 = g.params.at("beta1"),
                                   .beta2 = g.params.at("beta2"),
                                   .eps = g.params.at("eps"),
@@ -363,7 +354,7 @@ struct gradient_list {
   using value_type = float;
   std::vector<nn::parameter<float, 2>> all;
   explicit gradient_list(const golden& g) {
-    for (int i = 0; g.file.contains("g" + std::to_string(i)); ++i) {
+    for (int i = 0; g.contains("g" + std::to_string(i)); ++i) {
       const auto values = rows(g, "g" + std::to_string(i));
       all.emplace_back(nn::role::projection, values.extent(0), values.extent(1));
       all.back().grad = values;
@@ -378,7 +369,7 @@ struct gradient_list {
 
 TEST_CASE("clip: golden values", "[nn][golden]") {
   for (const golden& g : {golden("layers", "clip_grad_norm_0"), golden("layers", "clip_grad_norm_1")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     gradient_list list(g);
     REQUIRE(list.all.size() >= 2);
     const auto result = nn::clip_gradients(cpu{}, list, g.params.at("max_norm"));
@@ -390,7 +381,7 @@ TEST_CASE("clip: golden values", "[nn][golden]") {
 
 TEST_CASE("schedule: golden values", "[nn][golden]") {
   for (const golden& g : {golden("layers", "lr_schedules_0"), golden("layers", "lr_schedules_2")}) {
-    CAPTURE(g.file.source());
+    CAPTURE(g.source());
     const double base = g.params.at("base_lr"), low = g.params.at("min_ratio"), from = g.params.at("warmup_init");
     const index_t warmup = g.params.at("warmup"), total = g.params.at("total");
     const auto check = [&](const char* name, const auto& schedule) {

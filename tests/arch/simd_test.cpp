@@ -157,7 +157,8 @@ TEST_CASE("transpose_into: any shape, padded with zeros", "[arch][property]") {
     tensor<float, 2> in(rows, columns), out(columns, padded);
     random.fill(in);
     out.fill(7.0f);
-    arch::transpose_into<isa, float>(in.data(), columns, rows, columns, out.data(), padded, padded);
+    arch::transpose_into<isa, float>(arch::matrix_ref{in.data(), columns}, rows, columns,
+                                     arch::matrix_ref{out.data(), padded}, padded);
     CAPTURE(rows, columns);
     bool same = true;
     for (index_t j = 0; j < columns; ++j)
@@ -179,7 +180,7 @@ TEST_CASE("pair products: transposed rows, interleaved rows and rounded weights 
     tensor<std::uint32_t, 2> turned((columns + 1) / 2, width);
     turned.fill(~0u);
     auto* const out = reinterpret_cast<arch::bfloat16_pair*>(turned.data());
-    pairs::transpose_rows(q.data(), columns, rows, columns, negate, out, width, width);
+    pairs::transpose_rows({q.data(), columns}, rows, columns, negate, {out, width}, width);
     bool same = true;
     for (index_t n = 0; n < (columns + 1) / 2; ++n)
       for (index_t i = 0; i < width; ++i) {

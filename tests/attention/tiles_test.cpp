@@ -82,12 +82,13 @@ TEST_CASE("tiles: products of pairs with every remainder of rows, columns and de
       for (index_t k = 0; k < 2 * depth; ++k) a_turned(k / 2, 2 * i + k % 2) = a(i, k);
     const auto* left = reinterpret_cast<const arch::bfloat16_pair*>(turned ? a_turned.data() : a.data());
     const auto* right = reinterpret_cast<const arch::bfloat16_pair*>(b.data());
-    const index_t a_row = turned ? 1 : depth, a_depth = turned ? rows : 1;
+    const arch::strided_ref a_pairs{left, turned ? 1 : depth, turned ? rows : 1};
     const arch::tile_session<isa> session;
     const auto check = [&](auto kind, auto&& before) {
       for (index_t i = 0; i < c.size(); ++i) c.data()[i] = start.data()[i];
-      arch::multiply<isa, float, decltype(kind)::value>(rows, columns, depth, left, a_row, a_depth, right, columns,
-                                                        c.data(), columns, factor.data());
+      arch::multiply<isa, decltype(kind)::value>(arch::matrix_ref{c.data(), columns}, a_pairs,
+                                                 arch::matrix_ref{right, columns}, {rows, columns, depth},
+                                                 factor.data());
       for (index_t i = 0; i < rows; ++i)
         for (index_t j = 0; j < columns; ++j) {
           double sum = before(i, j), size = std::abs(sum);
@@ -187,9 +188,10 @@ TEST_CASE("tiles: between() is called as often as tile_steps() says", "[arch][pr
         tensor<bfloat16, 2> a(rows, 2 * depth), b(depth, 2 * columns);
         tensor<float, 2> c(rows, columns);
         index_t calls = 0;
-        arch::multiply_tiles<isa, true>(rows, columns, depth, reinterpret_cast<const arch::bfloat16_pair*>(a.data()),
-                                        depth, reinterpret_cast<const arch::bfloat16_pair*>(b.data()), columns,
-                                        c.data(), columns, [&] { ++calls; });
+        arch::multiply_tiles<isa, true>({c.data(), columns},
+                                        {reinterpret_cast<const arch::bfloat16_pair*>(a.data()), depth},
+                                        {reinterpret_cast<const arch::bfloat16_pair*>(b.data()), columns},
+                                        {rows, columns, depth}, [&] { ++calls; });
         REQUIRE(calls == arch::tile_steps(rows, columns, depth));
       }
 }

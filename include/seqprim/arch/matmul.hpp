@@ -54,9 +54,9 @@ template <class Isa, class T, class X>
 void pack_panel(const tensor_view<X, 2>& b, range depth, range columns, T* out, index_t panel) noexcept {
   const X* from = b.data + depth.begin * b.strides[0] + columns.begin * b.strides[1];
   if (b.strides[1] == 1) {
-    copy_into<Isa, T>(from, b.strides[0], depth.size(), columns.size(), out, panel, panel);
+    copy_into<Isa>(matrix_ref{from, b.strides[0]}, depth.size(), columns.size(), matrix_ref{out, panel}, panel);
   } else if (b.strides[0] == 1) {
-    transpose_into<Isa, T>(from, b.strides[1], columns.size(), depth.size(), out, panel, panel);
+    transpose_into<Isa, T>(matrix_ref{from, b.strides[1]}, columns.size(), depth.size(), matrix_ref{out, panel}, panel);
   } else {
     for (index_t k = 0; k < depth.size(); ++k)
       for (index_t j = 0; j < panel; ++j)
@@ -64,34 +64,28 @@ void pack_panel(const tensor_view<X, 2>& b, range depth, range columns, T* out, 
   }
 }
 
-/// Where the kernel reads rows of a: in place, `row` numbers apart and contiguous in depth; or packed strips (row = 0).
-template <class T> struct left_block {
-  const T* data;
-  index_t row;
-};
-
 template <class Isa, class T>
-void multiply_panel(store mode, index_t rows, index_t columns, index_t depth, const left_block<T>& a, const T* b,
-                    index_t b_depth, T* c, index_t c_row) noexcept {
+void multiply_panel(store mode, matrix_ref<T> c, matrix_ref<const T> a, matrix_ref<const T> b,
+                    product_shape shape) noexcept {
   constexpr int block = block_rows<Isa>;
-  for (index_t i = 0; i < rows; i += block) {
-    const index_t live = min<index_t>(block, rows - i);
-    const bool packed = a.row == 0;
-    const T* const strip = a.data + i * (packed ? depth : a.row);
-    const index_t row_step = packed ? 1 : a.row, depth_step = packed ? live : 1;
+  for (index_t i = 0; i < shape.rows; i += block) {
+    const product_shape strip{min<index_t>(block, shape.rows - i), shape.columns, shape.depth};
+    // Rows in place are contiguous in depth; packed strips (ld = 0) hold one column after the other.
+    const strided_ref<const T> left =
+        a.ld == 0 ? transposed(matrix_ref{a.data + i * shape.depth, strip.rows}) : strided_ref<const T>(a.from(i));
     if (mode == store::overwrite) {
-      multiply<Isa, T, start::zero>(live, columns, depth, strip, row_step, depth_step, b, b_depth, c + i * c_row,
-                                    c_row);
+      multiply<Isa, start::zero>(c.from(i), left, b, strip);
     } else {
-      multiply<Isa, T, start::keep>(live, columns, depth, strip, row_step, depth_step, b, b_depth, c + i * c_row,
-                                    c_row);
+      multiply<Isa, start::keep>(c.from(i), left, b, strip);
     }
   }
 }
 
-/// The rows and depths of a that a block of c needs: as they lie, or packed where they do not lie well for the kernel.
+/// The rows and depths of a that a block of c needs: in place, or packed into strips (ld = 0) where the kernel cannot read them
+/// in place.
 template <class Isa, class T, class A>
-[[nodiscard]] left_block<T> left_operand(const tensor_view<A, 2>& a, range rows, range depth, T* scratch) noexcept {
+[[nodiscard]] matrix_ref<const T> left_operand(const tensor_view<A, 2>& a, range rows, range depth,
+                                               T* scratch) noexcept {
   if constexpr (std::is_same_v<std::remove_const_t<A>, T>) {
     if (a.strides[1] == 1 && a.strides[0] > 0) return {a.data + rows.begin * a.strides[0] + depth.begin, a.strides[0]};
   }
@@ -107,29 +101,27 @@ void multiply_piece(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, cons
   constexpr index_t lanes = simd<Isa, T>::lanes;
   T* const packed_a = scratch;
   T* const packed_b = packed_a + rows.size() * blocks::depth;
-  T* const edge = packed_b + blocks::depth * blocks::panel;
+  const matrix_ref edge{packed_b + blocks::depth * blocks::panel, lanes};
   const index_t depth = a.extent(1);
   for (index_t k = 0; k < max<index_t>(depth, 1); k += blocks::depth) {
     const range ks{k, min(k + blocks::depth, depth)};
     const store block_mode = k == 0 ? mode : store::accumulate;
-    const left_block<T> left = left_operand<Isa>(a, rows, ks, packed_a);
+    const matrix_ref<const T> left = left_operand<Isa>(a, rows, ks, packed_a);
     for (index_t j = columns.begin; j < columns.end; j += blocks::panel) {
       const range js{j, min(j + blocks::panel, columns.end)};
       pack_panel<Isa>(b, ks, js, packed_b, blocks::panel);
-      T* const out = c.data + rows.begin * c.strides[0] + j;
+      const matrix_ref out{c.data + rows.begin * c.strides[0] + j, c.strides[0]};
+      const matrix_ref<const T> right{packed_b, blocks::panel};
       const index_t whole = js.size() / lanes * lanes;
       if (whole > 0) {
-        multiply_panel<Isa>(block_mode, rows.size(), whole, ks.size(), left, packed_b, blocks::panel, out,
-                            c.strides[0]);
+        multiply_panel<Isa>(block_mode, out, left, right, {rows.size(), whole, ks.size()});
       }
       const index_t rest = js.size() - whole;
       if (rest > 0) {  // the last lanes of c do not exist: compute beside, copy what does
-        if (block_mode == store::accumulate)
-          copy_into<Isa, T>(out + whole, c.strides[0], rows.size(), rest, edge, lanes, lanes);
-        multiply_panel<Isa>(block_mode, rows.size(), lanes, ks.size(), left, packed_b + whole, blocks::panel, edge,
-                            lanes);
+        if (block_mode == store::accumulate) copy_into<Isa>(out.from(0, whole), rows.size(), rest, edge, lanes);
+        multiply_panel<Isa>(block_mode, edge, left, right.from(0, whole), {rows.size(), lanes, ks.size()});
         for (index_t i = 0; i < rows.size(); ++i)
-          for (index_t n = 0; n < rest; ++n) out[i * c.strides[0] + whole + n] = edge[i * lanes + n];
+          for (index_t n = 0; n < rest; ++n) out(i, whole + n) = edge(i, n);
       }
     }
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/intrinsics.hpp>
+#include <seqprim/arch/matrix_ref.hpp>
 #include <seqprim/arch/simd.hpp>
 #include <seqprim/arch/unrolled.hpp>
 
@@ -220,10 +221,10 @@ template <class Isa> struct avx512_pair_products {
       _mm512_mask_storeu_epi32(out + d, live, _mm512_or_si512(low, high));
     }
   }
-  /// out[n, i] = pair n of row i, its sign flipped where asked: rows of `in` ([rows, columns], contiguous) become columns of
-  /// `out` ([ceil(columns / 2), out_columns]); an odd last number is paired with zero, columns beyond `rows` are zero.
-  static void transpose_rows(const bfloat16* in, index_t in_row, index_t rows, index_t columns, bool negate,
-                             bfloat16_pair* out, index_t out_row, index_t out_columns) noexcept {
+  /// out(n, i) = pair n of row i, its sign flipped where asked: rows of `in` [rows, columns] become columns of
+  /// `out` [ceil(columns / 2), out_columns]; an odd last number is paired with zero, columns beyond `rows` are zero.
+  static void transpose_rows(matrix_ref<const bfloat16> in, index_t rows, index_t columns, bool negate,
+                             matrix_ref<bfloat16_pair> out, index_t out_columns) noexcept {
     const reg sign = _mm512_set1_epi32(negate ? static_cast<int>(0x80008000u) : 0);
     for (index_t i = 0; i < out_columns; i += 16) {
       for (index_t d = 0; d < columns; d += 32) {
@@ -231,12 +232,11 @@ template <class Isa> struct avx512_pair_products {
         const auto live = static_cast<__mmask32>(numbers == 32 ? ~0u : (1u << numbers) - 1u);
         __m512 block[16];
         for (index_t n = 0; n < 16; ++n) {
-          const reg row =
-              i + n < rows ? _mm512_maskz_loadu_epi16(live, in + (i + n) * in_row + d) : _mm512_setzero_si512();
+          const reg row = i + n < rows ? _mm512_maskz_loadu_epi16(live, &in(i + n, d)) : _mm512_setzero_si512();
           block[n] = _mm512_castsi512_ps(_mm512_xor_si512(row, sign));
         }
         simd<avx512, float>::transpose(block);
-        for (index_t n = 0; n < (numbers + 1) / 2; ++n) _mm512_storeu_ps(out + (d / 2 + n) * out_row + i, block[n]);
+        for (index_t n = 0; n < (numbers + 1) / 2; ++n) _mm512_storeu_ps(&out(d / 2 + n, i), block[n]);
       }
     }
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/matrix_ref.hpp>
 #include <seqprim/arch/simd.hpp>
 #include <seqprim/arch/unrolled.hpp>
 
@@ -52,28 +53,29 @@ namespace detail {
 
 /// (Rows x Columns tiles of c) (+)= a b: the sums stay in tile registers over the whole depth.
 template <class Isa, bool Zero, int Rows, int Columns, class Between>
-void multiply_tile_block(index_t depth, const bfloat16_pair* a, index_t a_row, const bfloat16_pair* b, index_t b_depth,
-                         float* c, index_t c_row, const Between& between) noexcept {
+void multiply_tile_block(matrix_ref<float> c, matrix_ref<const bfloat16_pair> a, matrix_ref<const bfloat16_pair> b,
+                         index_t depth, const Between& between) noexcept {
   using unit = tile_unit<Isa>;
   constexpr int first_a = 4, first_b = 6;
-  unrolled<Rows>([&](auto i) {
-    unrolled<Columns>([&](auto j) {
-      constexpr int sum = i * Columns + j;
-      if constexpr (Zero) {
-        unit::template zero<sum>();
-      } else {
-        unit::template load<sum>(c + i * tile_edge * c_row + j * tile_edge, c_row);
-      }
-    });
+  const auto for_tiles = [&](const auto& body) {
+    unrolled<Rows>([&](auto i) { unrolled<Columns>([&](auto j) { body(i, j); }); });
+  };
+  for_tiles([&](auto i, auto j) {
+    constexpr int sum = i * Columns + j;
+    if constexpr (Zero) {
+      unit::template zero<sum>();
+    } else {
+      unit::template load<sum>(&c(i * tile_edge, j * tile_edge), c.ld);
+    }
   });
   for (index_t k = 0; k < depth; k += tile_edge) {
     unrolled<Columns>([&](auto j) {
       constexpr int tile = first_b + j;
-      unit::template load<tile>(b + k * b_depth + j * tile_edge, b_depth);
+      unit::template load<tile>(&b(k, j * tile_edge), b.ld);
     });
     unrolled<Rows>([&](auto i) {
       constexpr int tile = first_a + i;
-      unit::template load<tile>(a + i * tile_edge * a_row + k, a_row);
+      unit::template load<tile>(&a(i * tile_edge, k), a.ld);
       unrolled<Columns>([&](auto j) {
         constexpr int sum = i * Columns + j, right = first_b + j;
         unit::template add_products<sum, tile, right>();
@@ -81,11 +83,9 @@ void multiply_tile_block(index_t depth, const bfloat16_pair* a, index_t a_row, c
     });
     between();
   }
-  unrolled<Rows>([&](auto i) {
-    unrolled<Columns>([&](auto j) {
-      constexpr int sum = i * Columns + j;
-      unit::template store<sum>(c + i * tile_edge * c_row + j * tile_edge, c_row);
-    });
+  for_tiles([&](auto i, auto j) {
+    constexpr int sum = i * Columns + j;
+    unit::template store<sum>(&c(i * tile_edge, j * tile_edge), c.ld);
   });
 }
 
@@ -96,22 +96,20 @@ void multiply_tile_block(index_t depth, const bfloat16_pair* a, index_t a_row, c
   return ceil_div(rows, 2 * tile_edge) * ceil_div(columns, 2 * tile_edge) * (depth / tile_edge);
 }
 
-/// c[m, n] = (Zero ? 0 : c[m, n]) + sum_k a[m, k] b[k, n], all of it in tiles: rows, columns and depth (in pairs) are multiples of
-/// 16, rows of a, b and c are contiguous. between() is called after each step of at most four tile products, whose
-/// latency it hides: vector work goes there.
+/// c = (Zero ? 0 : c) + a b, all of it in tiles: rows, columns and depth (in pairs) are multiples of 16. between() is called after
+/// each step of at most four tile products, whose latency it hides: vector work goes there.
 template <class Isa, bool Zero, class Between>
-void multiply_tiles(index_t rows, index_t columns, index_t depth, const bfloat16_pair* a, index_t a_row,
-                    const bfloat16_pair* b, index_t b_depth, float* c, index_t c_row, const Between& between) noexcept {
+void multiply_tiles(matrix_ref<float> c, matrix_ref<const bfloat16_pair> a, matrix_ref<const bfloat16_pair> b,
+                    product_shape shape, const Between& between) noexcept {
   constexpr index_t two = 2 * tile_edge;
-  for (index_t i = 0; i < rows; i += two) {
-    for (index_t j = 0; j < columns; j += two) {
+  for (index_t i = 0; i < shape.rows; i += two) {
+    for (index_t j = 0; j < shape.columns; j += two) {
       const auto block = [&](auto tall, auto wide) {
-        detail::multiply_tile_block<Isa, Zero, tall, wide>(depth, a + i * a_row, a_row, b + j, b_depth,
-                                                           c + i * c_row + j, c_row, between);
+        detail::multiply_tile_block<Isa, Zero, tall, wide>(c.from(i, j), a.from(i), b.from(0, j), shape.depth, between);
       };
       constexpr std::integral_constant<int, 1> one_tile;
       constexpr std::integral_constant<int, 2> two_tiles;
-      const bool tall = i + two <= rows, wide = j + two <= columns;
+      const bool tall = i + two <= shape.rows, wide = j + two <= shape.columns;
       if (tall && wide) {
         block(two_tiles, two_tiles);
       } else if (tall) {
@@ -125,15 +123,14 @@ void multiply_tiles(index_t rows, index_t columns, index_t depth, const bfloat16
   }
 }
 
-/// out[j, i] = in[i, j] for 16 x 16 pairs.
-template <class Isa>
-void transpose_pairs(const bfloat16_pair* in, index_t in_row, bfloat16_pair* out, index_t out_row) noexcept {
+/// out(j, i) = in(i, j) for 16 x 16 pairs.
+template <class Isa> void transpose_pairs(matrix_ref<const bfloat16_pair> in, matrix_ref<bfloat16_pair> out) noexcept {
   using v = simd<Isa, float>;
   static_assert(v::lanes == tile_edge);
   typename v::reg block[v::lanes];
-  unrolled<v::lanes>([&](auto i) { block[i] = v::load(reinterpret_cast<const float*>(in + i * in_row)); });
+  unrolled<v::lanes>([&](auto i) { block[i] = v::load(reinterpret_cast<const float*>(in.row(i))); });
   v::transpose(block);
-  unrolled<v::lanes>([&](auto i) { v::store(reinterpret_cast<float*>(out + i * out_row), block[i]); });
+  unrolled<v::lanes>([&](auto i) { v::store(reinterpret_cast<float*>(out.row(i)), block[i]); });
 }
 
 }  // namespace seqprim::arch

@@ -72,11 +72,13 @@ template <class Isa, class T> class key_tile {
     span_ = keys;
     padded_ = round_up(keys.size(), simd::lanes);
     const K* const key = k.data + keys.begin * k.stride(0);
-    arch::transpose_into<Isa, T>(key, k.stride(0), keys.size(), head_dim_, keys_, width_, padded_);
-    arch::transpose_into<Isa, T>(v.data + keys.begin * v.stride(0), v.stride(0), keys.size(), value_dim_, values_,
-                                 width_, padded_);
+    arch::transpose_into<Isa, T>(arch::matrix_ref{key, k.stride(0)}, keys.size(), head_dim_,
+                                 arch::matrix_ref{keys_, width_}, padded_);
+    arch::transpose_into<Isa, T>(arch::matrix_ref{v.data + keys.begin * v.stride(0), v.stride(0)}, keys.size(),
+                                 value_dim_, arch::matrix_ref{values_, width_}, padded_);
     // Rows that are not finite stay out of the product dq += ds k, where hidden pairs would meet them.
-    arch::copy_into<Isa, T>(key, k.stride(0), keys.size(), head_dim_, key_rows_, padded_dim_, padded_dim_);
+    arch::copy_into<Isa>(arch::matrix_ref{key, k.stride(0)}, keys.size(), head_dim_,
+                         arch::matrix_ref{key_rows_, padded_dim_}, padded_dim_);
     finite_ = true;
     for (index_t j = 0; j < keys.size(); ++j) {
       if (finite<Isa, T>(key + j * k.stride(0), head_dim_)) continue;
@@ -92,26 +94,29 @@ template <class Isa, class T> class key_tile {
   void add(const Mask& mask, const Score& score, const backward_scale<T>& factors,
            const query_head_rows<T, Q, Dout>& head, const tensor_view<const K, 2>& k, range rows, bool partial,
            parameter_sums<Parameters>& dscore, const Wait& wait) noexcept {
-    const auto query = widen<Isa, T>(head.q.data + rows.begin * head.q.stride(0), head.q.stride(0), rows.size(),
-                                     head_dim_, query_buffer_);
-    const auto dout = widen<Isa, T>(head.dout.data + rows.begin * head.dout.stride(0), head.dout.stride(0), rows.size(),
-                                    value_dim_, dout_buffer_);
-    arch::multiply<Isa, T, arch::start::zero>(rows.size(), padded_, head_dim_, query.data, query.row, 1, keys_, width_,
-                                              logits_, width_);
-    arch::multiply<Isa, T, arch::start::zero>(rows.size(), padded_, value_dim_, dout.data, dout.row, 1, values_, width_,
-                                              gradients_, width_);
+    const arch::matrix_ref logits{logits_, width_}, gradients{gradients_, width_};
+    const auto query =
+        widen<Isa>(arch::matrix_ref<const Q>{head.q.data + rows.begin * head.q.stride(0), head.q.stride(0)},
+                   rows.size(), head_dim_, query_buffer_);
+    const auto dout =
+        widen<Isa>(arch::matrix_ref<const Dout>{head.dout.data + rows.begin * head.dout.stride(0), head.dout.stride(0)},
+                   rows.size(), value_dim_, dout_buffer_);
+    arch::multiply<Isa, arch::start::zero>(logits, query, arch::matrix_ref{keys_, width_},
+                                           {rows.size(), padded_, head_dim_});
+    arch::multiply<Isa, arch::start::zero>(gradients, dout, arch::matrix_ref{values_, width_},
+                                           {rows.size(), padded_, value_dim_});
     weights_and_gradients<Isa, T>(mask, score, factors, rows, span_, padded_, head.lse + rows.begin,
                                   head.delta + rows.begin, partial, logits_, gradients_, raw_, width_, dscore);
     const auto visible = [&](index_t i, index_t j) { return mask(rows.begin + i, span_.begin + j); };
-    weighted_sum<Isa, arch::start::keep, T>(partial, rows.size(), span_.size(), padded_, value_dim_, dout.data,
-                                            dout.row, logits_, width_, dv_, width_, nullptr, clean_buffer_, visible);
-    weighted_sum<Isa, arch::start::keep, T>(partial, rows.size(), span_.size(), padded_, head_dim_, query.data,
-                                            query.row, gradients_, width_, dk_, width_, nullptr, clean_buffer_,
-                                            visible);
+    weighted_sum<Isa, arch::start::keep, T>(partial, span_.size(), {dv_, width_}, dout, logits,
+                                            {value_dim_, padded_, rows.size()}, nullptr, clean_buffer_, visible);
+    weighted_sum<Isa, arch::start::keep, T>(partial, span_.size(), {dk_, width_}, query, gradients,
+                                            {head_dim_, padded_, rows.size()}, nullptr, clean_buffer_, visible);
     wait();
     T* const dq = head.dq + rows.begin * head.dq_row;
-    arch::multiply<Isa, T, arch::start::keep>(rows.size(), padded_dim_, span_.size(), gradients_, width_, 1, key_rows_,
-                                              padded_dim_, dq, head.dq_row);
+    arch::multiply<Isa, arch::start::keep>(arch::matrix_ref{dq, head.dq_row}, gradients,
+                                           arch::matrix_ref{key_rows_, padded_dim_},
+                                           {rows.size(), padded_dim_, span_.size()});
     if (!finite_) {
       add_keys_not_finite<Isa>(k, span_, rows.size(), partial, visible, dq, head.dq_row,
                                [&](index_t i, index_t j) { return gradients_[i * width_ + j]; });
@@ -119,10 +124,10 @@ template <class Isa, class T> class key_tile {
   }
 
   template <class Dk, class Dv> void finish(const tensor_view<Dk, 2>& dk, const tensor_view<Dv, 2>& dv) noexcept {
-    arch::transpose_into<Isa, T>(dk_, width_, head_dim_, span_.size(), dk.data + span_.begin * dk.stride(0),
-                                 dk.stride(0), head_dim_);
-    arch::transpose_into<Isa, T>(dv_, width_, value_dim_, span_.size(), dv.data + span_.begin * dv.stride(0),
-                                 dv.stride(0), value_dim_);
+    arch::transpose_into<Isa, T>(arch::matrix_ref{dk_, width_}, head_dim_, span_.size(),
+                                 arch::matrix_ref{dk.data + span_.begin * dk.stride(0), dk.stride(0)}, head_dim_);
+    arch::transpose_into<Isa, T>(arch::matrix_ref{dv_, width_}, value_dim_, span_.size(),
+                                 arch::matrix_ref{dv.data + span_.begin * dv.stride(0), dv.stride(0)}, value_dim_);
   }
 
  private:

@@ -51,10 +51,10 @@ template <class Isa, class T> class key_tile_pairs {
   void begin(const matrix& k, const matrix& v, range keys) noexcept {
     span_ = keys;
     padded_ = round_up(keys.size(), simd::lanes);
-    pairs::transpose_rows(k.data + keys.begin * k.stride(0), k.stride(0), keys.size(), head_dim_, false, keys_, width_,
-                          padded_);
-    pairs::transpose_rows(v.data + keys.begin * v.stride(0), v.stride(0), keys.size(), value_dim_, false, values_,
-                          width_, padded_);
+    pairs::transpose_rows({k.data + keys.begin * k.stride(0), k.stride(0)}, keys.size(), head_dim_, false,
+                          {keys_, width_}, padded_);
+    pairs::transpose_rows({v.data + keys.begin * v.stride(0), v.stride(0)}, keys.size(), value_dim_, false,
+                          {values_, width_}, padded_);
     // Rows that are not finite stay out of the product dq += ds k, where hidden pairs would meet them.
     finite_ = !pair_finite_rows(k, keys, key_rows_, padded_dim_);
     for (index_t i = 0; i < width_ * head_dim_; ++i) dk_[i] = T{0};
@@ -75,9 +75,9 @@ template <class Isa, class T> class key_tile_pairs {
     add_rows(head.q, rows, partial, visible, gradient_pairs_, dk_);
     wait();
     T* const dq = head.dq + rows.begin * head.dq_row;
-    arch::multiply<Isa, T, arch::start::keep>(rows.size(), padded_dim_, ceil_div(span_.size(), 2),
-                                              static_cast<const pair*>(gradient_rows_), width_ / 2, index_t{1},
-                                              static_cast<const pair*>(key_rows_), padded_dim_, dq, head.dq_row);
+    arch::multiply<Isa, arch::start::keep>(
+        arch::matrix_ref{dq, head.dq_row}, arch::matrix_ref{gradient_rows_, width_ / 2},
+        arch::matrix_ref{key_rows_, padded_dim_}, {rows.size(), padded_dim_, ceil_div(span_.size(), 2)});
     if (!finite_) {
       add_keys_not_finite<Isa>(k, span_, rows.size(), partial, visible, dq, head.dq_row,
                                [&](index_t i, index_t j) { return gradients_[i * width_ + j]; });
@@ -85,10 +85,10 @@ template <class Isa, class T> class key_tile_pairs {
   }
 
   template <class Dk, class Dv> void finish(const tensor_view<Dk, 2>& dk, const tensor_view<Dv, 2>& dv) noexcept {
-    arch::transpose_into<Isa, T>(dk_, width_, head_dim_, span_.size(), dk.data + span_.begin * dk.stride(0),
-                                 dk.stride(0), head_dim_);
-    arch::transpose_into<Isa, T>(dv_, width_, value_dim_, span_.size(), dv.data + span_.begin * dv.stride(0),
-                                 dv.stride(0), value_dim_);
+    arch::transpose_into<Isa, T>(arch::matrix_ref{dk_, width_}, head_dim_, span_.size(),
+                                 arch::matrix_ref{dk.data + span_.begin * dk.stride(0), dk.stride(0)}, head_dim_);
+    arch::transpose_into<Isa, T>(arch::matrix_ref{dv_, width_}, value_dim_, span_.size(),
+                                 arch::matrix_ref{dv.data + span_.begin * dv.stride(0), dv.stride(0)}, value_dim_);
   }
 
  private:
@@ -135,8 +135,8 @@ template <class Isa, class T> class key_tile_pairs {
       words = buffer_;
       step = depth;
     }
-    arch::multiply<Isa, T, arch::start::zero>(rows.size(), padded_, depth, words, step, index_t{1}, turned, width_, out,
-                                              width_);
+    arch::multiply<Isa, arch::start::zero>(arch::matrix_ref{out, width_}, arch::matrix_ref{words, step},
+                                           arch::matrix_ref{turned, width_}, {rows.size(), padded_, depth});
   }
 
   /// p and ds as pairs of rows, and ds as pairs of keys.
@@ -173,8 +173,9 @@ template <class Isa, class T> class key_tile_pairs {
     } else {
       pair_rows(x, rows, buffer_);
     }
-    arch::multiply<Isa, T, arch::start::keep>(dim, padded_, ceil_div(rows.size(), 2), static_cast<const pair*>(buffer_),
-                                              index_t{1}, dim, weights, width_, acc, width_);
+    arch::multiply<Isa, arch::start::keep>(arch::matrix_ref{acc, width_},
+                                           arch::transposed(arch::matrix_ref{buffer_, dim}),
+                                           arch::matrix_ref{weights, width_}, {dim, padded_, ceil_div(rows.size(), 2)});
     if (clean) return;
     for (index_t i = 0; i < rows.size(); ++i) {
       if (usable(i)) continue;

@@ -131,19 +131,17 @@ template <class Score> [[nodiscard]] constexpr double query_factor(double scale)
   return std::is_same_v<Score, score::identity> ? scale * log2_e : scale;
 }
 
-/// Rows of numbers as the tile engine wants them: in place when they are already of type T, else widened into `buffer`.
-template <class Isa, class T, class X> struct widened {
-  const T* data;
-  index_t row;
-};
+/// Rows as the tile engine wants them: in place when they are already of type T, else widened into `buffer`.
 template <class Isa, class T, class X>
-[[nodiscard]] widened<Isa, T, X> widen(const X* in, index_t in_row, index_t rows, index_t columns, T* buffer) noexcept {
+[[nodiscard]] arch::matrix_ref<const T> widen(arch::matrix_ref<const X> in, index_t rows, index_t columns,
+                                              T* buffer) noexcept {
   if constexpr (std::is_same_v<X, T>) {
-    return {in, in_row};
+    return in;
   } else {
     const index_t padded = round_up(columns, arch::simd<Isa, T>::lanes);
-    arch::copy_into<Isa, T>(in, in_row, rows, columns, buffer, padded, padded);
-    return {buffer, padded};
+    const arch::matrix_ref out{buffer, padded};
+    arch::copy_into<Isa>(in, rows, columns, out, padded);
+    return out;
   }
 }
 
@@ -164,27 +162,29 @@ template <class Isa, class T, class X> [[nodiscard]] bool finite(const X* row, i
 /// see it. Rows of x that are not finite are therefore taken out of the product and added pair by pair, where `visible(j,
 /// column)` says so.
 template <class Isa, arch::start Start, class T, class Visible>
-void weighted_sum(bool partial, index_t rows, index_t columns, index_t padded_columns, index_t dim, const T* x,
-                  index_t x_row, const T* weight, index_t weight_row, T* acc, index_t acc_row, const T* factor,
-                  T* buffer, const Visible& visible) noexcept {
+void weighted_sum(bool partial, index_t columns, arch::matrix_ref<T> acc, arch::matrix_ref<const T> x,
+                  arch::matrix_ref<const T> weight, arch::product_shape shape, const T* factor, T* buffer,
+                  const Visible& visible) noexcept {
+  const index_t dim = shape.rows, rows = shape.depth;
   bool clean = true;
   if (partial) {
-    for (index_t j = 0; j < rows; ++j) clean = clean && finite<Isa, T>(x + j * x_row, dim);
+    for (index_t j = 0; j < rows; ++j) clean = clean && finite<Isa, T>(x.row(j), dim);
   }
   if (clean) {
-    arch::multiply<Isa, T, Start>(dim, padded_columns, rows, x, 1, x_row, weight, weight_row, acc, acc_row, factor);
+    arch::multiply<Isa, Start>(acc, arch::transposed(x), weight, shape, factor);
     return;
   }
+  const arch::matrix_ref copy{buffer, dim};
   for (index_t j = 0; j < rows; ++j) {
-    const bool keep = finite<Isa, T>(x + j * x_row, dim);
-    for (index_t d = 0; d < dim; ++d) buffer[j * dim + d] = keep ? x[j * x_row + d] : T{0};
+    const bool keep = finite<Isa, T>(x.row(j), dim);
+    for (index_t d = 0; d < dim; ++d) copy(j, d) = keep ? x(j, d) : T{0};
   }
-  arch::multiply<Isa, T, Start>(dim, padded_columns, rows, buffer, 1, dim, weight, weight_row, acc, acc_row, factor);
+  arch::multiply<Isa, Start>(acc, arch::transposed(copy), weight, shape, factor);
   for (index_t j = 0; j < rows; ++j) {
-    if (finite<Isa, T>(x + j * x_row, dim)) continue;
+    if (finite<Isa, T>(x.row(j), dim)) continue;
     for (index_t c = 0; c < columns; ++c) {
       if (!visible(j, c)) continue;
-      for (index_t d = 0; d < dim; ++d) acc[d * acc_row + c] += x[j * x_row + d] * weight[j * weight_row + c];
+      for (index_t d = 0; d < dim; ++d) acc(d, c) += x(j, d) * weight(j, c);
     }
   }
 }

@@ -22,7 +22,8 @@ void write_result(range rows, index_t padded, index_t value_dim, index_t width, 
     for (index_t d = 0; d < value_dim; ++d)
       for (index_t i = 0; i < padded; ++i) acc[d * width + i] = T{0};
   }
-  arch::transpose_into<Isa, T>(acc, width, value_dim, rows.size(), out, out_row, value_dim, inverse);
+  arch::transpose_into<Isa, T>(arch::matrix_ref{acc, width}, value_dim, rows.size(), arch::matrix_ref{out, out_row},
+                               value_dim, inverse);
 }
 
 /// Online softmax over one tile of queries: the running maximum, sum and weighted values of each query, in units of log 2.
@@ -55,7 +56,8 @@ template <class Isa, class T> class online_softmax {
   template <class Q> void begin(const Q* q, index_t q_row, range rows, T factor) noexcept {
     rows_ = rows;
     padded_ = round_up(rows.size(), v::lanes);
-    arch::transpose_into<Isa, T>(q, q_row, rows.size(), head_dim_, queries_, width_, padded_);
+    arch::transpose_into<Isa, T>(arch::matrix_ref{q, q_row}, rows.size(), head_dim_, arch::matrix_ref{queries_, width_},
+                                 padded_);
     scale_ = factor < T{0} ? -factor : factor;
     if (factor < T{0}) scale_tile<Isa>(queries_, width_, head_dim_, padded_, T{-1});
     for (index_t i = 0; i < padded_; i += v::lanes) {
@@ -69,22 +71,23 @@ template <class Isa, class T> class online_softmax {
   template <class K, class V, class Mask, class Score>
   void add(const K* k, index_t k_row, const V* values, index_t v_row, range keys, const Mask& mask, const Score& score,
            bool partial) noexcept {
-    const auto key = widen<Isa, T>(k, k_row, keys.size(), head_dim_, key_buffer_);
-    arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded_, head_dim_, key.data, key.row, 1, queries_, width_,
-                                              logits_, width_);
+    const arch::matrix_ref logits{logits_, width_}, out{out_, width_};
+    const auto key = widen<Isa>(arch::matrix_ref<const K>{k, k_row}, keys.size(), head_dim_, key_buffer_);
+    arch::multiply<Isa, arch::start::zero>(logits, key, arch::matrix_ref{queries_, width_},
+                                           {keys.size(), padded_, head_dim_});
     modify<Isa, columns_are::queries>(score, scale_, keys, rows_, logits_, width_);
     if (partial)
       hide<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
     exponentiate(keys.size(), std::is_same_v<Score, score::identity> ? scale_ * static_cast<T>(log2_e) : T{1});
-    const auto value = widen<Isa, T>(values, v_row, keys.size(), value_dim_, value_buffer_);
+    const auto value = widen<Isa>(arch::matrix_ref<const V>{values, v_row}, keys.size(), value_dim_, value_buffer_);
+    const arch::product_shape shape{value_dim_, padded_, keys.size()};
     const auto visible = [&](index_t j, index_t i) { return mask(rows_.begin + i, keys.begin + j); };
     if (empty_) {
-      weighted_sum<Isa, arch::start::zero>(partial, keys.size(), rows_.size(), padded_, value_dim_, value.data,
-                                           value.row, logits_, width_, out_, width_, rescale_, clean_buffer_, visible);
-    } else {
-      weighted_sum<Isa, arch::start::rescale>(partial, keys.size(), rows_.size(), padded_, value_dim_, value.data,
-                                              value.row, logits_, width_, out_, width_, rescale_, clean_buffer_,
+      weighted_sum<Isa, arch::start::zero, T>(partial, rows_.size(), out, value, logits, shape, rescale_, clean_buffer_,
                                               visible);
+    } else {
+      weighted_sum<Isa, arch::start::rescale, T>(partial, rows_.size(), out, value, logits, shape, rescale_,
+                                                 clean_buffer_, visible);
     }
     empty_ = false;
   }

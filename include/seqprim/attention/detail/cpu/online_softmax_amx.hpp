@@ -54,7 +54,7 @@ void turn_values(const tensor_view<const bfloat16, 2>& values, arch::bfloat16_pa
           for (index_t c = 0; c < live; ++c) out[c].bits <<= 16;
         }
       }
-      arch::transpose_pairs<Isa>(block, arch::tile_edge, pairs + d * row + n, row);
+      arch::transpose_pairs<Isa>({block, arch::tile_edge}, {pairs + d * row + n, row});
     }
 }
 
@@ -99,7 +99,7 @@ template <class Isa, class T> class online_softmax_tiles {
     rows_ = rows;
     padded_ = round_up(rows.size(), v::lanes);
     scale_ = factor < T{0} ? -factor : factor;
-    products::transpose_rows(q, q_row, rows.size(), head_dim_, factor < T{0}, queries_, width_, padded_);
+    products::transpose_rows({q, q_row}, rows.size(), head_dim_, factor < T{0}, {queries_, width_}, padded_);
     for (index_t n = ceil_div(head_dim_, 2); n < depth_; ++n)
       for (index_t i = 0; i < padded_; ++i) queries_[n * width_ + i] = {0};
     for (index_t i = 0; i < padded_; i += v::lanes) {
@@ -150,8 +150,9 @@ template <class Isa, class T> class online_softmax_tiles {
     const auto between = [&] { make_weights(share); };
     const auto multiply = [&](const bfloat16* from, index_t from_row, index_t first, index_t count) {
       // A row of keys is a row of pairs; tiles are loaded from any address, but their rows are whole pairs apart.
-      arch::multiply_tiles<Isa, true>(count, padded_, depth_, reinterpret_cast<const pair*>(from), from_row / 2,
-                                      queries_, width_, logits_ + first * width_, width_, between);
+      arch::multiply_tiles<Isa, true>({logits_ + first * width_, width_},
+                                      {reinterpret_cast<const pair*>(from), from_row / 2}, {queries_, width_},
+                                      {count, padded_, depth_}, between);
     };
     const index_t k_row = k.stride(0);
     const bfloat16* const first = k.data + keys.begin * k_row;
@@ -226,13 +227,12 @@ template <class Isa, class T> class online_softmax_tiles {
     const index_t key_pairs = round_up(work_.keys.size(), tile_keys) / 2;
     const pair* const left = values.pairs + work_.keys.begin / 2;
     const auto nothing = [] {};
+    const arch::product_shape shape{channels_, padded_, key_pairs};
     if (empty_) {
-      arch::multiply_tiles<Isa, true>(channels_, padded_, key_pairs, left, values.row, weights_, width_, out_, width_,
-                                      nothing);
+      arch::multiply_tiles<Isa, true>({out_, width_}, {left, values.row}, {weights_, width_}, shape, nothing);
     } else {
-      if (work_.moved) arch::detail::scale_columns<Isa>(channels_, padded_, out_, width_, rescale_);
-      arch::multiply_tiles<Isa, false>(channels_, padded_, key_pairs, left, values.row, weights_, width_, out_, width_,
-                                       nothing);
+      if (work_.moved) arch::detail::scale_columns<Isa>(arch::matrix_ref{out_, width_}, channels_, padded_, rescale_);
+      arch::multiply_tiles<Isa, false>({out_, width_}, {left, values.row}, {weights_, width_}, shape, nothing);
     }
     empty_ = false;
     if (values.marked[values.plain.extent(0)]) add_marked(values, mask);

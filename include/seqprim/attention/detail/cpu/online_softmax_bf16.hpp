@@ -40,7 +40,7 @@ template <class Isa, class T> class online_softmax_pairs {
     rows_ = rows;
     padded_ = round_up(rows.size(), v::lanes);
     scale_ = factor < T{0} ? -factor : factor;
-    pairs::transpose_rows(q, q_row, rows.size(), head_dim_, factor < T{0}, queries_, width_, padded_);
+    pairs::transpose_rows({q, q_row}, rows.size(), head_dim_, factor < T{0}, {queries_, width_}, padded_);
     for (index_t i = 0; i < padded_; i += v::lanes) {
       v::store(top_ + i, v::set(-std::numeric_limits<T>::infinity()));
       v::store(sum_ + i, v::zero());
@@ -51,10 +51,12 @@ template <class Isa, class T> class online_softmax_pairs {
   template <class Mask, class Score>
   void add(const bfloat16* k, index_t k_row, const bfloat16* values, index_t v_row, range keys, const Mask& mask,
            const Score& score, bool partial) noexcept {
+    const arch::matrix_ref logits{logits_, width_}, queries{queries_, width_};
+    const arch::product_shape shape{keys.size(), padded_, head_pairs_};
     // Keys are read in place, two numbers at a time, where pairs are whole words.
     if (head_dim_ % 2 == 0 && k_row % 2 == 0 && reinterpret_cast<std::uintptr_t>(k) % sizeof(pair) == 0) {
-      arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded_, head_pairs_, reinterpret_cast<const pair*>(k),
-                                                k_row / 2, index_t{1}, queries_, width_, logits_, width_);
+      arch::multiply<Isa, arch::start::zero>(logits, arch::matrix_ref{reinterpret_cast<const pair*>(k), k_row / 2},
+                                             queries, shape);
     } else {
       for (index_t j = 0; j < keys.size(); ++j)
         for (index_t n = 0; n < head_pairs_; ++n) {
@@ -62,8 +64,7 @@ template <class Isa, class T> class online_softmax_pairs {
           const std::uint32_t high = 2 * n + 1 < head_dim_ ? k[j * k_row + 2 * n + 1].bits : 0u;
           keys_[j * head_pairs_ + n] = {low | high << 16};
         }
-      arch::multiply<Isa, T, arch::start::zero>(keys.size(), padded_, head_pairs_, static_cast<const pair*>(keys_),
-                                                head_pairs_, index_t{1}, queries_, width_, logits_, width_);
+      arch::multiply<Isa, arch::start::zero>(logits, arch::matrix_ref{keys_, head_pairs_}, queries, shape);
     }
     modify<Isa, columns_are::queries>(score, scale_, keys, rows_, logits_, width_);
     if (partial)
@@ -125,12 +126,14 @@ template <class Isa, class T> class online_softmax_pairs {
       if (!first)
         for (index_t d = 0; d < value_dim_; ++d) row[d].bits &= 0xffff0000u;
     }
+    const arch::matrix_ref out{out_, width_};
+    const arch::matrix_ref weights{weights_, width_};
+    const auto transposed_values = arch::transposed(arch::matrix_ref{values_, value_dim_});
+    const arch::product_shape shape{value_dim_, padded_, key_pairs};
     if (empty_) {
-      arch::multiply<Isa, T, arch::start::zero>(value_dim_, padded_, key_pairs, static_cast<const pair*>(values_),
-                                                index_t{1}, value_dim_, weights_, width_, out_, width_);
+      arch::multiply<Isa, arch::start::zero>(out, transposed_values, weights, shape);
     } else {
-      arch::multiply<Isa, T, arch::start::rescale>(value_dim_, padded_, key_pairs, static_cast<const pair*>(values_),
-                                                   index_t{1}, value_dim_, weights_, width_, out_, width_, rescale_);
+      arch::multiply<Isa, arch::start::rescale>(out, transposed_values, weights, shape, rescale_);
     }
     if (clean) return;
     for (index_t j = 0; j < keys.size(); ++j) {

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measures attention on this CPU beside PyTorch and prints the target table, the ratios, and where a target is missed.
+"""Measures attention on this CPU against PyTorch and prints the target table, the ratios, and where a target is missed.
 
     benchmarks/report/compare.py                      about 8 minutes on two cores
     benchmarks/report/compare.py --quick              about 2 minutes, noisier, fewer shapes of PyTorch
-    benchmarks/report/compare.py --update-docs        also writes docs/benchmarks.md and docs/pictures/bench_*.svg
+    benchmarks/report/compare.py --update-docs        also writes docs/benchmarks.md, the claim in README.md and docs/pictures/bench_*.svg
     benchmarks/report/compare.py --from FILE [--update-docs]       from an earlier result, measures nothing
 
 Builds attention_bench (preset `bench`), installs PyTorch with benchmarks/peers/setup.sh if it is not there yet (--no-peers
@@ -290,7 +290,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="result file to write")
     parser.add_argument("--from", dest="source", type=pathlib.Path, help="an earlier result file; measures nothing")
     parser.add_argument("--pictures", type=pathlib.Path, help="where to draw, default beside the result file")
-    parser.add_argument("--update-docs", action="store_true", help="write docs/benchmarks.md and its pictures")
+    parser.add_argument("--update-docs", action="store_true", help="write docs/benchmarks.md, its pictures and the claim in README.md")
     arguments = parser.parse_args()
 
     if arguments.source:
@@ -321,8 +321,9 @@ def main():
     print(summary.compositions_markdown(result), "\n")
     print(summary.peers_markdown(result))
     if arguments.update_docs:
-        page.write_text(summary.update_page(page.read_text(encoding="utf-8"), result), encoding="utf-8")
-        say(f"wrote {page}")
+        for document in (page, ROOT / "README.md"):
+            document.write_text(summary.update_page(document.read_text(encoding="utf-8"), result), encoding="utf-8")
+            say(f"wrote {document}")
     draw(python, path, arguments.pictures or (ROOT / "docs/pictures" if arguments.update_docs else path.parent))
     say(f"result in {path}")
 

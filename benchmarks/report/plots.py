@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Draws a result file of compare.py:   plots.py RESULT.json FOLDER   writes bench_{shares,peers,decode,lengths}.svg there.
+"""Draws a result file of compare.py:   plots.py RESULT.json FOLDER   writes bench_{summary,shares,peers,decode,lengths}.svg there.
 
 Needs matplotlib (benchmarks/peers/setup.sh). The same numbers give the same bytes.
 """
@@ -34,26 +34,24 @@ def save(figure, folder, name):
     plt.close(figure)
 
 
-def bars(axis, groups, unit, form, limit=None):
-    """Horizontal bars: groups = [(label, {type: value}, target or None)], the first on top."""
+def bars(axis, groups, unit, form, limit=None, start=0, height=0.36):
+    """Horizontal bars from `start`: groups = [(label, {type: value})], the first on top."""
     y, ticks = 0.0, []
-    height = 0.36
-    for label, values, goals in groups:
+    for label, values in groups:
         kinds = [kind for kind in COLOURS if kind in values]
-        start = y
+        top = y
         for kind in kinds:
-            axis.barh(y, values[kind], height * 0.92, color=COLOURS[kind])
+            axis.barh(y, values[kind] - start, height * 0.92, left=start, color=COLOURS[kind])
             axis.annotate(form.format(values[kind]), (values[kind], y), (3, 0), textcoords="offset points", va="center",
                           fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})
-            if kind in goals:
-                axis.plot([goals[kind]] * 2, [y - height / 2, y + height / 2], color=MARK, linewidth=2)
             y += height
-        ticks.append(((start + y - height) / 2, label))
+        ticks.append(((top + y - height) / 2, label))
         y += 0.22
     axis.set_yticks([position for position, _ in ticks], [label for _, label in ticks])
     axis.set_ylim(y - height / 2, -height)
     axis.set_xlabel(unit)
-    axis.set_xlim(0, limit)
+    if limit:
+        axis.set_xlim(0, limit)
     axis.grid(axis="x", color=GRID)
     axis.set_axisbelow(True)
     axis.tick_params(axis="y", length=0)
@@ -61,39 +59,37 @@ def bars(axis, groups, unit, form, limit=None):
 
 
 def legend(axis, kinds, **more):
-    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[kind]) for kind in kinds]
-    handles.append(plt.Line2D([], [], color=MARK, linewidth=2))
-    axis.legend(handles, [*kinds, "target"], frameon=False, **more)
+    axis.legend([plt.Rectangle((0, 0), 1, 1, color=COLOURS[kind]) for kind in kinds], kinds, frameon=False, **more)
 
 
 def shares(results, context, folder):
-    wanted = [("forward, full, S 4096, d 64", "forward_full", dict(seq=4096, dim=64), {"bfloat16": 35}),
-              ("forward, full, S 4096, d 128", "forward_full", dict(seq=4096, dim=128), {"bfloat16": 55, "float": 70}),
-              ("forward, full, S 4096, d 256", "forward_full", dict(seq=4096, dim=256), {"bfloat16": 65}),
-              ("forward, causal, S 1024, d 64", "forward_causal", dict(seq=1024, dim=64), {}),
-              ("forward, causal, S 4096, d 128", "forward_causal", dict(seq=4096, dim=128), {}),
-              ("forward, causal, S 8192, d 128", "forward_causal", dict(seq=8192, dim=128), {}),
-              ("forward, window 1024, S 32768, d 128", "forward_window", dict(seq=32768, dim=128), {}),
-              ("backward, full, S 4096, d 128", "backward_full", dict(seq=4096, dim=128), {"bfloat16": 40, "float": 55}),
-              ("backward, causal, S 4096, d 128", "backward_causal", dict(seq=4096, dim=128), {}),
-              ("backward, window 1024, S 32768, d 128", "backward_window", dict(seq=32768, dim=128), {}),
-              ("decode, 1 query, S 32768, d 128", "decode_(one|int8)", dict(seq=32768, dim=128), {"bfloat16": 85})]
+    wanted = [("forward, full, S 4096, d 64", "forward_full", dict(seq=4096, dim=64)),
+              ("forward, full, S 4096, d 128", "forward_full", dict(seq=4096, dim=128)),
+              ("forward, full, S 4096, d 256", "forward_full", dict(seq=4096, dim=256)),
+              ("forward, causal, S 1024, d 64", "forward_causal", dict(seq=1024, dim=64)),
+              ("forward, causal, S 4096, d 128", "forward_causal", dict(seq=4096, dim=128)),
+              ("forward, causal, S 8192, d 128", "forward_causal", dict(seq=8192, dim=128)),
+              ("forward, window 1024, S 32768, d 128", "forward_window", dict(seq=32768, dim=128)),
+              ("backward, full, S 4096, d 128", "backward_full", dict(seq=4096, dim=128)),
+              ("backward, causal, S 4096, d 128", "backward_causal", dict(seq=4096, dim=128)),
+              ("backward, window 1024, S 32768, d 128", "backward_window", dict(seq=32768, dim=128)),
+              ("decode, 1 query, S 32768, d 128", "decode_(one|int8)", dict(seq=32768, dim=128))]
     groups = []
-    for label, name, sizes, goals in wanted:
+    for label, name, sizes in wanted:
         values = {}
         for row in results.find(f"{name}<.*>", **sizes):
             kind = "int8" if "int8" in row["benchmark"] else type_of(row)
             if kind in COLOURS and "share_of_roof" in row:
                 values[kind] = 100 * row["share_of_roof"]
         if values:
-            groups.append((label, values, goals))
+            groups.append((label, values))
     if not groups:
         return
     figure, axis = plt.subplots(figsize=(8.2, 0.25 * sum(len(g[1]) + 0.6 for g in groups) + 1))
     bars(axis, groups, "% of the limit of one thread, measured in the same process", "{:.0f}", 112)
     axis.axvline(100, color="#999999", linewidth=0.8, linestyle=":")
-    axis.set_title(f"Attention, share of the limit: {context['bfloat16_roof_GFLOP/s']:.0f} GFLOP/s bfloat16, "
-                   f"{context['fma_roof_GFLOP/s']:.0f} GFLOP/s float, {context['read_roof_GB/s']:.0f} GB/s for decode", pad=22)
+    axis.set_title(f"Share of the limit: {context['bfloat16_roof_GFLOP/s']:.0f} GFLOP/s bfloat16, "
+                   f"{context['fma_roof_GFLOP/s']:.0f} GFLOP/s float; decode: {context['read_roof_GB/s']:.0f} GB/s", pad=22)
     legend(axis, [k for k in COLOURS if any(k in g[1] for g in groups)], loc="lower left", bbox_to_anchor=(-0.01, 0.995),
            ncols=4)
     save(figure, folder, "shares")
@@ -109,22 +105,40 @@ PEER_LABELS = {"forward_full": "forward, full", "forward_causal": "forward, caus
                "two_threads_causal": "forward, causal, 2 threads"}
 
 
-def peers(results, folder, version):
-    goals = {"sdpa": {"bfloat16": 2.0, "float": 1.3}, "flex": {"bfloat16": 3.0, "float": 3.0}}
-    panels = {"forward": ("scaled_dot_product_attention, forward", {}),
-              "other": ("scaled_dot_product_attention, backward and decode", {}),
-              "flex": ("FlexAttention", {})}
+def ratio_axis(axis, highest):
+    """Ratios of speeds on one scale: 1, 2, 4, ... and a line where both are equal."""
+    axis.set_xscale("log", base=2)
+    top = 1
+    while top < 1.2 * highest:
+        top *= 2
+    axis.set_xlim(0.93, top)
+    ticks = [2**n for n in range(0, 10) if 2**n <= top]
+    axis.set_xticks(ticks, [f"{tick} x" for tick in ticks])
+    axis.minorticks_off()
+    axis.axvline(1, color="#555555", linewidth=1)
+
+
+def peer_groups(results, wanted):
+    """{label: {type: ratio}} of the pairs that `wanted` accepts."""
+    groups = {}
     for peer in results.peers:
-        case = peer["case"]
-        if "ratio" not in peer:
-            continue
-        name = PEER_LABELS.get(peer["benchmark"].split("<")[0], peer["benchmark"].split("<")[0])
-        where = "flex" if case["api"] == "flex" else "forward" if case["op"] == "forward" else "other"
-        label = f"{name}, S {case['seq']}, d {case['dim']}"
-        panels[where][1].setdefault(label, ({}, goals[case["api"]]))[0][case["type"]] = peer["ratio"]
+        case, name = peer["case"], peer["benchmark"].split("<")[0]
+        if "ratio" in peer and wanted(peer):
+            label = f"{PEER_LABELS.get(name, name)}, S {case['seq']}, d {case['dim']}"
+            groups.setdefault(label, {})[case["type"]] = peer["ratio"]
+    return groups
+
+
+def peers(results, folder, version):
+    panels = {"forward": ("scaled_dot_product_attention, forward",
+                          peer_groups(results, lambda p: p["case"]["api"] == "sdpa" and p["case"]["op"] == "forward")),
+              "other": ("scaled_dot_product_attention, backward and decode",
+                        peer_groups(results, lambda p: p["case"]["api"] == "sdpa" and p["case"]["op"] != "forward")),
+              "flex": ("FlexAttention, forward and decode", peer_groups(results, lambda p: p["case"]["api"] == "flex"))}
     panels = {where: panel for where, panel in panels.items() if panel[1]}
     if not panels:
         return
+    highest = max(max(values.values()) for _, groups in panels.values() for values in groups.values())
     lines = {where: len(groups) + 2 for where, (_, groups) in panels.items()}
     right = [where for where in ("other", "flex") if where in panels]
     height = max(lines.get("forward", 0), sum(lines[where] for where in right))
@@ -138,30 +152,55 @@ def peers(results, folder, version):
         axes |= dict(zip(right, made[:, 0]))
     for where, axis in axes.items():
         title, groups = panels[where]
-        highest = max(max(values.values()) for values, _ in groups.values())
-        bars(axis, [(label, values, goal) for label, (values, goal) in groups.items()],
-             f"speed, times that of PyTorch {version}", "{:.2f}", 1.15 * highest)
-        axis.axvline(1, color="#555555", linewidth=1)
+        bars(axis, list(groups.items()), f"speed, times that of PyTorch {version}", "{:.1f}", start=1)
+        ratio_axis(axis, highest)
         axis.set_title(title)
-    legend(next(iter(axes.values())), ["bfloat16", "float"], loc="upper right")
+    legend(next(iter(axes.values())), ["bfloat16", "float"], loc="lower right")
     save(figure, folder, "peers")
+
+
+SUMMARY = [("forward, full", "sdpa", "forward_full", 4096), ("forward, causal", "sdpa", "forward_causal", 4096),
+           ("backward, full", "sdpa", "backward_full", 4096), ("backward, causal", "sdpa", "backward_causal", 4096),
+           ("decode, 32k keys", "sdpa", "decode_one", 32768), ("window 1024 (FlexAttention)", "flex", "per_tile_window", 4096),
+           ("documents & causal (FlexAttention)", "flex", "per_tile_documents_and_causal", 4096),
+           ("soft cap | ALiBi (FlexAttention)", "flex", "score_soft_cap_then_alibi", 4096)]
+
+
+def summary_plot(results, folder, machine, version):
+    """What the front page shows: a few ratios at S 4096, d 128."""
+    groups = []
+    for label, api, name, seq in SUMMARY:
+        values = {p["case"]["type"]: p["ratio"] for p in results.peers
+                  if "ratio" in p and p["case"]["api"] == api and p["benchmark"].split("<")[0] == name
+                  and p["case"]["seq"] == seq and p["case"]["dim"] == 128 and p["threads"] == 1}
+        if values:
+            groups.append((label, values))
+    if not groups:
+        return
+    figure, axis = plt.subplots(figsize=(8.2, 0.2 * sum(len(v) + 0.6 for _, v in groups) + 1.1))
+    bars(axis, groups, f"speed, times that of PyTorch {version} (S 4096 unless stated, d 128)", "{:.1f}", start=1)
+    ratio_axis(axis, max(max(values.values()) for _, values in groups))
+    axis.set_title(f"Attention on one thread, {machine}", pad=22)
+    legend(axis, [k for k in ("bfloat16", "float") if any(k in v for _, v in groups)], loc="lower left",
+           bbox_to_anchor=(-0.01, 0.99), ncols=2)
+    save(figure, folder, "summary")
 
 
 def decode(results, context, folder):
     one = {}
     for row in results.find("decode_(one|int8)<.*>", dim=128):
         kind = "int8" if "int8" in row["benchmark"] else type_of(row)
-        one.setdefault(f"S {row['sizes']['seq']}", {})[kind] = row["GB/s"]
+        one.setdefault("S 4096,\npartly in L3" if row["sizes"]["seq"] == "4096" else f"S {row['sizes']['seq']}", {})[kind] = row["GB/s"]
     if not one:
         return
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1), gridspec_kw={"wspace": 0.35})
     roof = context["read_roof_GB/s"]
-    bars(left, [(label, values, {}) for label, values in one.items()], "GB/s read from the cache of keys and values",
+    bars(left, list(one.items()), "GB/s read from the cache of keys and values",
          "{:.0f}", 1.25 * max(roof, *(v for values in one.values() for v in values.values())))
     left.axvline(roof, color=MARK, linewidth=1.5)
     left.set_title("Decode, one query, 8 heads, d 128", pad=22)
     left.legend([plt.Rectangle((0, 0), 1, 1, color=COLOURS[k]) for k in COLOURS if any(k in v for v in one.values())] +
-                [plt.Line2D([], [], color=MARK)], [k for k in COLOURS if any(k in v for v in one.values())] + ["reading"],
+                [plt.Line2D([], [], color=MARK)], [k for k in COLOURS if any(k in v for v in one.values())] + ["bandwidth of memory"],
                 frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=4, fontsize=8)
     for kind in COLOURS:
         rows = sorted(((int(r["sizes"]["queries"]), r["microseconds"]) for r in results.find(f"decode_grouped<{kind}>")))
@@ -172,7 +211,7 @@ def decode(results, context, folder):
     right.set_yscale("log")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
-    right.set_xlabel("queries of each of 32 heads")
+    right.set_xlabel("queries per head")
     right.set_ylabel("ms")
     right.grid(color=GRID)
     right.set_title("Decode, 32 heads on 8, S 8192, d 128", pad=22)
@@ -214,8 +253,10 @@ def main():
     folder = pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     results, context = Results(result), result["context"]
+    version = result.get("peers", {}).get("torch", "").split("+")[0]
+    summary_plot(results, folder, result["machine"], version)
     shares(results, context, folder)
-    peers(results, folder, result.get("peers", {}).get("torch", "").split("+")[0])
+    peers(results, folder, version)
     decode(results, context, folder)
     lengths(results, folder)
 

@@ -67,7 +67,7 @@ TARGETS = [
      lambda r: r.values("x_of_quarter", "backward_window_growth<.*>", seq=32768)),
     ("masks", "mask compositions against causal, the same tiles", "<=", 1.05, TIMES,
      lambda r: r.values("x_of_causal", "same_tiles_(?!causal<).*")),
-    ("masks per tile", "mask compositions against causal, other tiles, time a tile", "<=", 1.05, TIMES,
+    ("masks per tile", "mask compositions against causal, other tiles, time per tile", "<=", 1.05, TIMES,
      lambda r: r.values("x_of_causal", "per_tile_.*")),
     ("scores", "score functors against causal", "<=", 1.15, TIMES, lambda r: r.values("x_of_causal", "score_.*")),
     ("backward bf16", "backward bf16, full, S 4096, d 128, of the roof ({roof})", ">=", 0.40, PERCENT,
@@ -214,7 +214,75 @@ def setup_markdown(result):
     return text
 
 
-BLOCKS = {"setup": setup_markdown, "kernels": kernels_markdown, "compositions": compositions_markdown,
+def span(values, form="{:.1f}"):
+    """The least and the largest of some ratios in words: "2.2 to 5.9 times", or "12 times"."""
+    low, high = form.format(min(values)), form.format(max(values))
+    return f"{low} times" if low == high else f"{low} to {high} times"
+
+
+def peer_ratios(result, api, operation, dtype):
+    return [peer["ratio"] for peer in Results(result).peers if "ratio" in peer and peer["case"]["api"] == api
+            and peer["case"]["op"] == operation and peer["case"]["type"] == dtype]
+
+
+def headline_markdown(result):
+    """The numbers of a result in about five sentences."""
+    results, lines = Results(result), []
+    version = result.get("peers", {}).get("torch", "").split("+")[0]
+    parts = []
+    for operation, words in (("forward", "the forward pass"), ("backward", "the backward pass"), ("decode", "decoding one token")):
+        pair = [peer_ratios(result, "sdpa", operation, dtype) for dtype in ("bfloat16", "float")]
+        if all(pair):
+            parts.append(f"{words} is {span(pair[0])} as fast in bfloat16 and {span(pair[1])} in float")
+    if parts:
+        lines.append(f"**Against PyTorch {version}** (`scaled_dot_product_attention`, on the same machine, in the same run) "
+                     + "; ".join(parts) + ".")
+    flex = [peer_ratios(result, "flex", "forward", dtype) for dtype in ("bfloat16", "float")]
+    if all(flex):
+        lines.append(f"**Against FlexAttention** under `torch.compile`, with the same masks and scores, the forward pass is {span(flex[0])} as fast in bfloat16 "
+                     f"and {span(flex[1])} in float; it has no backward pass on a CPU.")
+
+    def percent(pattern, **sizes):
+        found = results.values("share_of_roof", pattern, **sizes)
+        return f"{found[0][0]:.0%}".replace("%", " %") if found else "?"
+
+    lines.append(f"**Share of the limit** (full attention, S 4096, d 128): forward {percent('forward_full<bfloat16>', seq=4096, dim=128)} "
+                 f"of the multiply-add limit in bfloat16 and {percent('forward_full<float>', seq=4096, dim=128)} in float, backward "
+                 f"{percent('backward_full<bfloat16>', seq=4096, dim=128)} and {percent('backward_full<float>', seq=4096, dim=128)}; "
+                 f"decoding against 32k keys reads memory at {percent('decode_one<bfloat16>', seq=32768, dim=128)} of its bandwidth.")
+    masks = [value for value, where in results.values("x_of_causal", "same_tiles_.*") if "dense" not in where]
+    scores = [value for value, _ in results.values("x_of_causal", "score_.*")]
+    if masks and scores:
+        lines.append(f"**Composition:** masks that visit the same tiles as causal take {min(masks):.2f} to {max(masks):.2f} times its time "
+                     f"(but for `dense`, a matrix that must be read), score modifiers {min(scores):.2f} to {max(scores):.2f} times.")
+    slow = {peer["case"]["type"]: peer for peer in results.peers if peer["benchmark"].startswith("forward_full")
+            and peer["case"]["seq"] == 4096 and peer["case"]["dim"] == 128 and "ratio" in peer}
+    if len(slow) == 2:
+        times = [slow[dtype]["peer_microseconds"] for dtype in ("bfloat16", "float")]
+        if times[0] > 0.8 * times[1]:
+            lines.append(f"**A caution:** PyTorch's bfloat16 kernel is no faster than its float kernel on this processor "
+                         f"({shown_time(times[0])} and {shown_time(times[1])} for full attention, S 4096, d 128), so the float "
+                         "ratios compare the algorithms more fairly.")
+    return "\n\n".join(lines)
+
+
+def claim_markdown(result):
+    """One sentence for the front page."""
+    forward = [peer_ratios(result, "sdpa", "forward", dtype) for dtype in ("bfloat16", "float")]
+    backward = [peer_ratios(result, "sdpa", "backward", dtype) for dtype in ("bfloat16", "float")]
+    if not all(forward + backward):
+        return ""
+    version = result["peers"]["torch"].split("+")[0]
+    return (f"Measured on one thread of {article(result['machine'])} against `scaled_dot_product_attention` of PyTorch {version} in the "
+            f"same run: forward {span(forward[0])} as fast in bfloat16 and {span(forward[1])} in float, backward "
+            f"{span(backward[0])} and {span(backward[1])}.")
+
+
+def article(machine):
+    return f"{'an' if machine[0] in 'AEIOaeio' else 'a'} {machine}"
+
+
+BLOCKS = {"headline": headline_markdown, "claim": claim_markdown, "setup": setup_markdown, "kernels": kernels_markdown, "compositions": compositions_markdown,
           "peers": peers_markdown, "misses": misses_markdown}
 
 

@@ -71,13 +71,13 @@ class drawing {
                  ".note,.count{font-size:11px;fill:#4b5560}</style>\n"
                  "<rect width='%d' height='%d' fill='#ffffff'/>\n",
                  width, height, width, height, width, height);
-    std::fprintf(file, "<text class='head' x='%d' y='40'>Who sees whom</text>\n", margin);
+    std::fprintf(file, "<text class='head' x='%d' y='40'>Which keys a query attends to</text>\n", margin);
     std::fprintf(
         file,
         "<text class='lead' x='%d' y='62'>Rows are queries, columns are keys; a mark is a visible pair. Kernels "
-        "ask a mask about whole tiles:</text>\n",
+        "classify whole tiles:</text>\n",
         margin);
-    const char* words[] = {"empty: skipped, no load and no math", "partial: asked pair by pair",
+    const char* words[] = {"empty: skipped, no load and no math", "partial: tested pair by pair",
                            "full: computed without a test"};
     const int at[] = {margin + 524, margin + 316, margin + 86};
     for (int kind = 2; kind >= 0; --kind) {
@@ -119,12 +119,12 @@ int main(int argc, char** argv) {
   const mask::block_grid grid(cpu{.threads = 1}, blocks, len, len, tile, tile);
 
   drawing picture;
-  picture.add("causal", "keys up to the own position", mask::causal{});
+  picture.add("causal", "keys up to its own position", mask::causal{});
   picture.add("causal{.offset = 12}", "12 new tokens behind a cache of 12", mask::causal{.offset = 12}, 12);
   picture.add("causal_window(7)", "the newest 7 keys", mask::causal_window(7));
   picture.add("sliding_window{5, 3}", "5 keys back, 3 ahead", mask::sliding_window{.left = 5, .right = 3});
   picture.add("attention_sinks{3, 6}", "the first 3 keys stay", mask::attention_sinks{.sinks = 3, .window = 6});
-  picture.add("prefix{10}", "10 keys that everybody sees", mask::prefix{.length = 10});
+  picture.add("prefix{10}", "10 keys visible to every query", mask::prefix{.length = 10});
   picture.add("key_padding & causal", "left padding, bound to a batch row", mask::bind(padding & mask::causal{}, 0, 0));
   picture.add("causal & ~key_range{8, 13}", "5 keys removed", mask::causal{} & ~mask::key_range{8, 13});
   picture.add("documents", "three sequences packed in one row", documents);

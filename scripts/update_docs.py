@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the generated parts of README.md and docs/: quoted code, reference pages, the list of reference pages.
+"""Writes what follows from other files: in README.md and docs/ quoted code, reference pages and their list; and the umbrella
+headers of the folders of small primitives.
 
   scripts/update_docs.py            updates the documents
   scripts/update_docs.py --check    exits 1 and shows the difference when a document is out of date
@@ -30,6 +31,8 @@ import cpp_header  # noqa: E402
 import pages  # noqa: E402
 
 FOLDERS = ["mask", "score", "position", "attention", "sampling", "nn", "loss", "io", "linalg", "core", "arch"]
+# Folders whose umbrella header includes all of their headers, but for these.
+UMBRELLAS = {"mask": [], "score": ["number"], "position": [], "sampling": ["reference"]}
 # Machinery that the pages of what uses it explain.
 NO_PAGE = {"core/bits", "core/config", "core/scratch", "nn/buffer"}
 
@@ -156,6 +159,13 @@ def new_pages(root, library):
     return result
 
 
+def umbrella(folder, text, left_out):
+    """The text of <folder>/<folder>.hpp with an include for every header of the folder."""
+    names = [f.name for f in sorted(folder.glob("*.hpp")) if f.stem not in [folder.name, *left_out]]
+    lines = [line for line in text.rstrip("\n").split("\n") if not line.startswith("#include")]
+    return "\n".join(lines + [f"#include <seqprim/{folder.name}/{name}>" for name in names]) + "\n"
+
+
 def update(root, check, out=sys.stdout):
     """Updates or checks every document; the number of those that are, or were, out of date."""
     library = pages.Library(root / "include/seqprim")
@@ -170,6 +180,12 @@ def update(root, check, out=sys.stdout):
         parts += count
     if (root / "docs/reference").is_dir():
         new["docs/reference/index.md"] = reference_index(new)
+    for folder, left_out in UMBRELLAS.items():
+        file = root / f"include/seqprim/{folder}/{folder}.hpp"
+        if file.is_file():
+            path = str(file.relative_to(root))
+            old[path] = file.read_text()
+            new[path] = umbrella(file.parent, old[path], left_out)
     stale = [page for page in sorted(new) if new[page] != old.get(page)]
     for page in stale:
         if check:

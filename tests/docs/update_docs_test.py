@@ -152,6 +152,15 @@ class Pages(unittest.TestCase):
         self.assertIn("<!-- example: tests/mask/near_test.cpp near -->\n```cpp\nint x;\n```",
                       documents["docs/reference/mask/near.md"])
 
+    def test_an_umbrella_header_includes_every_header_of_its_folder(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = tree(folder, {"include/seqprim/mask/near.hpp": HEADER, "docs/index.md": "# x\n",
+                                 "include/seqprim/mask/mask.hpp": "#pragma once\n\n/// All.\n#include <seqprim/mask/gone.hpp>\n"})
+            self.assertGreater(update_docs.update(root, True, io.StringIO()), 0)
+            update_docs.update(root, False, io.StringIO())
+            self.assertEqual((root / "include/seqprim/mask/mask.hpp").read_text(),
+                             "#pragma once\n\n/// All.\n#include <seqprim/mask/near.hpp>\n")
+
     def test_an_example_that_does_not_exist_is_an_error(self):
         page = "<!-- example: a.cpp b -->\n```cpp\n```\n"
         for files in [{}, {"a.cpp": "int x;\n"}, {"a.cpp": "// example-begin b\nint x;\n"}]:

@@ -97,7 +97,7 @@ def inline(text, in_table=False):
                     continue
                 piece = re.sub(r"([*~$])", r"\\\1", piece)
                 piece = re.sub(r"<(?=[A-Za-z/!?])", r"\\<", piece)
-                piece = re.sub(r"(?<!\w)_(?=\w)|(?<=\w)_(?!\w)", r"\\_", piece)
+                piece = re.sub(r"(?<![A-Za-z0-9])_+|_+(?![A-Za-z0-9])", lambda m: "\\_" * len(m[0]), piece)
                 pieces[n] = piece
             part = "".join(pieces)
         if in_table:

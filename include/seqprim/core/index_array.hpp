@@ -10,7 +10,7 @@
 namespace seqprim {
 
 namespace detail {
-// Named before the class: nvcc refuses a requirement that asks for the constructors of the class it constrains.
+// Named before the class: nvcc rejects a requirement on the constructors of the class that it constrains.
 template <class C, class Index> concept points_to = requires(C c) {
   { c.data() } -> std::convertible_to<const Index*>;
   static_cast<index_t>(c.size());

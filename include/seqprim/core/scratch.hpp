@@ -8,8 +8,8 @@
 
 namespace seqprim {
 
-/// Uninitialized working memory: one slab of `count` elements for each thread, 64-byte aligned and apart by whole cache
-/// lines; nothing for no slab. Kernels that need it say so in their doc comment, under Cost.
+/// Uninitialized working memory: one buffer of `count` elements per thread, 64-byte aligned and apart by whole cache
+/// lines; nothing for no buffer. Kernels that need it say so in their doc comment, under Cost.
 template <class T> class scratch {
  public:
   scratch(int slabs, index_t count)

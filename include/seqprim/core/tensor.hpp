@@ -30,7 +30,7 @@ template <class T, int Rank> class tensor {
   template <std::convertible_to<index_t>... Extents>
   requires(sizeof...(Extents) == Rank) SEQPRIM_INLINE explicit tensor(Extents... extents) : view_(nullptr, extents...) {
     allocate();
-    // All bits zero is zero for every number. (A loop would be vector code in a function that translation units share.)
+    // All bits zero is zero for every element type. (A loop would be vector code in a function that translation units share.)
     __builtin_memset(static_cast<void*>(view_.data), 0, static_cast<std::size_t>(size()) * sizeof(T));
   }
 

@@ -49,7 +49,7 @@ class replacement_file {
       fail("cannot be written: the temporary ", detail::in_quotes(name),
            " cannot be created: ", detail::system_reason(error));
     }
-    // Best effort: on some file systems nobody may change the bits.
+    // Best effort: some file systems do not allow to change the bits.
     if (exists) static_cast<void>(::fchmod(file_.number(), status.st_mode & 07777u));
   }
 
@@ -77,7 +77,7 @@ class replacement_file {
     if (std::rename(temporary_.c_str(), target_.c_str()) != 0)
       fail("cannot be replaced: ", detail::system_reason(errno));
     temporary_.clear();
-    // The new name is durable when the folder is. File systems without folder sync refuse, which is no error of ours.
+    // The new name is durable when the folder is. File systems without folder sync report an error, which is ignored.
     const std::size_t slash = target_.rfind('/');
     const std::string folder = slash == std::string::npos ? "." : target_.substr(0, slash + 1);
     const detail::descriptor entries{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};

@@ -68,7 +68,7 @@ struct cross_entropy_result {
 
 namespace detail {
 
-/// What a row of logits becomes.
+/// The statistics of a row of logits.
 struct row_statistics {
   double lse = 0;
   double sum = 0;  ///< of the (capped) logits
@@ -116,7 +116,7 @@ template <class Isa, class T>
   auto tops = minus_infinity;
   over_row<v>(vocab,
               [&](index_t j, int n) { tops = v::max(tops, v::select(v::lanes_in(0, n), z(j, n), minus_infinity)); });
-  // Infinite tops would turn infinity - infinity into NaN; a finite stand-in keeps the terms 0 or infinite.
+  // Infinite tops would turn infinity - infinity into NaN; a finite substitute keeps the terms 0 or infinite.
   const T top = min(max(v::maximum(tops), std::numeric_limits<T>::lowest()), std::numeric_limits<T>::max());
   const auto shift = v::set(top);
   const auto log2e = v::set(static_cast<T>(log2_e));
@@ -194,7 +194,7 @@ template <class T, class Id>
   return result;
 }
 
-/// What multiplies the gradient of a row of weight 1.
+/// The factor of the gradient of a row of weight 1.
 [[nodiscard]] inline double gradient_scale(const cross_entropy_options& options,
                                            const cross_entropy_result& counted) noexcept {
   if (options.reduction == reduction::none) return 1;

@@ -5,7 +5,7 @@
 
 namespace seqprim::loss {
 
-/// Tuning numbers of the fused head: they change speed and memory, never the meaning.
+/// Tuning parameters of the fused head: they change speed and memory, never the result beyond rounding.
 struct linear_cross_entropy_policy {
   index_t chunk_numbers = index_t{1} << 20;  ///< logits that exist at a time
   index_t least_rows = 64;                   ///< below, products with the weights would read them too often

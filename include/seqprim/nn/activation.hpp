@@ -40,7 +40,7 @@ template <class V> [[gnu::always_inline]] inline typename V::reg positive(typena
   return V::sub(V::set(1), V::max(V::zero(), V::sub(V::set(1), large)));
 }
 
-/// f on each number of a register.
+/// f on each element of a register.
 template <class V, class F> [[gnu::always_inline]] inline typename V::reg each(typename V::reg x, F f) noexcept {
   lane_type<V> numbers[V::lanes];
   V::store(numbers, x);

@@ -172,7 +172,7 @@ class attention_mixer {
   }
 
   /// What extend() expects of a state: that it was made for a mixer of this shape and for `batch` sequences, and has room for
-  /// `len` tokens after `start`. A model asks all its layers before the first one writes.
+  /// `len` tokens after `start`. A model checks all its layers before the first one writes.
   void validate_extend(const state& cache, index_t batch, index_t start, index_t len) const {
     constexpr const char* page = ". See docs/reference/nn/attention_mixer.md";
     for (const auto* part : {&cache.keys, &cache.values}) {

@@ -19,7 +19,7 @@ struct any_visitor {
   template <class Parameter> void operator()(const std::string&, Parameter&&) const {}
 };
 
-/// A part of a block: made from dim and a config, with a number type, a name and parameters.
+/// A part of a block: made from dim and a config, with an element type, a name and parameters.
 template <class L>
 concept configured_part = requires(const L& layer, index_t dim, const typename L::config& options, any_visitor visit) {
   typename L::value_type;
@@ -35,8 +35,8 @@ concept differentiable_part = requires(const L& fixed, L& layer, const cpu& exec
   layer.backward(executor, x, x, y, saved);
 };
 
-/// Decoding: a state of `batch` sequences of at most `capacity` tokens, what reads the next tokens into it, and what refuses
-/// a state or a number of tokens that extend cannot take: a model asks all layers before the first one writes.
+/// Decoding: a state of `batch` sequences of at most `capacity` tokens, a function that reads the next tokens into it, and a
+/// check of what extend cannot take: a model checks all layers before the first one writes.
 template <class L, class T = typename L::value_type>
 concept decoding_part = requires(const L& fixed, const cpu& executor, tensor_view<const T, 3> x, tensor_view<T, 3> y,
                                  typename L::state& past, index_t n) {

@@ -8,7 +8,7 @@
 
 namespace seqprim::nn {
 
-/// Memory for one kept tensor: sized on first use, larger when asked for more, then reused. The caller owns it as part of
+/// Memory for one saved tensor: sized on first use, larger when asked for more, then reused. The caller owns it as part of
 /// `layer::activations`, so a training step allocates nothing after the first one.
 template <class T> class buffer {
  public:

@@ -32,7 +32,7 @@ template <class T = float, class Isa = arch::native_isa> class embedding {
   /// Tokens grouped by id.
   struct activations {
     buffer<index_t> first;  ///< [vocab + 1] where the group of an id begins
-    buffer<index_t> order;  ///< [rows] row numbers, group after group, ascending inside
+    buffer<index_t> order;  ///< [rows] row indices, group after group, ascending inside
   };
 
   parameter<T, 2> weight;

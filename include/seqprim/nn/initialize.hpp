@@ -21,7 +21,7 @@ struct gpt2_initialization {
 ///
 /// Errors  precondition_error: stddev is negative or not finite; layers is not given and the layer has none.
 /// Repeat  a function of seed, the order of the parameters and their shapes; not of the threads.
-/// Cost    one Philox evaluation, two logarithms and four sines or cosines for four numbers.
+/// Cost    one Philox evaluation, two logarithms and four sines or cosines for four values.
 /// Source  Radford et al., "Language models are unsupervised multitask learners" (GPT-2).
 ///         Page docs/reference/nn/initialize.md
 template <class Layer> void initialize(const cpu& executor, Layer& layer, const gpt2_initialization& options = {}) {

@@ -14,7 +14,7 @@ namespace seqprim::nn {
 /// The element types that layers compute in: float, and double for gradient checks.
 template <class T> concept real = std::same_as<T, float> || std::same_as<T, double>;
 
-/// Named requirement of the layers: one sentence for another number type.
+/// Named requirement of the layers: one sentence for another element type.
 template <class T> consteval bool require_real() {
   static_assert(real<T>,
                 "seqprim: layers are trained in 'float', or in 'double' for gradient checks. See "

@@ -74,7 +74,7 @@ template <class Chain, class Row, class T>
   return {.token = detail::terminal_of(chain).choose(left, stream), .status = row_status::ok};
 }
 
-/// Transforms one row and lets `write` put the result where `otherwise` stands.
+/// Transforms one row and lets `write` store the result in place of `otherwise`.
 template <class Isa, class Chain, class Logits, class Out, class Write>
 row_status rewrite(const char* who, const cpu& executor, const Chain& chain, const Logits& logits, Out& out,
                    float otherwise, const Write& write) {

@@ -26,7 +26,7 @@ class descriptor {
 
   [[nodiscard]] int number() const noexcept { return number_; }
   [[nodiscard]] bool open() const noexcept { return number_ >= 0; }
-  /// Gives up the descriptor and returns what close() said.
+  /// Releases the descriptor and returns the result of close().
   [[nodiscard]] int close() noexcept { return ::close(std::exchange(number_, -1)); }
 
  private:

@@ -39,7 +39,7 @@ inline constexpr std::size_t max_rank = 64;               // as in NumPy and PyT
 }
 
 /// Takes the events of the JSON parser and accepts exactly the header grammar of safetensors; nothing is built that the
-/// grammar does not know, so memory stays in proportion to the header and nesting cannot run deep. Stops at the first
+/// grammar does not know, so memory stays in proportion to the header and nesting is bounded. Stops at the first
 /// mistake and keeps one sentence about it.
 class header_grammar {
  public:
@@ -218,7 +218,7 @@ class header_grammar {
   bool seen_offsets_ = false;
 };
 
-/// What is wrong with the numbers of one tensor, given the bytes that follow the header; empty when nothing is.
+/// The error in the offsets and sizes of one tensor, given the bytes that follow the header; empty when there is none.
 [[nodiscard]] inline std::string check_numbers(const tensor_info& tensor, index_t data_bytes) {
   // Extents of zero are left out, so that strides, which also multiply the others, cannot overflow later.
   index_t bytes = size_of(tensor.dtype);

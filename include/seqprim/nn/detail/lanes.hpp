@@ -4,7 +4,7 @@
 #include <seqprim/arch/simd.hpp>
 #include <seqprim/core/parallel.hpp>
 
-/// Loops over contiguous numbers, a register at a time. The body is written once and called with `whole` registers, and
+/// Loops over contiguous elements, one register at a time. The body is written once and called with `whole` registers, and
 /// with `first_lanes` for what is left at the end.
 namespace seqprim::nn::detail {
 

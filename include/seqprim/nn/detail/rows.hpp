@@ -38,7 +38,7 @@ void expect_shape(const View& x, const char* operand, index_t rows, index_t dim,
                   "] must be [", rows, ", ", dim, "]. See docs/reference/nn/", page);
 }
 
-/// Rows that are summed by one piece of work; a fixed number, so that sums over rows do not depend on the threads.
+/// Rows that one task sums; a fixed number, so that sums over rows do not depend on the threads.
 inline constexpr index_t rows_per_sum = 64;
 
 /// total[j] += partial[0][j] + partial[1][j] + ... in this order; partial [blocks, columns].

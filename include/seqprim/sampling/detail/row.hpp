@@ -18,7 +18,7 @@ namespace seqprim::sampling::detail {
 inline constexpr std::uint32_t key_of_minus_infinity = 0x007fffffu;
 inline constexpr std::uint32_t key_of_infinity = 0xff800000u;
 
-/// A prefix by number: a token is inside iff fewer than `count` come before it.
+/// A prefix by count: a token is inside iff fewer than `count` come before it.
 struct by_count {
   std::uint64_t count;
 

@@ -17,7 +17,7 @@ template <class Chain> void run(benchmark::State& state, const Chain& chain) {
   tensor<float, 1> logits(vocab);
   random_stream stream{.seed = 1};
   for (index_t i = 0; i < vocab; ++i)
-    logits(i) = 8.0f * uniform_open(stream.word(purpose::caller, static_cast<std::uint32_t>(i)));
+    logits(i) = 8.0f * uniform_open(stream.word(random_domain::caller, static_cast<std::uint32_t>(i)));
   const bench::stopwatch watch;
   for (auto _ : state) {
     benchmark::DoNotOptimize(sampling::sample(cpu{.threads = 1}, chain, logits, stream));

@@ -17,7 +17,7 @@ namespace {
 void fill(tensor<bfloat16, 4>& x, std::uint64_t seed) {
   const random_stream stream{.seed = seed};
   std::uint32_t n = 0;
-  for (bfloat16& value : x) value = bfloat16(2.0f * uniform_open(stream.word(purpose::caller, n++)) - 1.0f);
+  for (bfloat16& value : x) value = bfloat16(2.0f * uniform_open(stream.word(random_domain::caller, n++)) - 1.0f);
 }
 
 }  // namespace

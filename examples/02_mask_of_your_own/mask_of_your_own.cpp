@@ -116,7 +116,7 @@ int main() {
   const random_stream random{.seed = 2};
   std::uint32_t drawn = 0;
   for (auto* t : {&q, &k, &v})
-    for (float& x : *t) x = 2.0f * uniform_open(random.word(purpose::caller, drawn++)) - 1.0f;
+    for (float& x : *t) x = 2.0f * uniform_open(random.word(random_domain::caller, drawn++)) - 1.0f;
   attention::forward(cpu{}, attention::softmax{packed}, q, k, v, out);
   const double difference = largest_difference(packed, q, k, v, out);
   std::printf("\nattention through it differs from the definition by %.1e\n", difference);

@@ -90,7 +90,7 @@ struct trainer {
     const random_stream random{.seed = static_cast<std::uint64_t>(o.seed), .step = static_cast<std::uint32_t>(step)};
     const auto starts = static_cast<std::uint64_t>(text.size()) - static_cast<std::uint64_t>(o.context);
     for (index_t row = 0; row < o.batch; ++row) {
-      const auto word = random.word(purpose::caller, static_cast<std::uint32_t>(row));
+      const auto word = random.word(random_domain::caller, static_cast<std::uint32_t>(row));
       set_window(row, text, static_cast<index_t>(word * starts >> 32));
     }
     nn::zero_gradients(executor, model);

@@ -48,7 +48,7 @@ TEST_CASE("reference pages of core: the examples do what they say", "[core]") {
     const random_stream stream{.seed = 7, .request = 3, .step = 0};
     parallel_for(executor, ceil_div(noise.size(), 100), [&](index_t piece, int) {
       for (index_t i = piece * 100; i < min<index_t>((piece + 1) * 100, noise.size()); ++i)
-        noise(i) = uniform_open(stream.word(purpose::caller, static_cast<std::uint32_t>(i)));
+        noise(i) = uniform_open(stream.word(random_domain::caller, static_cast<std::uint32_t>(i)));
     });
     // example-end parallel
     for (const float u : noise) REQUIRE((u > 0.0f && u < 1.0f));

@@ -2,9 +2,11 @@
 #include <seqprim/core/philox.hpp>
 
 #include <support/catch.hpp>
+#include <support/curand.hpp>
 #include <support/golden.hpp>
 
 using namespace seqprim;
+using namespace seqprim::test;
 
 TEST_CASE("philox: words, uniforms and the cuRAND stream equal the golden files bit for bit", "[core][golden]") {
   const golden files[] = {golden("sampling", "philox_a"), golden("sampling", "philox_b")};

@@ -2,8 +2,10 @@
 #include <seqprim/core/philox.hpp>
 
 #include <support/catch.hpp>
+#include <support/curand.hpp>
 
 using namespace seqprim;
+using namespace seqprim::test;
 
 TEST_CASE("philox: the published test vectors come out bit for bit", "[core]") {
   struct vector {
@@ -28,24 +30,23 @@ TEST_CASE("philox: is a constant expression", "[core]") {
   STATIC_REQUIRE(philox({{0, 0, 0, 0}}, 0, 0)[0] == 0x6627e8d5);
 }
 
-TEST_CASE("random_stream: each word is a lane of the counter (element / 4, step, request, purpose)", "[core]") {
+TEST_CASE("random_stream: each word is a lane of the counter (element / 4, step, request, domain)", "[core]") {
   const random_stream stream{.seed = 0x0123456789abcdefu, .request = 7, .step = 1u << 31};
   for (const std::uint32_t element : {0u, 1u, 2u, 3u, 4u, 1003u, 0xffffffffu}) {
-    const philox_words expected =
-        philox({{element / 4, 1u << 31, 7, static_cast<std::uint32_t>(purpose::residual)}}, 0x89abcdefu, 0x01234567u);
-    REQUIRE(stream.word(purpose::residual, element) == expected[static_cast<int>(element % 4)]);
-    REQUIRE(stream.four(purpose::residual, element / 4)[0] == expected[0]);
+    const philox_words expected = philox({{element / 4, 1u << 31, 7, 77}}, 0x89abcdefu, 0x01234567u);
+    REQUIRE(stream.word(random_domain{77}, element) == expected[static_cast<int>(element % 4)]);
+    REQUIRE(stream.four(random_domain{77}, element / 4)[0] == expected[0]);
   }
 }
 
-TEST_CASE("random_stream: seed, request, step and purpose each change the words", "[core]") {
+TEST_CASE("random_stream: seed, request, step and domain each change the words", "[core]") {
   const random_stream base{.seed = 1, .request = 2, .step = 3};
-  const auto word = base.word(purpose::token_noise, 0);
-  REQUIRE(random_stream{1ull << 32 | 1, 2, 3}.word(purpose::token_noise, 0) != word);
-  REQUIRE(random_stream{0, 2, 3}.word(purpose::token_noise, 0) != word);
-  REQUIRE(random_stream{1, 3, 2}.word(purpose::token_noise, 0) != word);
-  REQUIRE(random_stream{1, 2, 4}.word(purpose::token_noise, 0) != word);
-  REQUIRE(base.word(purpose::inverse_cdf, 0) != word);
+  const auto word = base.word(random_domain{0}, 0);
+  REQUIRE(random_stream{1ull << 32 | 1, 2, 3}.word(random_domain{0}, 0) != word);
+  REQUIRE(random_stream{0, 2, 3}.word(random_domain{0}, 0) != word);
+  REQUIRE(random_stream{1, 3, 2}.word(random_domain{0}, 0) != word);
+  REQUIRE(random_stream{1, 2, 4}.word(random_domain{0}, 0) != word);
+  REQUIRE(base.word(random_domain{1}, 0) != word);
 }
 
 TEST_CASE("uniforms: the smallest and the largest word give the documented ends of the interval", "[core]") {
@@ -55,8 +56,6 @@ TEST_CASE("uniforms: the smallest and the largest word give the documented ends 
   STATIC_REQUIRE(uniform_half_open(~0u) == 1.0f - 0x1p-24f);
   STATIC_REQUIRE(uniform_curand(0) == 0x1p-33f);
   STATIC_REQUIRE(uniform_curand(~0u) == 1.0f);
-  STATIC_REQUIRE(uniform_open64(0, 0) == 0x1p-53);
-  STATIC_REQUIRE(uniform_open64(~0u, ~0u) == 1.0 - 0x1p-53);
 }
 
 TEST_CASE("curand_stream: offset and index are one position", "[core][property]") {

@@ -34,7 +34,7 @@ __global__ void random_words(std::uint32_t* words, index_t count) {  // [count]
   const index_t i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
   if (i >= count) return;
   const random_stream stream{.seed = 0x0123456789abcdefull, .request = 7, .step = 11};
-  words[i] = stream.word(purpose::token_noise, static_cast<std::uint32_t>(i));
+  words[i] = stream.word(sampling::token_noise, static_cast<std::uint32_t>(i));
 }
 
 template <class T>
@@ -91,7 +91,7 @@ void test_functors() {
   bool same = true;
   for (index_t i = 0; i < count; ++i)
     same =
-        same && words[static_cast<std::size_t>(i)] == stream.word(purpose::token_noise, static_cast<std::uint32_t>(i));
+        same && words[static_cast<std::size_t>(i)] == stream.word(sampling::token_noise, static_cast<std::uint32_t>(i));
   SEQPRIM_EXPECT(same);
 
   check_round_trip<float16>();

@@ -13,7 +13,7 @@ namespace {
 template <int Rank> void fill_normal(tensor<float, Rank>& x, std::uint32_t request) {
   const random_stream stream{.seed = 17, .request = request};
   for (index_t i = 0; i < x.size(); ++i)
-    x.data()[i] = 2 * uniform_open(stream.word(purpose::caller, static_cast<std::uint32_t>(i))) - 1;
+    x.data()[i] = 2 * uniform_open(stream.word(random_domain::caller, static_cast<std::uint32_t>(i))) - 1;
 }
 
 template <class A, class B> float largest_difference(const A& a, const B& b) {

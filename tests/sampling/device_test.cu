@@ -6,6 +6,7 @@
 #include <cuda/expect.cuh>
 
 #include <cstdio>
+#include <support/curand.hpp>
 #include <support/device.cuh>
 #include <support/random.hpp>
 #include <vector>

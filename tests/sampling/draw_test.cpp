@@ -14,8 +14,7 @@ index_t drawn(const std::vector<float>& logits, const random_stream& stream) {
   };
   std::uint64_t total = 0;
   for (const float l : logits) total += weight(l);
-  const std::uint64_t x =
-      stream.word(purpose::inverse_cdf, 0) | static_cast<std::uint64_t>(stream.word(purpose::inverse_cdf, 1)) << 32;
+  const std::uint64_t x = stream.word(inverse_cdf, 0) | static_cast<std::uint64_t>(stream.word(inverse_cdf, 1)) << 32;
   __extension__ using wide = unsigned __int128;
   const auto target = static_cast<std::uint64_t>((static_cast<wide>(x) * total) >> 64);
   std::uint64_t sum = 0;

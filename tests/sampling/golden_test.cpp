@@ -54,7 +54,7 @@ TEST_CASE("gumbel_max: words, keys and tokens equal the golden files bit for bit
       const auto scaled = test::applied(temperature{t(i)}, row);
       for (index_t v = 0; v < logits.extent(1); ++v) {
         CAPTURE(i, v);
-        const std::uint32_t word = stream.word(purpose::token_noise, static_cast<std::uint32_t>(v));
+        const std::uint32_t word = stream.word(token_noise, static_cast<std::uint32_t>(v));
         REQUIRE(word == words(i, v));
         const float logit = scaled[static_cast<std::size_t>(v)];
         const float key = excluded(logit) ? excluding_logit : gumbel_max::key(logit, word);
@@ -80,8 +80,8 @@ TEST_CASE("draw: words, weights and tokens, plain and filtered, equal the golden
       CAPTURE(i);
       const auto stream = stream_of(g, request(i));
       const auto row = row_of(logits, i);
-      REQUIRE(stream.word(purpose::inverse_cdf, 0) == words(i, 0));
-      REQUIRE(stream.word(purpose::inverse_cdf, 1) == words(i, 1));
+      REQUIRE(stream.word(inverse_cdf, 0) == words(i, 0));
+      REQUIRE(stream.word(inverse_cdf, 1) == words(i, 1));
       const auto scaled = test::applied(temperature{t(i)}, row);
       const float max = *std::max_element(scaled.begin(), scaled.end());
       for (index_t v = 0; v < logits.extent(1); ++v)

@@ -12,7 +12,7 @@ index_t drawn(const std::vector<float>& logits, const random_stream& stream) {
   float highest = 0;
   for (std::size_t v = 0; v < logits.size(); ++v) {
     if (excluded(logits[v])) continue;
-    const float key = gumbel_max::key(logits[v], stream.word(purpose::token_noise, static_cast<std::uint32_t>(v)));
+    const float key = gumbel_max::key(logits[v], stream.word(token_noise, static_cast<std::uint32_t>(v)));
     if (best < 0 || key > highest) {
       best = static_cast<index_t>(v);
       highest = key;

@@ -182,6 +182,31 @@ TEST_CASE("structure: sources name their license, headers are included once and 
   require_none(wrong);
 }
 
+/// Numbers of the constants "random_domain name{number}".
+std::vector<unsigned long> random_domains_in(const std::string& text) {
+  const std::string start = "constexpr random_domain ";
+  std::vector<unsigned long> result;
+  for (auto at = text.find(start); at != std::string::npos; at = text.find(start, at + 1))
+    result.push_back(std::stoul(text.substr(text.find('{', at) + 1), nullptr, 0));
+  return result;
+}
+
+TEST_CASE("structure: no two parts of the library draw the same random words, and callers have their own",
+          "[structure]") {
+  REQUIRE(random_domains_in("inline constexpr random_domain a{3};\nconstexpr random_domain b{0x10};") ==
+          std::vector<unsigned long>{3, 16});
+  violations wrong;
+  std::map<unsigned long, std::string> used;
+  for (const auto& [header, text] : headers())
+    for (const unsigned long number : random_domains_in(text)) {
+      const auto [known, added] = used.emplace(number, header);
+      if (!added) wrong.push_back(header + " has the random domain of " + known->second);
+      if (number >= 1ul << 16) wrong.push_back(header + " has a random domain of callers");
+    }
+  REQUIRE(used.size() >= 3);
+  require_none(wrong);
+}
+
 /// The first line is the license, or the second one below "#!".
 bool starts_with_licence(const std::string& text) {
   const std::size_t first = starts_with(text, "#!") ? text.find('\n') + 1 : 0;

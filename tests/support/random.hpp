@@ -16,7 +16,7 @@ class random_numbers {
 
   std::uint32_t word() {
     if (next_ == 4) {
-      words_ = stream_.four(purpose::caller, block_++);
+      words_ = stream_.four(random_domain::caller, block_++);
       next_ = 0;
     }
     return words_[next_++];

@@ -34,20 +34,13 @@ struct philox_words {
   return {{c0, c1, c2, c3}};
 }
 
-/// What a random word is for. Different purposes never share a word; caller-defined ones start at 7.
-enum class purpose : std::uint32_t {
-  token_noise = 0,
-  inverse_cdf = 1,
-  acceptance = 2,
-  residual = 3,
-  draft_noise = 4,
-  unmask = 5,
-  xtc = 6,
-  caller = 7,
-};
+/// What a random word is for: streams of different domains never share a word. Each part of the library declares its domains
+/// where it draws, as constants below 1 << 16 (`sampling::token_noise`, `sampling::inverse_cdf`, `nn::initial_weights`);
+/// callers start at `caller`, further ones are `random_domain{(1 << 16) + n}`.
+enum class random_domain : std::uint32_t { caller = 1u << 16 };
 
-/// One stream of random words: word(purpose, element) is lane element % 4 of philox(counter = (element / 4, step, request,
-/// purpose), key = seed). The words of (seed, request, step, purpose) depend on nothing else - not on batch
+/// One stream of random words: word(domain, element) is lane element % 4 of philox(counter = (element / 4, step, request,
+/// domain), key = seed). The words of (seed, request, step, domain) depend on nothing else - not on batch
 /// position, batch size, thread count, vector width or device.
 struct random_stream {
   std::uint64_t seed = 0;
@@ -55,53 +48,20 @@ struct random_stream {
   std::uint32_t step = 0;     ///< absolute position of the token being drawn
 
   /// The word of `element` (a token id, a draft index ...).
-  [[nodiscard]] SEQPRIM_HD constexpr std::uint32_t word(purpose use, std::uint32_t element) const noexcept {
-    return four(use, element >> 2)[static_cast<int>(element & 3u)];
+  [[nodiscard]] SEQPRIM_HD constexpr std::uint32_t word(random_domain domain, std::uint32_t element) const noexcept {
+    return four(domain, element >> 2)[static_cast<int>(element & 3u)];
   }
 
   /// The words of elements 4 * block .. 4 * block + 3 from one evaluation.
-  [[nodiscard]] SEQPRIM_HD constexpr philox_words four(purpose use, std::uint32_t block) const noexcept {
-    return philox({{block, step, request, static_cast<std::uint32_t>(use)}}, static_cast<std::uint32_t>(seed),
+  [[nodiscard]] SEQPRIM_HD constexpr philox_words four(random_domain domain, std::uint32_t block) const noexcept {
+    return philox({{block, step, request, static_cast<std::uint32_t>(domain)}}, static_cast<std::uint32_t>(seed),
                   static_cast<std::uint32_t>(seed >> 32));
-  }
-};
-
-/// The words that cuRAND's Philox generator yields after curand_init(seed, subsequence, offset): word(i) is what the i-th
-/// call of curand() returns. For comparison with GPU peers; the library itself draws from `random_stream`.
-struct curand_stream {
-  std::uint64_t seed = 0;
-  std::uint64_t subsequence = 0;
-  std::uint64_t offset = 0;
-
-  [[nodiscard]] SEQPRIM_HD constexpr std::uint32_t word(std::uint64_t i) const noexcept {
-    const std::uint64_t position = offset + i;
-    const philox_words counter{{static_cast<std::uint32_t>(position >> 2), static_cast<std::uint32_t>(position >> 34),
-                                static_cast<std::uint32_t>(subsequence),
-                                static_cast<std::uint32_t>(subsequence >> 32)}};
-    return philox(counter, static_cast<std::uint32_t>(seed),
-                  static_cast<std::uint32_t>(seed >> 32))[static_cast<int>(position & 3u)];
   }
 };
 
 /// Uniform in [2^-24, 1 - 2^-24], never 0 or 1; exact in float. The default for accept tests and initialization.
 [[nodiscard]] SEQPRIM_HD constexpr float uniform_open(std::uint32_t word) noexcept {
   return (static_cast<float>(word >> 9) + 0.5f) * 0x1p-23f;
-}
-
-/// Uniform in [0, 1); exact in float.
-[[nodiscard]] SEQPRIM_HD constexpr float uniform_half_open(std::uint32_t word) noexcept {
-  return static_cast<float>(word >> 8) * 0x1p-24f;
-}
-
-/// Uniform in (0, 1] by the rule of cuRAND: float(word) * 2^-32 + 2^-33, for comparison with GPU peers.
-[[nodiscard]] SEQPRIM_HD constexpr float uniform_curand(std::uint32_t word) noexcept {
-  return static_cast<float>(word) * 0x1p-32f + 0x1p-33f;
-}
-
-/// Uniform in (0, 1) from 64 bits; exact in double.
-[[nodiscard]] SEQPRIM_HD constexpr double uniform_open64(std::uint32_t high, std::uint32_t low) noexcept {
-  const std::uint64_t bits = (std::uint64_t{high} << 32) | low;
-  return (static_cast<double>(bits >> 12) + 0.5) * 0x1p-52;
 }
 
 }  // namespace seqprim

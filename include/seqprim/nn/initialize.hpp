@@ -9,6 +9,9 @@
 
 namespace seqprim::nn {
 
+/// The random words that become parameters.
+inline constexpr random_domain initial_weights{16};
+
 /// Options of the GPT-2 scheme.
 struct gpt2_initialization {
   std::uint64_t seed = 0;
@@ -47,7 +50,7 @@ template <class Layer> void initialize(const cpu& executor, Layer& layer, const 
     constexpr index_t piece = 1 << 14;
     parallel_for(executor, ceil_div(size, piece), [&](index_t i, int) {
       for (index_t begin = i * piece; begin < min((i + 1) * piece, size); begin += 4) {
-        const auto words = stream.four(purpose::caller, static_cast<std::uint32_t>(begin / 4));
+        const auto words = stream.four(initial_weights, static_cast<std::uint32_t>(begin / 4));
         for (index_t pair = 0; pair < 2; ++pair) {  // Box and Muller: two uniforms make two normals
           const auto uniform = [&](index_t k) {
             return static_cast<double>(uniform_open(words[static_cast<int>(2 * pair + k)]));

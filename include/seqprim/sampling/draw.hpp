@@ -27,11 +27,14 @@ namespace detail {
 
 }  // namespace detail
 
+/// The random number of an inverted cumulative sum: words 0 (low) and 1.
+inline constexpr random_domain inverse_cdf{1};
+
 /// Terminal stage: draws a token with probability weight / sum of weights, by inverting the cumulative sum of integer
 /// weights in the order of token ids.
 ///
 ///     weight(v) = floor(2^32 * det_exp(logit(v) - max))
-///     target    = floor(X * sum of weights / 2^64),   X: 64 random bits, words 0 and 1 of purpose inverse_cdf
+///     target    = floor(X * sum of weights / 2^64),   X: 64 random bits, words 0 and 1 of domain inverse_cdf
 ///     token     = the first v with weight(0) + ... + weight(v) > target
 ///
 /// Integers add up to the same sum in any order, so any split over threads, registers or devices gives the same token.
@@ -53,7 +56,7 @@ struct draw {
       block_sums[b] = sum;
       total += sum;
     }
-    const philox_words words = stream.four(purpose::inverse_cdf, 0);
+    const philox_words words = stream.four(inverse_cdf, 0);
     const std::uint64_t target = detail::multiply_high((std::uint64_t{words[1]} << 32) | words[0], total);
     std::uint64_t sum = 0;
     index_t b = 0;

@@ -18,9 +18,12 @@ namespace detail {
 
 }  // namespace detail
 
+/// The noise of each token: word v belongs to token v.
+inline constexpr random_domain token_noise{0};
+
 /// Terminal stage: draws a token from the softmax of the row without forming it, as the argmax of
 ///
-///     key(v) = logit(v) + gumbel(word v of purpose token_noise)
+///     key(v) = logit(v) + gumbel(word v of domain token_noise)
 ///
 /// Noise belongs to token ids: filtering first gives the draw from the renormalized kept tokens, with the noise they
 /// had. Temperature acts on the logits, never on the noise.
@@ -46,7 +49,7 @@ struct gumbel_max {
       const index_t token = row.token(i);
       if (token >> 2 != block) {
         block = token >> 2;
-        words = stream.four(purpose::token_noise, static_cast<std::uint32_t>(block));
+        words = stream.four(token_noise, static_cast<std::uint32_t>(block));
       }
       const std::uint32_t word = words[static_cast<int>(token & 3)];
       // Rounding is monotone: a bound that loses after rounding belongs to a key that loses.

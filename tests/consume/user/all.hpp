@@ -37,6 +37,6 @@ static report make_report() {
   const bool openmp = false;
 #endif
   const seqprim::random_stream stream{.seed = 7, .request = 1, .step = 2};
-  return {count_visible(3, 5), stream.word(seqprim::purpose::caller, 9),
+  return {count_visible(3, 5), stream.word(seqprim::random_domain::caller, 9),
           seqprim::thread_count(seqprim::cpu{.threads = 2}), openmp};
 }

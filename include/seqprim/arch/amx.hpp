@@ -6,7 +6,7 @@
 
 namespace seqprim::arch {
 
-/// What amx_bf16 falls back to where the tile registers are refused: avx512_bf16 under a name of its own, because it is compiled
+/// What amx_bf16 falls back to where the tile registers are unsupported: avx512_bf16 under a name of its own, because it is compiled
 /// with other flags.
 struct amx_bf16_refused {
   static constexpr const char* name = "avx512_bf16";

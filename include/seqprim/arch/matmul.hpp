@@ -127,7 +127,7 @@ void multiply_piece(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, cons
   }
 }
 
-/// c[Rows, columns] (+)= a b for a few rows, where columns of b are contiguous: blocks of b are turned in registers and used
+/// c[Rows, columns] (+)= a b for a few rows, where columns of b are contiguous: blocks of b are transposed in registers and used
 /// at once. Packing would cost more than the arithmetic; the sums are the same chains as everywhere.
 template <class Isa, class T, int Rows, class A, class B>
 void multiply_few_rows(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, const tensor_view<T, 2>& c,
@@ -167,7 +167,7 @@ void multiply_few_rows(const tensor_view<A, 2>& a, const tensor_view<B, 2>& b, c
 
 }  // namespace detail
 
-/// sum_k a[k] b[k] over contiguous numbers, four independent sums.
+/// sum_k a[k] b[k] over contiguous elements, four independent sums.
 template <class Isa, class T, class A, class B> [[nodiscard]] T dot(const A* a, const B* b, index_t count) noexcept {
   using v = simd<Isa, T>;
   typename v::reg sum[4] = {v::zero(), v::zero(), v::zero(), v::zero()};

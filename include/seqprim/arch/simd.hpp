@@ -104,7 +104,7 @@ template <class Isa, class T> struct simd {
   }
 };
 
-/// Loads `registers` registers of narrow numbers at once, which is cheaper than one after the other: lane i of register n is
+/// Loads `registers` registers of narrow elements at once, which is cheaper than one after the other: lane i of register n is
 /// number registers * i + n. One register, in order, where the instruction set gains nothing.
 template <class Isa, class X> struct woven_load {
   static constexpr int registers = 1;
@@ -113,7 +113,7 @@ template <class Isa, class X> struct woven_load {
   }
 };
 
-/// Two bfloat16 numbers in one word, the first in the low half: two neighbors of a bfloat16 array may be read as one.
+/// Two bfloat16 elements in one word, the first in the low half: two neighbors of a bfloat16 array may be read as one.
 struct [[gnu::may_alias]] bfloat16_pair {
   std::uint32_t bits;
 };

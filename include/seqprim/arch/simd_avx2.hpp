@@ -138,7 +138,7 @@ template <> struct simd<avx2, float> {
     return _mm256_permute_ps(sums, 0xd8);  // registers 0 2 1 3 in each half
   }
 
-  /// Transposes lanes x lanes numbers held in rows[0 .. lanes).
+  /// Transposes lanes x lanes elements held in rows[0 .. lanes).
   [[gnu::always_inline]] static void transpose(reg (&rows)[lanes]) noexcept {
     reg pairs[8], fours[8];
     unrolled<4>([&](auto n) {

@@ -122,7 +122,7 @@ template <> struct simd<avx512, float> {
     return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), sums);
   }
 
-  /// Transposes lanes x lanes numbers held in rows[0 .. lanes).
+  /// Transposes lanes x lanes elements held in rows[0 .. lanes).
   [[gnu::always_inline]] static void transpose(reg (&rows)[lanes]) noexcept {
     reg a[16];
     unrolled<8>([&](auto n) {
@@ -221,8 +221,8 @@ template <class Isa> struct avx512_pair_products {
       _mm512_mask_storeu_epi32(out + d, live, _mm512_or_si512(low, high));
     }
   }
-  /// out(n, i) = pair n of row i, its sign flipped where asked: rows of `in` [rows, columns] become columns of
-  /// `out` [ceil(columns / 2), out_columns]; an odd last number is paired with zero, columns beyond `rows` are zero.
+  /// out(n, i) = pair n of row i, its sign flipped where requested: rows of `in` [rows, columns] become columns of
+  /// `out` [ceil(columns / 2), out_columns]; an odd last element is paired with zero, columns beyond `rows` are zero.
   static void transpose_rows(matrix_ref<const bfloat16> in, index_t rows, index_t columns, bool negate,
                              matrix_ref<bfloat16_pair> out, index_t out_columns) noexcept {
     const reg sign = _mm512_set1_epi32(negate ? static_cast<int>(0x80008000u) : 0);

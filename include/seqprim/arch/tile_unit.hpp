@@ -12,14 +12,14 @@ namespace seqprim::arch {
 /// Matrix registers, where the instruction set has them: eight tiles of 16 rows of 64 bytes. The primary template stands for
 /// the instruction sets that have none.
 ///
-/// `otherwise` is the instruction set to fall back to where they are refused (runs_here<Isa>() says so).
+/// `otherwise` is the instruction set to fall back to where they are unsupported (runs_here<Isa>() says so).
 ///
 /// begin() makes them usable in the calling thread, end() gives them back; in between: zero<tile>(), load<tile>(rows, row),
 /// store<tile>(rows, row) with `row` elements from row to row, and add_products<sum, a, b>(): 16 x 16 floats += 16 rows of 16
 /// bfloat16 pairs x 16 pairs of 16 columns. Tests emulate one with the same members.
 template <class Isa> struct tile_unit { static constexpr bool available = false; };
 
-/// Calls body(Isa{}), or body with the instruction set to fall back to where the matrix registers of Isa are refused.
+/// Calls body(Isa{}), or body with the instruction set to fall back to where the matrix registers of Isa are unsupported.
 template <class Isa, class Body> void with_supported_isa(const Body& body) {
   if constexpr (tile_unit<Isa>::available) {
     if (runs_here<Isa>()) {

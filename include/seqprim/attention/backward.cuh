@@ -52,7 +52,7 @@ template <class Q> [[nodiscard]] index_t backward_workspace(const Q& queries) {
 /// Views point to device memory, and so do arrays inside the mask and the score (index_array::on_device()).
 ///
 /// q, k, v and dout of one 16-bit type with dims up to 256 go through the tensor cores; weights and logit gradients are rounded to
-/// that type before they meet a vector. Everything else goes through simple kernels, one warp a row. Two passes, one owner for each
+/// that type before they meet a vector. Everything else goes through simple kernels, one warp per row. Two passes, one owner for each
 /// row of a result: each pass computes the weights anew. A view whose last extent is part of its type (`tensor_view<T, 4, 128>`)
 /// compiles one size of kernels instead of five. `Engine` and `Policy` choose instructions and tile sizes.
 ///
@@ -66,7 +66,7 @@ template <class Q> [[nodiscard]] index_t backward_workspace(const Q& queries) {
 /// Errors   precondition_error before the launch; cuda_error when a launch is refused. Errors inside the kernels surface at
 ///          the caller's next synchronization.
 /// Repeat   same bits in every run and any batch.
-/// Cost     tensor cores: 4 head_dim + 3 value_dim multiply-adds a visible pair and head. No allocation, no synchronization; can be
+/// Cost     tensor cores: 4 head_dim + 3 value_dim multiply-adds per visible pair and head. No allocation, no synchronization; can be
 ///          captured into a graph.
 /// Page     docs/reference/attention/backward.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_backward_policy, class Op, class Q, class K,

@@ -28,7 +28,7 @@ using key_tile_for =
                            std::is_same_v<K, bfloat16> && std::is_same_v<V, bfloat16> && std::is_same_v<Dout, bfloat16>,
                        key_tile_pairs<Isa, T>, key_tile<Isa, T>>;
 
-/// Numbers per query before the products: lse in units of log 2 and delta = <dout, out>. Rows that see nothing get weights of 0.
+/// Numbers per query before the products: lse in units of log 2 and delta = <dout, out>. Rows without a visible key get weights of 0.
 template <class Isa, class T, class Out, class Dout, class Lse>
 void prepare_rows(const tensor_view<const Out, 2>& out, const tensor_view<const Dout, 2>& dout,
                   const tensor_view<const Lse, 1>& lse, range rows, T* row_lse, T* delta) noexcept {
@@ -51,7 +51,7 @@ template <class Isa, class T, class X> void store_row(const T* in, index_t count
 
 /// Everything after validation and position encoding.
 ///
-/// A piece of work is one tile of keys: it owns dk and dv there, and adds to dq of the queries that see it, in turns. The
+/// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in turns. The
 /// tiles of one key head are a chain; pieces of different chains meet nowhere.
 template <class Isa, class Policy, int Parameters, class Op, class Q, class K, class V, class Out, class Lse,
           class Dout, class Dq, class Dk, class Dv>
@@ -236,7 +236,7 @@ using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const 
 /// Edge     a row without visible key (lse = -inf) has dq = 0 and adds nothing to dk and dv; neither does dout there, even NaN.
 /// Errors   precondition_error before anything is written, as forward.
 /// Repeat   same bits for any number of threads, for one build and policy: dq is added to in the order of the keys.
-/// Cost     3 head_dim + 2 value_dim multiply-adds a visible pair and head (forward: head_dim + value_dim). Where q, k, v and
+/// Cost     3 head_dim + 2 value_dim multiply-adds per visible pair and head (forward: head_dim + value_dim). Where q, k, v and
 ///          dout are bfloat16 and the processor multiplies pairs of them, it does, and p and their gradients are rounded to
 ///          bfloat16. Allocates tile scratch for each thread; for at least as many key heads as there are threads 8 bytes a
 ///          query row, and 4 head_dim more unless dq is float with head_dim a multiple of 16; and encoded copies of q and k if op.position encodes.
@@ -252,7 +252,7 @@ void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys
                                        tensor_view<accumulator<element_of<Q>>, 2>{});
 }
 
-/// The same with the gradients by the parameters of the score: dscore(h, n) belongs to the n-th parameter of the modifier of head h,
+/// The same with the gradients with respect to the parameters of the score: dscore(h, n) belongs to the n-th parameter of the modifier of head h,
 /// summed over the batch. A parameter that heads share has the sum over them as its gradient.
 ///
 /// Shapes   dscore [heads, score::parameters of the modifier]; float (double with double), overwritten.

@@ -100,7 +100,7 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
 
 }  // namespace detail
 
-/// Attention of a few new queries against a cache of keys and values, contiguous or in pages, of numbers or of 8-bit codes.
+/// Attention of a few new queries against a cache of keys and values, contiguous or in pages, of numbers or of int8 values.
 ///
 ///     attention::append(executor, op, k_new, v_new, n_past, k_cache, v_cache);
 ///     attention::decode(executor, op, q_new, k_cache [.. n_past + new), v_cache [..), out, lse);
@@ -117,7 +117,7 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
 ///          [batch, heads, q_len]. Sequences of unequal length: pages, or mask::key_padding. On pages k_len is that of the
 ///          longest sequence, and keys behind the end of a shorter one do not exist.
 /// Types    as forward, without double; codes int8 with float scales.
-/// Edge     as forward. Keys and values beyond what a query sees are never used; those that no query of the call sees are not read.
+/// Edge     as forward. Keys and values beyond what a query attends to are never used; those that no query of the call sees are not read.
 /// Errors   precondition_error before anything is written, as forward; what page_table and quantized refuse; k and v of
 ///          different lengths.
 /// Repeat   same bits for any number of threads, any batch, pages of any size, and however many query rows share a key head:

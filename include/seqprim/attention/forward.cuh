@@ -143,13 +143,13 @@ void launch_forward_block(const gpu& executor, const Op& op, const problem& p, c
 ///
 /// q, k and v of one 16-bit type with dims up to 256 go through the tensor cores: blocks of 128 query rows, keys and values on
 /// their way to shared memory while the previous ones are multiplied, weights rounded to the type of v and never leaving their
-/// registers. Everything else goes through a simple kernel, one warp a query row. A view whose last extent is part of its type
+/// registers. Everything else goes through a simple kernel, one warp per query row. A view whose last extent is part of its type
 /// (`tensor_view<T, 4, 128>`) compiles one kernel instead of five.
 ///
 /// `Engine` and `Policy` choose instructions and tile sizes: attention/tuning.cuh.
 ///
 /// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before.
-/// Layout   as on the CPU. Rows at multiples of 16 bytes are copied 16 bytes at a time, others number by number.
+/// Layout   as on the CPU. Rows at multiples of 16 bytes are copied 16 bytes at a time, others element by element.
 /// Errors   precondition_error before the launch; cuda_error when the launch is refused. Errors inside the kernel surface at
 ///          the caller's next synchronization.
 /// Repeat   same bits in every run and any batch, for one policy.

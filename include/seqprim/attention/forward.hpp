@@ -128,13 +128,13 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
 /// Types    q, k, v, out: float, float16, bfloat16, each its own; sums and lse float. All double for gradient checks.
 /// Layout   the last axis contiguous, other strides free; out and lse may not overlap an input or each other.
 /// Edge     a row without visible key: out = 0, lse = -inf (the sink's logit, if op has one). A NaN in a visible logit: NaN in that row only. Keys and values
-///          that no query sees are never used, whatever they hold. Logits must stay below 2^30, where float steps by 128,
+///          that no query attends to are never used, whatever they hold. Logits must stay below 2^30, where float steps by 128,
 ///          values below 2^128 / k_len: weighted sums are float (on AMX 2^120 / k_len: weights reach 2^8 there).
 /// Errors   precondition_error before anything is written: shapes disagree, heads % kv_heads != 0, a last axis is not
 ///          contiguous, an output overlaps, the op is invalid.
 /// Repeat   same bits for any number of threads and any place in the batch, for one build and policy.
-/// Cost     head_dim + value_dim multiply-adds a visible pair and head; empty tiles cost nothing. Allocates tile scratch for each
-///          thread (about 4 (192 head_dim + 320 value_dim + 8500) bytes), encoded copies of q and k if op.position encodes, and on AMX a turned copy of v.
+/// Cost     head_dim + value_dim multiply-adds per visible pair and head; empty tiles cost nothing. Allocates tile scratch for each
+///          thread (about 4 (192 head_dim + 320 value_dim + 8500) bytes), encoded copies of q and k if op.position encodes, and on AMX a transposed copy of v.
 /// Source   Milakov and Gimelshein, "Online normalizer calculation for softmax"; Dao et al., "FlashAttention"; spec masks-text
 ///          1 and 3; golden masks-text/attn_*.  Page docs/reference/attention/forward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,

@@ -20,7 +20,7 @@ namespace seqprim::attention {
 ///
 /// append rounds to the nearest code, ties to even, with scale = largest magnitude / 127: codes reach from -127 to 127, and
 /// each number is kept to half a scale. A block of zeros has scale 0. A block that holds NaN or infinity, which 8 bits cannot
-/// keep, has scale NaN: queries that see it get NaN, as they would from the number itself. A cache of other origin may hold any
+/// keep, has scale NaN: queries that attend to it get NaN, as they would from the number itself. A cache of other origin may hold any
 /// scale and the code -128.
 ///
 /// Errors  precondition_error (validate): shapes of codes and scales disagree, blocks do not divide dim into runs of a multiple

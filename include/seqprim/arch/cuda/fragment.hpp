@@ -3,13 +3,13 @@
 
 #include <seqprim/core/config.hpp>
 
-/// Where the numbers of a matrix lie in the registers of a warp and in shared memory: the arithmetic of mma.sync.m16n8k16,
+/// Where the elements of a matrix lie in the registers of a warp and in shared memory: the arithmetic of mma.sync.m16n8k16,
 /// ldmatrix and swizzled tiles, as constant expressions that a host test can check. Page: docs/reference/arch/cuda.md
 namespace seqprim::arch::cuda {
 
 inline constexpr int warp_lanes = 32;
 
-/// Row and column of one number inside a fragment or tile.
+/// Row and column of one element inside a fragment or tile.
 struct place {
   int row = 0;
   int column = 0;
@@ -55,7 +55,7 @@ inline constexpr int mma_rows = 16, mma_columns = 8, mma_depth = 16;
   return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
 }
 
-/// A tile [rows, Width] of 16-bit numbers in shared memory, dense, in chunks of 8 numbers (16 bytes). Chunks of a row change
+/// A tile [rows, Width] of 16-bit elements in shared memory, dense, in chunks of 8 elements (16 bytes). Chunks of a row change
 /// places so that the eight rows of an 8 x 8 matrix lie in eight different groups of four banks: neither ldmatrix nor 16-byte
 /// copies conflict. Rows of a multiple of 128 bytes all start in one bank: eight orders. Rows of an odd multiple of 64 bytes start
 /// in two: four orders. Width is a multiple of 32.

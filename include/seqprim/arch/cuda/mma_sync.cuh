@@ -37,7 +37,7 @@ struct mma_sync {
     return static_cast<address>(__cvta_generic_to_shared(shared));
   }
 
-  /// c[16, 8] += a[16, 16] b[16, 8]; T is float16 or bfloat16, two numbers a register. Places: fragment.hpp.
+  /// c[16, 8] += a[16, 16] b[16, 8]; T is float16 or bfloat16, two elements a register. Places: fragment.hpp.
   template <class T>
   __device__ __forceinline__ void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                            std::uint32_t b1) const {
@@ -53,7 +53,7 @@ struct mma_sync {
     }
   }
 
-  /// Four 8 x 8 matrices of 16-bit numbers; each lane names one row of 16 bytes in shared memory.
+  /// Four 8 x 8 matrices of 16-bit elements; each lane names one row of 16 bytes in shared memory.
   __device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], address row) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -108,7 +108,7 @@ struct mma_sync {
     return y;
   }
 
-  /// Two numbers rounded to nearest even, `low` in the lower half. One lane.
+  /// Two elements rounded to nearest even, `low` in the lower half. One lane.
   template <class T> [[nodiscard]] __device__ __forceinline__ std::uint32_t pack(float low, float high) const {
     std::uint32_t bits;
     if constexpr (std::is_same_v<T, bfloat16>) {

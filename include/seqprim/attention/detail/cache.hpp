@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <utility>
 
-/// One face for the caches that decode reads and append fills: contiguous or paged, of numbers or of 8-bit codes.
+/// One face for the caches that decode reads and append fills: contiguous or paged, of numbers or of int8 values.
 namespace seqprim::attention::detail {
 
 /// What holds the rows of a cache: a view of 4 axes, or a quantized pair of them.

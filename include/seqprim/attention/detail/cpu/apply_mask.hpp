@@ -56,7 +56,7 @@ template <class Isa, class T, mask::one_range_per_row Mask> class mask_lanes<Isa
   index_t row_, first_;
 };
 
-/// One run of keys a row, queries along the lanes: two numbers a lane, compared with the key.
+/// One run of keys a row, queries along the lanes: two elements a lane, compared with the key.
 template <class Isa, class T, mask::one_range_per_row Mask> class mask_lanes<Isa, T, columns_are::queries, Mask> {
   using v = arch::simd<Isa, T>;
 

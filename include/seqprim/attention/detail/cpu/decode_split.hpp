@@ -274,7 +274,7 @@ template <class Isa, class Keys, class Values> class row_engine {
     keys_.visit(keys.store, [&](const auto& list, index_t begin, index_t n) {
       using list_type = std::remove_cvref_t<decltype(list)>;
       using element = typename list_type::element;
-      // bfloat16 pairs are multiplied as they are, where the processor does; other narrow numbers are widened, woven where that
+      // bfloat16 pairs are multiplied as they are, where the processor does; other narrow elements are widened, woven where that
       // is cheaper.
       constexpr weave best =
           arch::pair_products<Isa>::available && std::is_same_v<Q, bfloat16> && std::is_same_v<element, bfloat16>

@@ -12,7 +12,7 @@ namespace seqprim::attention::detail {
 template <class T, class Q, class Dout> struct query_head_rows {
   tensor_view<const Q, 2> q;
   tensor_view<const Dout, 2> dout;
-  const T* lse;    ///< units of log 2; +inf for rows that see nothing, so that their weights are 0
+  const T* lse;    ///< units of log 2; +inf for rows without a visible key, so that their weights are 0
   const T* delta;  ///< <dout, out>
   T* dq;           ///< [q_len, dq_row], head_dim numbers padded to whole registers
   index_t dq_row;
@@ -32,7 +32,7 @@ void add_keys_not_finite(const tensor_view<const K, 2>& k, range keys, index_t r
   }
 }
 
-/// One tile of keys and the queries that see it, five products a tile of queries:
+/// One tile of keys and the queries that attend to it, five products a tile of queries:
 ///
 ///     s = q k^T,  dp = dout v^T,  dv^T += dout^T p,  dk^T += q^T ds,  dq += ds k
 ///

@@ -53,7 +53,7 @@ template <class Isa, class T> class online_softmax_pairs {
            const Score& score, bool partial) noexcept {
     const arch::matrix_ref logits{logits_, width_}, queries{queries_, width_};
     const arch::product_shape shape{keys.size(), padded_, head_pairs_};
-    // Keys are read in place, two numbers at a time, where pairs are whole words.
+    // Keys are read in place, two elements at a time, where pairs are whole words.
     if (head_dim_ % 2 == 0 && k_row % 2 == 0 && reinterpret_cast<std::uintptr_t>(k) % sizeof(pair) == 0) {
       arch::multiply<Isa, arch::start::zero>(logits, arch::matrix_ref{reinterpret_cast<const pair*>(k), k_row / 2},
                                              queries, shape);

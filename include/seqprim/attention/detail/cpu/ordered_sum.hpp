@@ -11,7 +11,7 @@
 namespace seqprim::attention::detail {
 inline namespace SEQPRIM_TARGET_NAMESPACE {
 
-/// Lets pieces of work that run at the same time add to shared sums in one order: that of the pieces, so that no bit depends
+/// Lets tasks that run at the same time add to shared sums in one order: that of the pieces, so that no bit depends
 /// on the threads. Every piece walks through numbered places in ascending order and may leave some out; before it adds to
 /// some it waits until every earlier piece of its chain has gone past them.
 ///

@@ -15,7 +15,7 @@
 /// Backward on tensor cores, as block algorithms over an engine (arch/cuda): the same text runs on the device and, lane by lane, in
 /// a host test. Two kinds of block, one owner for each piece of the results, no sums across blocks:
 ///
-///     key block    owns a tile of keys and walks over the queries that see it, head by head of its group: dk, dv
+///     key block    owns a tile of keys and walks over the queries that attend to it, head by head of its group: dk, dv
 ///     query block  owns a tile of queries and walks over the keys they see: dq
 ///
 /// A product's result lies in registers as the next product needs its left operand, so weights and logit gradients never pass
@@ -73,7 +73,7 @@ struct backward_shape {
   static constexpr int query_shared = (query_tile + 2 * policy.key_step) * (HeadDim + ValueDim) * 2;
 };
 
-/// What backward needs to know of a query row: lse in units of log 2 (+inf where the row sees nothing, so that its weights are 0) and
+/// What backward needs to know of a query row: lse in units of log 2 (+inf where the row attends to nothing, so that its weights are 0) and
 /// <dout, out>.
 struct alignas(8) row_statistics {
   float lse;
@@ -125,7 +125,7 @@ SEQPRIM_HD void copy_tile(const Engine& engine, const T* data, index_t stride, i
   }
 }
 
-/// A place in a tile from which steps along a row, of multiples of 16 numbers, and down the rows, of multiples of 16, are cheap.
+/// A place in a tile from which steps along a row, of multiples of 16 elements, and down the rows, of multiples of 16, are cheap.
 template <int Width, class T> struct tile_cursor {
   const T* row;
   int start;  ///< place within the row
@@ -162,7 +162,7 @@ SEQPRIM_HD void multiply_tiles(const Engine& engine, const T* left, int first_ro
   }
 }
 
-/// Infinity or NaN among two numbers of 16 bits: 0xffff in the place of each that is.
+/// Infinity or NaN among two elements of 16 bits: 0xffff in the place of each that is.
 template <class T> [[nodiscard]] SEQPRIM_HD constexpr std::uint32_t not_finite(std::uint32_t two) noexcept {
   constexpr std::uint32_t exponent = std::is_same_v<T, float16> ? 0x7c00u : 0x7f80u;
   return ((two & exponent) == exponent ? 0xffffu : 0u) | ((two >> 16 & exponent) == exponent ? 0xffff0000u : 0u);
@@ -449,7 +449,7 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
     }
   }
   engine.commit_copies();
-  engine.template wait_copies<0>();  // keys that nobody sees are still on their way
+  engine.template wait_copies<0>();  // keys that no query attends to are still on their way
   if (weighs) {
     store_rows<value_dim>(engine, acc, 1.0f, own.begin, own.end, static_cast<int>(p.value_dim), &in.dv(b, g, 0, 0),
                           in.dv.stride(2));
@@ -542,7 +542,7 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
     partial = next_partial;
   }
   engine.commit_copies();
-  engine.template wait_copies<0>();  // queries that see nothing are still on their way
+  engine.template wait_copies<0>();  // queries that attend to nothing are still on their way
   store_rows<head_dim>(engine, acc, in.scale, own.begin, own.end, static_cast<int>(p.head_dim), &in.dq(b, h, 0, 0),
                        in.dq.stride(2));
 }

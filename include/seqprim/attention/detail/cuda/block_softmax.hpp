@@ -142,7 +142,7 @@ template <class Mask, class Score> struct rows_of_head {
   }
 };
 
-/// The sign bits of the 16-bit numbers in a word that are not finite: their exponent of ones overflows into it.
+/// The sign bits of the 16-bit elements in a word that are not finite: their exponent of ones overflows into it.
 template <class T> [[nodiscard]] SEQPRIM_HD constexpr std::uint32_t non_finite(std::uint32_t word) noexcept {
   constexpr std::uint32_t exponent = std::is_same_v<T, bfloat16> ? 0x7f807f80u : 0x7c007c00u;
   constexpr std::uint32_t one = std::is_same_v<T, bfloat16> ? 0x00800080u : 0x04000400u;
@@ -499,7 +499,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
     }
   }
 
-  /// The keys of a tile that a row sees, relative to the warp's first one, where the mask has one run for each row.
+  /// The keys of a tile that a row attends to, relative to the warp's first one, where the mask has one run for each row.
   struct run_of_row {
     int begin, end;
   };

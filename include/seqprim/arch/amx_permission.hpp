@@ -12,8 +12,8 @@
 namespace seqprim::arch {
 inline namespace SEQPRIM_TARGET_NAMESPACE {
 
-/// Why this process may not use the tile registers of AMX, in words; nullptr when it may. Linux hands them out on request, once
-/// for the whole process: the first call asks, later ones remember.
+/// Why this process may not use the tile registers of AMX, in words; nullptr when it may. Linux enables AMX
+/// per process: the first call requests permission, the result is cached.
 ///
 /// Source  Linux, Documentation/arch/x86/xstate.rst.
 [[nodiscard]] inline const char* amx_refusal() noexcept {

@@ -32,7 +32,7 @@ template <class... Isas> struct isa_list { static constexpr int size = sizeof...
 /// All instruction sets that this library has engines for.
 using all_isas = isa_list<scalar, avx2, avx512, avx512_bf16, amx_bf16>;
 
-/// What `choose` found.
+/// The result of `choose`.
 template <int Size> struct isa_choice {
   struct refused {
     const char* isa;
@@ -41,7 +41,7 @@ template <int Size> struct isa_choice {
 
   int index = -1;             ///< of the chosen one in the list; -1 when none runs here
   const char* isa = "none";   ///< its name
-  refused better[Size] = {};  ///< those behind it in the list, best first, and why the machine refuses them
+  refused better[Size] = {};  ///< those behind it in the list, best first, and why they are unsupported
   int better_count = 0;
 
   /// "avx2 (avx512: the processor has no AVX-512 F, BW, VL and DQ)"
@@ -93,7 +93,7 @@ auto result_of_run(isa_list<First, Rest...>, Args&&... args)
 
 }  // namespace detail
 
-/// Calls Entry::run<Isa>(args...) with the best instruction set of the list that this machine runs. `choose` tells which one
+/// Calls Entry::run<Isa>(args...) with the best instruction set of the list that this machine runs. `choose` reports which one
 /// that is. A list of your own forces the choice: dispatch<my_attention, arch::isa_list<arch::avx2>>(...).
 ///
 /// Errors  precondition_error when none of the list runs here, naming what each lacks. What is not compiled for an

@@ -63,7 +63,7 @@ template <> inline constexpr bool compiled_for<amx_bf16> = true;
 #endif
 
 /// Why this program cannot run the code of Isa here: what the processor or the operating system lacks, in words; nullptr
-/// when it lacks nothing. The answer does not depend on the flags of the translation unit and never changes during a run.
+/// when it lacks nothing. The answer does not depend on the flags of the translation unit and never changes while the program runs.
 template <class Isa> [[nodiscard]] const char* unsupported_reason() noexcept;
 
 template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<scalar>() noexcept { return nullptr; }

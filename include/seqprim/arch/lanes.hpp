@@ -5,7 +5,7 @@
 
 namespace seqprim::arch {
 
-/// One register as a number: what a score modifier gets in place of a float when a kernel works on many logits at once.
+/// One register as a value with arithmetic: what a score modifier gets in place of a float when a kernel works on many logits at once.
 /// Arithmetic and the functions below mean the same as for one element, lane by lane.
 template <class Isa, class T> struct lanes {
   using v = simd<Isa, T>;

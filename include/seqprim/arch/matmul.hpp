@@ -9,7 +9,7 @@
 
 namespace seqprim::arch {
 
-/// What matmul does with the old content of its result.
+/// What happens to the old content of a result.
 enum class store { overwrite, accumulate };
 
 namespace detail {
@@ -22,7 +22,7 @@ template <class Isa, class T> struct matmul_blocks {
   static constexpr index_t panel = block_columns<Isa, T>;
   static constexpr index_t columns = 4 * panel;
 
-  /// Numbers of scratch for a block of so many rows: the packed block of a, a panel of b, an edge of c.
+  /// Elements of scratch for a block of so many rows: the packed block of a, a panel of b, an edge of c.
   [[nodiscard]] static constexpr index_t scratch(index_t block_rows) noexcept {
     return block_rows * depth + depth * panel + block_rows * simd<Isa, T>::lanes;
   }

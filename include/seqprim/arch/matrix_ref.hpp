@@ -8,7 +8,7 @@
 namespace seqprim::arch {
 
 /// A matrix in memory: rows lie `ld` elements apart (the leading dimension of BLAS), columns are contiguous. Its extents
-/// travel beside it.
+/// are passed separately.
 template <class T> struct matrix_ref {
   using element = std::remove_const_t<T>;
 

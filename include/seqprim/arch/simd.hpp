@@ -15,7 +15,7 @@ namespace seqprim::arch {
 inline constexpr float exp2_polynomial[6] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
                                              0x1.3b2d4cp-7f, 0x1.5f3e52p-10f, 0x1.41fbbcp-13f};
 
-/// One register of numbers of type T (float or double) under instruction set Isa, as a bundle of static functions over
+/// One register of elements of type T (float or double) under instruction set Isa, as a bundle of static functions over
 /// `reg`. Loads widen float16, bfloat16 and int8, stores round float16 and bfloat16. `partial` forms touch the first n elements only (0 <= n <=
 /// lanes) and read zeros beyond.
 ///
@@ -73,7 +73,7 @@ template <class Isa, class T> struct simd {
       return x < -126.0f ? 0.0f : result;
     }
   }
-  /// Which lanes: an answer for each.
+  /// One bool per lane.
   using lane_mask = bool;
   /// Lanes with lower[lane] <= index < upper[lane].
   [[gnu::always_inline]] static lane_mask in_run(std::int32_t index, const std::int32_t* lower,
@@ -104,8 +104,8 @@ template <class Isa, class T> struct simd {
   }
 };
 
-/// Loads `registers` registers of narrow elements at once, which is cheaper than one after the other: lane i of register n is
-/// number registers * i + n. One register, in order, where the instruction set gains nothing.
+/// De-interleaving load of narrow elements: lane i of register n holds element registers * i + n, which is cheaper than loads in
+/// order. One register, in order, where the instruction set gains nothing.
 template <class Isa, class X> struct woven_load {
   static constexpr int registers = 1;
   [[gnu::always_inline]] static void load(const X* p, typename simd<Isa, float>::reg (&x)[1]) noexcept {

@@ -10,7 +10,7 @@
 #include <utility>
 
 /// The tile engine: products of small matrices that fit the caches. Every matrix product of the library - linear layers,
-/// scores, weighted sums, their gradients - ends here.
+/// scores, weighted sums, their gradients - ends in multiply().
 namespace seqprim::arch {
 
 /// Rows x columns of the register block, in lanes: 24 (AVX-512) or 12 (AVX2) independent sums hide the latency of fma and

@@ -9,12 +9,12 @@
 
 namespace seqprim::arch {
 
-/// Matrix registers, where the instruction set has them: eight tiles of 16 rows of 64 bytes. The primary template stands for
-/// the instruction sets that have none.
+/// Matrix registers, where the instruction set has them: eight tiles of 16 rows of 64 bytes. The primary template is that of
+/// instruction sets without them.
 ///
-/// `otherwise` is the instruction set to fall back to where they are unsupported (runs_here<Isa>() says so).
+/// `otherwise` is the instruction set to fall back to where they are unsupported (runs_here<Isa>() reports it).
 ///
-/// begin() makes them usable in the calling thread, end() gives them back; in between: zero<tile>(), load<tile>(rows, row),
+/// begin() makes them usable in the calling thread, end() releases them; in between: zero<tile>(), load<tile>(rows, row),
 /// store<tile>(rows, row) with `row` elements from row to row, and add_products<sum, a, b>(): 16 x 16 floats += 16 rows of 16
 /// bfloat16 pairs x 16 pairs of 16 columns. Tests emulate one with the same members.
 template <class Isa> struct tile_unit { static constexpr bool available = false; };

@@ -8,9 +8,9 @@ namespace seqprim::attention {
 
 /// Tile sizes of the CPU kernels. They change speed and rounding order, never meaning.
 struct tile_policy {
-  int q_tile = 64;        ///< query rows that one task owns; a multiple of 64
-  int k_tile = 128;       ///< keys of one step of the online softmax
-  int split_keys = 1024;  ///< decode: keys of one task, fixed so that bits depend on neither batch nor threads
+  int q_tile = 64;         ///< query rows that one task owns; a multiple of 64
+  int k_tile = 128;        ///< keys of one step of the online softmax
+  int split_keys = 1024;   ///< decode: keys of one task, fixed so that bits depend on neither batch nor threads
   int backward_keys = 64;  ///< backward: keys that one task owns; a multiple of 64
   int backward_rows = 64;  ///< backward: query rows of one step; even
 };

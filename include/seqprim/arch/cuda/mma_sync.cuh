@@ -13,10 +13,10 @@
 namespace seqprim::arch::cuda {
 
 /// The instructions of one lane of a warp on sm_80 and newer: products of float16 or bfloat16 with float sums (mma.sync), matrices
-/// from shared memory into registers (ldmatrix), copies that run beside the arithmetic (cp.async).
+/// from shared memory into registers (ldmatrix), copies that overlap the arithmetic (cp.async).
 ///
 /// Algorithms take the engine as a template parameter and value, so that a host test runs them on an emulated block of lanes, and
-/// an engine of another generation takes its place by type. Every function is for all lanes of a warp together, unless it says
+/// an engine of another generation is another type. Every function is for all lanes of a warp together, unless it says
 /// otherwise. Page: docs/reference/arch/cuda.md
 struct mma_sync {
   static constexpr const char* name = "mma_sync";
@@ -24,7 +24,7 @@ struct mma_sync {
   [[nodiscard]] __device__ __forceinline__ int lane() const { return static_cast<int>(threadIdx.x % warp_lanes); }
   [[nodiscard]] __device__ __forceinline__ int warp() const { return static_cast<int>(threadIdx.x / warp_lanes); }
 
-  /// The number of the block in the grid. Read anew each time: what follows from it need not stay in registers for long.
+  /// The index of the block in the grid. Read each time: what follows from it need not stay in registers for long.
   [[nodiscard]] __device__ __forceinline__ std::uint32_t block() const {
     std::uint32_t index;
     asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(index));
@@ -37,7 +37,7 @@ struct mma_sync {
     return static_cast<address>(__cvta_generic_to_shared(shared));
   }
 
-  /// c[16, 8] += a[16, 16] b[16, 8]; T is float16 or bfloat16, two elements a register. Places: fragment.hpp.
+  /// c[16, 8] += a[16, 16] b[16, 8]; T is float16 or bfloat16, two elements per register. Coordinates: fragment.hpp.
   template <class T>
   __device__ __forceinline__ void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                            std::uint32_t b1) const {
@@ -53,7 +53,7 @@ struct mma_sync {
     }
   }
 
-  /// Four 8 x 8 matrices of 16-bit elements; each lane names one row of 16 bytes in shared memory.
+  /// Four 8 x 8 matrices of 16-bit elements; each lane addresses one row of 16 bytes in shared memory.
   __device__ __forceinline__ void load_matrices(std::uint32_t (&r)[4], address row) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -92,7 +92,7 @@ struct mma_sync {
   __device__ __forceinline__ void sync_block() const { __syncthreads(); }
   __device__ __forceinline__ void sync_warp() const { __syncwarp(); }
 
-  /// The number that lane ^ mask holds.
+  /// The value that lane ^ mask holds.
   [[nodiscard]] __device__ __forceinline__ float shuffle_xor(float x, int mask) const {
     return __shfl_xor_sync(0xffffffffu, x, mask);
   }

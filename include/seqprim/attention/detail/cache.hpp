@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <utility>
 
-/// One face for the caches that decode reads and append fills: contiguous or paged, of numbers or of int8 values.
+/// One interface to the caches that decode reads and append fills: contiguous or paged, of float, 16-bit or int8 values.
 namespace seqprim::attention::detail {
 
 /// What holds the rows of a cache: a view of 4 axes, or a quantized pair of them.
@@ -39,7 +39,7 @@ template <class Store> struct contiguous_cache {
   [[nodiscard]] index_t length(index_t) const noexcept { return store.extent(2); }
   [[nodiscard]] index_t longest(index_t) const noexcept { return store.extent(2); }
 
-  /// Calls body(first, row, part) for runs of tokens of sequence b that lie one step apart: token part.begin is
+  /// Calls body(first, row, part) for ranges of tokens of sequence b that are one step apart: token part.begin is
   /// store(first, head, row, ..).
   template <class Body> void for_ranges(index_t b, range tokens, const Body& body) const {
     if (!tokens.empty()) body(b, tokens.begin, tokens);
@@ -94,7 +94,7 @@ template <class X> [[nodiscard]] auto readable(const X& x) noexcept {
   }
 }
 
-/// Type of the numbers in a cache; int8 for codes.
+/// Element type of a cache; int8 for quantized ones.
 template <class Cache> using cache_element = typename store_traits<decltype(Cache::store)>::element;
 
 /// A view of the right shape for the checks of a problem: [batch, kv_heads, longest sequence, dim], without memory.

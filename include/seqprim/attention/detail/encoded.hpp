@@ -54,7 +54,7 @@ void with_encoded(const cpu& executor, const Op& op, const tensor_view<const Q, 
   }
 }
 
-/// Turns gradients by encoded queries and keys into gradients with respect to the plain ones, in place.
+/// Converts gradients with respect to encoded queries and keys into gradients with respect to the plain ones, in place.
 template <class Isa, class Op, class Dq, class Dk>
 void gradients_before_encoding(const cpu& executor, const Op& op, const tensor_view<Dq, 4>& dq,
                                const tensor_view<Dk, 4>& dk) {

@@ -114,7 +114,7 @@ template <entry Entry, class Op, class Q, class K, class V>
   return p;
 }
 
-/// A result whose elements all lie apart: no axis steps within the reach of another, so no two threads write one address.
+/// A result whose elements do not overlap: no axis steps within the reach of another, so no two threads write one address.
 template <entry Entry, class View> void expect_distinct(const char* operand, const View& view) {
   if (view.size() == 0) return;
   bool taken[View::rank] = {};
@@ -131,14 +131,14 @@ template <entry Entry, class View> void expect_distinct(const char* operand, con
   }
 }
 
-/// Stands for an lse that nobody asked for: the right shape, no memory.
+/// Replaces an lse that was not requested: the right shape, no memory.
 template <class Q> [[nodiscard]] auto no_lse(const Q& q) noexcept {
   tensor_view<accumulator<element_of<Q>>, 3> none;
   for (int axis = 0; axis < 3; ++axis) none.extents[axis] = q.extent(axis);
   return none;
 }
 
-/// What forward and decode write: shapes, layout, and no overlap with anything that is read or written beside.
+/// What forward and decode write: shapes, layout, and no overlap with any other operand.
 template <entry Entry, class Q, class K, class V, class Out, class Lse>
 void expect_results(const problem& p, const Q& q, const K& k, const V& v, const Out& out, const Lse& lse) {
   expect_shape<Entry>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});

@@ -12,13 +12,13 @@
 #include <cstdint>
 #include <type_traits>
 
-/// Backward on tensor cores, as block algorithms over an engine (arch/cuda): the same text runs on the device and, lane by lane, in
-/// a host test. Two kinds of block, one owner for each piece of the results, no sums across blocks:
+/// Backward on tensor cores, as block algorithms over an engine (arch/cuda): the same source runs on the device and, lane by lane, in
+/// a host test. Two kinds of block, one owner for each part of the results, no sums across blocks:
 ///
 ///     key block    owns a tile of keys and walks over the queries that attend to it, head by head of its group: dk, dv
-///     query block  owns a tile of queries and walks over the keys they see: dq
+///     query block  owns a tile of queries and walks over the keys they attend to: dq
 ///
-/// A product's result lies in registers as the next product needs its left operand, so weights and logit gradients never pass
+/// A product's result has the register layout of the left operand of the next product, so weights and logit gradients never pass
 /// through memory: key blocks compute the transposed tiles [keys, queries], query blocks [queries, keys].
 namespace seqprim::attention {
 
@@ -37,7 +37,7 @@ struct backward_block_policy {
 ///
 /// Evidence: none measured yet. Reasons: the results of a warp take fragments * width / 2 of the 255 registers of a lane, the tile
 /// of one step fragments * step / 2 or twice that, and none may leave its register (nvcc 13, docs/gpu.md). Two fragments halve the
-/// reads of shared memory. Two blocks fit beside each other on sm_80; the smallest of its successors lends 99 KiB to a block.
+/// reads of shared memory. Two blocks fit on one multiprocessor of sm_80; sm_86 and sm_89 limit shared memory to 99 KiB per block.
 struct default_backward_policy {
   template <class Engine, int HeadDim, int ValueDim> static constexpr backward_block_policy choose() noexcept {
     if (HeadDim > 192) return {2, 1, 16, 4, 1, 16};
@@ -67,13 +67,13 @@ struct backward_shape {
   static constexpr int query_threads = policy.query_warps * arch::cuda::warp_lanes;
 
   /// Bytes of shared memory: the owned tile, two stages of the other side, and in key blocks what the warps of a pair exchange and
-  /// the numbers of each query.
+  /// the values of each query.
   static constexpr int key_shared = (key_tile + 2 * policy.query_step) * (HeadDim + ValueDim) * 2 +
                                     key_tile * policy.query_step * 4 + 2 * policy.query_step * 8;
   static constexpr int query_shared = (query_tile + 2 * policy.key_step) * (HeadDim + ValueDim) * 2;
 };
 
-/// What backward needs to know of a query row: lse in units of log 2 (+inf where the row attends to nothing, so that its weights are 0) and
+/// The values of a query row that backward needs: lse in units of log 2 (+inf where the row attends to nothing, so that its weights are 0) and
 /// <dout, out>.
 struct alignas(8) row_statistics {
   float lse;
@@ -125,10 +125,10 @@ SEQPRIM_HD void copy_tile(const Engine& engine, const T* data, index_t stride, i
   }
 }
 
-/// A place in a tile from which steps along a row, of multiples of 16 elements, and down the rows, of multiples of 16, are cheap.
+/// A position in a tile from which steps along a row, of multiples of 16 elements, and down the rows, of multiples of 16, are cheap.
 template <int Width, class T> struct tile_cursor {
   const T* row;
-  int start;  ///< place within the row
+  int start;  ///< offset within the row
 
   SEQPRIM_HD tile_cursor(const T* tile, int at_row, int at_column)
       : row(tile + at_row * Width), start(arch::cuda::swizzled<Width>::chunk(at_row, at_column / 8) * 8) {}
@@ -162,7 +162,7 @@ SEQPRIM_HD void multiply_tiles(const Engine& engine, const T* left, int first_ro
   }
 }
 
-/// Infinity or NaN among two elements of 16 bits: 0xffff in the place of each that is.
+/// Infinity or NaN among two elements of 16 bits: 0xffff for each that is.
 template <class T> [[nodiscard]] SEQPRIM_HD constexpr std::uint32_t not_finite(std::uint32_t two) noexcept {
   constexpr std::uint32_t exponent = std::is_same_v<T, float16> ? 0x7c00u : 0x7f80u;
   return ((two & exponent) == exponent ? 0xffffu : 0u) | ((two >> 16 & exponent) == exponent ? 0xffff0000u : 0u);
@@ -194,7 +194,7 @@ SEQPRIM_HD void add_products(const Engine& engine, const std::uint32_t (&left)[F
 }
 
 /// add_products for a tile where some pairs are hidden. Their weights are 0, and 0 times infinity or NaN would leak out of padding
-/// into rows that do not see it. Where a row of the right tile holds a number that is not finite, such numbers are left out, and a
+/// into rows that do not attend to it. Where a row of the right tile holds an element that is not finite, it is left out, and a
 /// visible pair with that row turns its sum into NaN, all of it. All lanes of a warp together.
 template <int Width, int Fragments, int Steps, int Places, class T, class Engine>
 SEQPRIM_HD void add_visible_products(const Engine& engine, std::uint32_t (&left)[Fragments][Steps][4],
@@ -240,7 +240,7 @@ SEQPRIM_HD void round_tile(const Engine& engine, const float (&c)[Fragments][Pla
 }
 
 /// Which pairs of a lane are inside the problem and visible. Rows of the tile run from rows.begin, columns from columns.begin;
-/// what lies beyond their ends is hidden and the mask is not asked. KeysAreRows: rows are keys and columns queries.
+/// what is beyond their ends is hidden and the mask is not evaluated there. KeysAreRows: rows are keys and columns queries.
 template <bool KeysAreRows, int Fragments, int Columns, class Engine, class Mask>
 [[nodiscard]] SEQPRIM_HD pair_bits visible_pairs(const Engine& engine, const Mask& mask, bool partial, range rows,
                                                  range columns) {
@@ -260,7 +260,7 @@ template <bool KeysAreRows, int Fragments, int Columns, class Engine, class Mask
 }
 
 /// The weight of one pair from its raw product, and the factor that turns dp - delta into the gradient of scale * <q, k>: the
-/// weight times the derivative of the score. Both 0 for a hidden pair; the score, which may read arrays, is not asked about it.
+/// weight times the derivative of the score. Both 0 for a hidden pair; the score, which may read arrays, is not evaluated for it.
 struct pair_weight {
   float weight, factor;
 };
@@ -321,7 +321,7 @@ template <class Classify>
   return {classify, bounds.empty() ? 0 : bounds.begin / step * step, bounds.empty() ? 0 : bounds.end, step, length};
 }
 
-/// One key block: dk and dv of a tile of keys. `piece` counts tiles within key heads within batch rows.
+/// One key block: dk and dv of a tile of keys. `piece` is the index of the tile within key heads within batch rows.
 ///
 /// The warps of a pair share their keys. The even one computes the products with the queries, the weights p and dv += p^T dout; the
 /// odd one computes dp = v dout^T, the logit gradients ds and dk += ds^T q. p times the score's derivative goes from one to the
@@ -382,7 +382,7 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
     begin_copy(rows, 0);
     for (int stage = 0; !rows.empty(); stage ^= 1) {
       engine.template wait_copies<0>();
-      engine.sync_block();  // this stage is there; nobody reads the other one any more
+      engine.sync_block();  // this stage has arrived; no lane reads the other one any more
       const range next = walk.advance(next_partial);
       if (!next.empty()) begin_copy(next, stage ^ 1);
 
@@ -459,7 +459,7 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
   }
 }
 
-/// One query block: dq of a tile of queries. `piece` counts tiles, the last ones first, within heads within batch rows.
+/// One query block: dq of a tile of queries. `piece` is the index of the tile, the last ones first, within heads within batch rows.
 template <class Shape, class Engine, class Operands>
 SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, index_t piece, std::byte* shared) {
   using T = typename decltype(Operands::q)::value_type;
@@ -510,7 +510,7 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
   if (!part.empty()) begin_copy(part, 0);
   for (int stage = 0; !part.empty(); stage ^= 1) {
     engine.template wait_copies<0>();
-    engine.sync_block();  // this stage is there; nobody reads the other one any more
+    engine.sync_block();  // this stage has arrived; no lane reads the other one any more
     const range next = walk.advance(next_partial);
     if (!next.empty()) begin_copy(next, stage ^ 1);
 

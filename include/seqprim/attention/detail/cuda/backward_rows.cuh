@@ -8,7 +8,7 @@
 
 #include <cuda_runtime.h>
 
-/// The parts of backward on CUDA that need no tensor cores: the numbers of each query row, and slow kernels for every type and
+/// The parts of backward on CUDA that need no tensor cores: the values of each query row, and slow kernels for every type and
 /// every dim, one warp per row. Page: docs/reference/attention/backward.md
 namespace seqprim::attention::detail {
 

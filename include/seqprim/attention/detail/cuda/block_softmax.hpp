@@ -12,7 +12,7 @@
 #include <cstring>
 #include <type_traits>
 
-/// Online softmax of one block of CUDA lanes: a tile of query rows against a run of keys. Written over the engine interface of
+/// Online softmax of one block of CUDA lanes: a tile of query rows against a range of keys. Written over the engine interface of
 /// arch/cuda/mma_sync.cuh, so that the host runs the same algorithm on emulated lanes (tests/attention/block_test.cpp).
 namespace seqprim::attention::detail {
 
@@ -28,7 +28,7 @@ template <class Element, int HeadDim, int ValueDim, int QTile, int KTile, int Wa
   static constexpr int lanes = warps * arch::cuda::warp_lanes;
   static constexpr int row_warps = q_tile / arch::cuda::mma_rows;
   static constexpr int key_warps = warps / row_warps;
-  static constexpr int warp_keys = k_tile / key_warps;  ///< keys of a tile that one warp sees
+  static constexpr int warp_keys = k_tile / key_warps;  ///< keys of a tile that one warp works on
   static_assert(
       q_tile % arch::cuda::mma_rows == 0 && row_warps >= 1 && warps % row_warps == 0 &&
           warp_keys % arch::cuda::mma_depth == 0 && warp_keys * key_warps == k_tile && stages >= 2,
@@ -50,7 +50,7 @@ template <class Element, int HeadDim, int ValueDim, int QTile, int KTile, int Wa
   static constexpr int shared_bytes = tile_bytes > sum_bytes ? tile_bytes : sum_bytes;
 };
 
-/// Rows of one (batch, head) in global memory, `step` numbers apart.
+/// Rows of one (batch, head) in global memory, `step` elements apart.
 template <class T> struct dense_rows {
   const T* data;
   index_t step;
@@ -66,12 +66,12 @@ template <class View> [[nodiscard]] bool rows_are_aligned(const View& view) noex
   return aligned;
 }
 
-/// Begins to copy rows [first, first + Rows) into a swizzled tile. Rows from `end` on and numbers from `dim` on become zero and
+/// Begins to copy rows [first, first + Rows) into a swizzled tile. Rows from `end` on and channels from `dim` on become zero and
 /// are not read.
 template <class Shape, int Rows, class Layout, class Engine, class T, class Source>
 SEQPRIM_HD void copy_rows(const Engine& engine, T* tile, const Source& source, index_t first, index_t end, int dim,
                           bool aligned) noexcept {
-  // `across` lanes read neighboring chunks of a row; a lane keeps its place in the row, so that its addresses differ by constants.
+  // `across` lanes read neighboring chunks of a row; a lane keeps its chunk of the row, so that its addresses differ by constants.
   constexpr int chunks = Layout::chunks, across = (chunks & -chunks) < Shape::lanes ? (chunks & -chunks) : Shape::lanes;
   constexpr int down = Shape::lanes / across, repeats = chunks / across, steps = (Rows + down - 1) / down;
   const int thread = engine.warp() * arch::cuda::warp_lanes + engine.lane();
@@ -94,7 +94,7 @@ SEQPRIM_HD void copy_rows(const Engine& engine, T* tile, const Source& source, i
       }
     }
   } else {
-    // Number by number, and not unrolled: the exception must not cost the rule its registers.
+    // Element by element, and not unrolled: the exception must not cost the common case registers.
     SEQPRIM_ROLLED
     for (int id = thread; id < Rows * Layout::width; id += Shape::lanes) {
       const int r = id / Layout::width, d = id % Layout::width;
@@ -129,7 +129,7 @@ template <class Mask, class Score> struct rows_of_head {
   index_t first, q_len;
 
   [[nodiscard]] SEQPRIM_HD constexpr const rule& rule_of(int) const noexcept { return head; }
-  /// Rows past the end stand where the last one does: they are computed and dropped.
+  /// Rows past the end are copies of the last one: they are computed and dropped.
   [[nodiscard]] SEQPRIM_HD constexpr index_t position(int row) const noexcept { return min(first + row, q_len - 1); }
   [[nodiscard]] SEQPRIM_HD constexpr int count(int limit) const noexcept {
     return static_cast<int>(min<index_t>(limit, max<index_t>(q_len - first, 0)));
@@ -186,18 +186,18 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       for (int e = 0; e < 4; ++e) out_[n][e] = 0;
     }
 
-    // Without a score the scale waits for the exponential, where it is free; a negative one would turn the order of logits
+    // Without a score the scale is applied in the exponential, where it is free; a negative one would reverse the order of logits
     // around, so its sign goes into the queries, where it is exact.
     factor_ = plain ? (scale < 0 ? -scale : scale) * log2_e : log2_e;
     sign_ = plain && scale < 0 ? 0x80008000u : 0u;
   }
 
-  /// The block's whole walk: all visible tiles of the keys [run.begin, run.end), run.begin a multiple of k_tile.
+  /// The whole loop of the block: all visible tiles of the keys [run.begin, run.end), run.begin a multiple of k_tile.
   template <class Queries, class Keys, class Values>
   SEQPRIM_HD void run(const Queries& queries, const Keys& keys, const Values& values, range run, int rows, int head_dim,
                       int value_dim, bool q_aligned, bool k_aligned, bool v_aligned) noexcept {
     constexpr int stages = Shape::stages;
-    // Tiles are counted from the begin of the run, in 32 bits.
+    // Tiles are counted from the begin of the range, in 32 bits.
     struct step {
       int tile;
       mask::tile_kind kind;
@@ -256,8 +256,8 @@ template <class Shape, class Engine, class Rows> class block_softmax {
     engine_.sync_block();
   }
 
-  /// Ends the walk. Joins the warps that shared keys, in order, adds the sink (natural units, -inf: none) and hands over
-  /// to `store(row, first column, numbers[8], lse)` the finished rows, eight numbers at a time; rows without key: 0, lse -inf.
+  /// Ends the loop. Merges the warps that shared keys, in order, adds the sink (natural units, -inf: none) and passes the
+  /// finished rows to `store(row, first column, values[8], lse)`, eight values at a time; rows without key: 0, lse -inf.
   template <class SinkOf, class Store>
   SEQPRIM_HD void finish(int rows, int value_dim, const SinkOf& sink_of, const Store& store) noexcept {
     using arch::cuda::accumulator_place;
@@ -355,7 +355,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   }
 
   SEQPRIM_HD void add_tile(int stage, index_t begin, mask::tile_kind kind, index_t end, int rows) noexcept {
-    // What the warp sees of a mixed tile may be nothing or all.
+    // The part of a partial tile that belongs to a warp may be empty or full.
     const range keys{begin + first_key_, min<index_t>(begin + first_key_ + Shape::warp_keys, end)};
     if (first_row_ >= rows || keys.empty()) return;
     if (kind == mask::tile_kind::partial)
@@ -419,7 +419,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       largest = ::fmaxf(largest, engine_.shuffle_xor(largest, 1));
       largest = ::fmaxf(largest, engine_.shuffle_xor(largest, 2));
       const float top = ::fmaxf(top_[float16], largest * factor_);
-      // Where nothing is visible yet, top is -inf; a finite stand-in keeps -inf - top from becoming NaN.
+      // Where nothing is visible yet, top is -inf; a finite substitute keeps -inf - top from becoming NaN.
       const float safe = top == -infinity ? 0.0f : top;
       rescale[float16] = engine_.exp2(top_[float16] - safe);
       top_[float16] = top;
@@ -490,7 +490,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
           if constexpr (plain) {
             x = visible ? x : -infinity;
           } else {
-            // Rules are asked about pairs that exist; what is hidden may lie outside of their arrays.
+            // Rules are evaluated for pairs that exist; hidden ones may be outside of their arrays.
             x = visible ? rules_.of(float16).score(scale_ * x, score::site{position_[float16], keys.begin + key})
                         : -infinity;
           }
@@ -499,7 +499,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
     }
   }
 
-  /// The keys of a tile that a row attends to, relative to the warp's first one, where the mask has one run for each row.
+  /// The keys of a tile that a row attends to, relative to the warp's first one, where the mask has one range per row.
   struct run_of_row {
     int begin, end;
   };

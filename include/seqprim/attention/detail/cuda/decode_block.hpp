@@ -68,7 +68,7 @@ template <class Shape>
   return p.batch * p.kv_heads * decode_row_tiles<Shape>(p) * splits;
 }
 
-/// What a block of the decode kernel owns: rows of one key head and a run of keys.
+/// What a block of the decode kernel owns: rows of one key head and a range of keys.
 struct decode_place {
   std::uint32_t batch, kv_head, first_row, split;
 };
@@ -211,7 +211,7 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
       });
 }
 
-/// Merges the parts of one row, in order, and the sink: lanes take the channels in turns.
+/// Merges the parts of one row, in order, and the sink: channels are distributed over the lanes.
 template <class Call> SEQPRIM_HD void merge_parts(const Call& call, index_t row, index_t lane, index_t lanes) noexcept {
   constexpr float infinity = __builtin_huge_valf();
   const problem& p = call.p;

@@ -40,7 +40,7 @@ template <class Shape> [[nodiscard]] SEQPRIM_HD constexpr index_t forward_blocks
   return p.batch * p.heads * ceil_div(p.q_len, Shape::q_tile);
 }
 
-/// Writes eight numbers of a row, as one word of 16 bytes where that is allowed.
+/// Writes eight elements of a row, as one word of 16 bytes where its alignment allows.
 template <class Engine, class Out>
 SEQPRIM_HD void store_numbers(const Engine& engine, Out* to, const float (&numbers)[8], int count,
                               bool aligned) noexcept {

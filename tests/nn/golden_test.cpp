@@ -45,17 +45,17 @@ TEST_CASE("embedding: golden values", "[nn][golden]") {
 TEST_CASE("linear: golden values", "[nn][golden]") {
   for (const golden& g : {golden("layers", "linear_0"), golden("layers", "linear_1")}) {
     CAPTURE(g.source());
-    const auto x = g.load<float, 3>("x"), dout = g.load<float, 3>("dout");
+    const auto x = rows(g, "x"), dout = rows(g, "dout");
     const bool bias = g.params.at("bias");
-    nn::linear<> layer(x.extent(2), dout.extent(2), {.bias = bias});
+    nn::linear<> layer(x.extent(1), dout.extent(1), {.bias = bias});
     set(layer.weight, g, "weight");
     if (bias) set(layer.bias, g, "bias");
-    tensor<float, 3> out(dout.extent(0), dout.extent(1), dout.extent(2)), dx(x.extent(0), x.extent(1), x.extent(2));
+    auto out = like(dout), dx = like(x);
     nn::linear<>::activations saved;
     layer.forward(cpu{}, x, out);
     layer.backward(cpu{}, x, dout, dx, saved);
-    REQUIRE(test::worst_error(out, g.load<float, 3>("out")) < value_budget);
-    REQUIRE(test::worst_error(dx, g.load<float, 3>("dx")) < gradient_golden_budget);
+    REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
+    REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
     require_gradient(layer.weight, g, "dweight");
     if (bias) require_gradient(layer.bias, g, "dbias");
   }
@@ -68,24 +68,28 @@ TEST_CASE("decoder parts: golden values of a tied head", "[nn][golden]") {
     const index_t batch = ids.extent(0), len = ids.extent(1);
     const auto& shape = g.shape("weight");
     const index_t vocab = shape[0], dim = shape[1];
-    nn::embedding<> embed(vocab, dim, {.scale = g.params.at("scale")});
+    const float scale = g.params.at("scale");
+    nn::embedding<> embed(vocab, dim, {});
     set(embed.weight, g, "weight");
     nn::srms_norm<> norm(dim, {.eps = g.params.at("eps")});
     tensor<float, 3> x(batch, len, dim), hidden(batch, len, dim), dx(batch, len, dim);
     tensor<float, 2> logits(batch * len, vocab), dlogits(batch * len, vocab);
-    nn::embedding<>::activations embed_kept;
-    nn::srms_norm<>::activations norm_kept;
+    nn::embedding<>::activations embed_saved;
+    nn::srms_norm<>::activations norm_saved;
     const tensor_view<float, 2> flat(hidden.data(), batch * len, dim), flat_dx(dx.data(), batch * len, dim);
+    // logits = (norm(x) * scale) W^T: the scale stands after the norm.
     embed.forward(cpu{}, ids, x);
-    norm.forward(cpu{}, x, hidden, norm_kept);
+    norm.forward(cpu{}, x, hidden, norm_saved);
+    for (float& h : hidden) h *= scale;
     arch::matmul(cpu{}, flat, embed.weight.value.view().transposed(0, 1), logits);
     const auto result =
         loss::cross_entropy(cpu{}, {}, logits, tensor_view<const std::int64_t, 1>(labels.data(), batch * len), dlogits);
     arch::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, embed.weight.grad, arch::store::accumulate);
     arch::matmul(cpu{}, dlogits, embed.weight.value, flat_dx);
-    norm.backward(cpu{}, x, dx, dx.view(), norm_kept);
-    embed.backward(cpu{}, ids, dx, embed_kept);
-    REQUIRE(result.loss == Approx(g.load<float, 1>("loss")(0)).epsilon(value_budget));
+    for (float& d : dx) d *= scale;
+    norm.backward(cpu{}, x, dx, dx.view(), norm_saved);
+    embed.backward(cpu{}, ids, dx, embed_saved);
+    REQUIRE(result.loss == Approx(g.scalar<float>("loss")).epsilon(value_budget));
     REQUIRE(test::worst_error(logits, rows(g, "logits")) < value_budget);
     require_gradient(embed.weight, g, "dweight");
   }
@@ -141,31 +145,40 @@ TEST_CASE("rms_norm: golden values of the fused addition", "[nn][golden]") {
   }
 }
 
+namespace {
+
+/// f(activation) of the activation that a file names.
+template <class F> void with_activation(const std::string& name, const F& f) {
+  if (name == "identity") return f(nn::identity{});
+  if (name == "relu") return f(nn::relu{});
+  if (name == "relu2") return f(nn::relu2{});
+  if (name == "gelu_erf") return f(nn::gelu_erf{});
+  if (name == "gelu_tanh") return f(nn::gelu_tanh{});
+  if (name == "gelu_quick") return f(nn::gelu_quick{});
+  if (name == "silu") return f(nn::silu{});
+  if (name == "sigmoid") return f(nn::sigmoid{});
+  if (name == "tanh") return f(nn::tanh{});
+  if (name == "softplus") return f(nn::softplus{});
+  FAIL("the file names an activation that does not exist: " << name);
+}
+
+}  // namespace
+
 TEST_CASE("activation: golden values", "[nn][golden]") {
   const golden g("layers", "activations_0");
   const auto x = rows(g, "x");
   auto y = like(x), dy = like(x), ones = like(x);
   ones.fill(1.0f);
-  index_t checked = 0;
-  const auto check = [&]<class Activation>(Activation, const std::string& name) {
-    CAPTURE(name);
-    nn::activate<Activation>(cpu{}, x, y);
-    nn::activate_backward<Activation>(cpu{}, x, ones, dy);
-    REQUIRE(test::worst_error(y, rows(g, "y_" + name)) < value_budget);
-    REQUIRE(test::worst_error(dy, rows(g, "dy_" + name)) < gradient_golden_budget);
-    ++checked;
-  };
-  check(nn::identity{}, "identity");
-  check(nn::relu{}, "relu");
-  check(nn::relu2{}, "relu2");
-  check(nn::gelu_erf{}, "gelu_erf");
-  check(nn::gelu_tanh{}, "gelu_tanh");
-  check(nn::gelu_quick{}, "gelu_quick");
-  check(nn::silu{}, "silu");
-  check(nn::sigmoid{}, "sigmoid");
-  check(nn::tanh{}, "tanh");
-  check(nn::softplus{}, "softplus");
-  REQUIRE(g.params.at("names").size() == checked);
+  const auto names = g.params.at("names").get<std::vector<std::string>>();
+  REQUIRE_FALSE(names.empty());
+  for (const std::string& name : names)
+    with_activation(name, [&]<class Activation>(Activation) {
+      CAPTURE(name);
+      nn::activate<Activation>(cpu{}, x, y);
+      nn::activate_backward<Activation>(cpu{}, x, ones, dy);
+      REQUIRE(test::worst_error(y, rows(g, "y_" + name)) < value_budget);
+      REQUIRE(test::worst_error(dy, rows(g, "dy_" + name)) < gradient_golden_budget);
+    });
 }
 
 namespace {
@@ -191,27 +204,54 @@ template <class Activation> void require_gated_mlp(const golden& g) {
 }  // namespace
 
 TEST_CASE("gated_mlp: golden values of every kind", "[nn][golden]") {
-  require_gated_mlp<nn::silu>(golden("layers", "glu_silu_0"));
-  require_gated_mlp<nn::gelu_erf>(golden("layers", "glu_gelu_erf_1"));
-  require_gated_mlp<nn::gelu_tanh>(golden("layers", "glu_gelu_tanh_2"));
-  require_gated_mlp<nn::identity>(golden("layers", "glu_identity_3"));
-  require_gated_mlp<nn::sigmoid>(golden("layers", "glu_sigmoid_4"));
-  require_gated_mlp<nn::relu>(golden("layers", "glu_relu_5"));
-  require_gated_mlp<nn::relu2>(golden("layers", "glu_relu2_6"));
+  const golden files[] = {golden("layers", "glu_silu_0"),      golden("layers", "glu_gelu_erf_1"),
+                          golden("layers", "glu_gelu_tanh_2"), golden("layers", "glu_identity_3"),
+                          golden("layers", "glu_sigmoid_4"),   golden("layers", "glu_relu_5"),
+                          golden("layers", "glu_relu2_6")};
+  for (const golden& g : files)
+    with_activation(g.params.at("act").get<std::string>(),
+                    [&]<class Activation>(Activation) { require_gated_mlp<Activation>(g); });
 }
 
 namespace {
 
-template <class Mixer> void require_attention_block(const golden& g, typename Mixer::config options) {
+/// The mask and the score of a file, whichever it names.
+struct causal_or_full {
+  bool causal = true;
+
+  bool operator()(index_t q, index_t k) const noexcept { return !causal || k <= q; }
+  mask::tile_kind classify(range q, range k) const noexcept {
+    return causal ? mask::causal{}.classify(q, k) : mask::tile_kind::full;
+  }
+};
+struct cap_or_nothing {
+  float cap = 0;
+
+  template <std::floating_point X> X operator()(X logit, score::site at) const noexcept {
+    return cap > 0 ? score::soft_cap{cap}(logit, at) : logit;
+  }
+  template <std::floating_point X> X derivative(X logit, score::site at) const noexcept {
+    return cap > 0 ? score::soft_cap{cap}.derivative(logit, at) : X(1);
+  }
+};
+
+template <class Encoding> void require_attention_block(const golden& g, const Encoding& encoding) {
   CAPTURE(g.source());
-  options.heads = g.params.at("heads");
-  options.kv_heads = g.params.at("kv_heads");
-  options.head_dim = g.params.at("head_dim");
-  options.qkv_bias = g.contains("b_q");
-  options.qk_norm = g.contains("q_norm");
-  options.qk_norm_eps = g.params.at("qk_norm_eps");
+  using mixer_type = nn::attention_mixer<causal_or_full, cap_or_nothing, Encoding>;
+  const auto mask = g.params.at("mask").get<std::string>();
+  REQUIRE((mask == "causal" || mask == "full"));
+  const typename mixer_type::config options{.heads = g.params.at("heads"),
+                                            .kv_heads = g.params.at("kv_heads"),
+                                            .head_dim = g.params.at("head_dim"),
+                                            .qkv_bias = g.contains("b_q"),
+                                            .qk_norm = g.contains("q_norm"),
+                                            .qk_norm_eps = g.params.at("qk_norm_eps"),
+                                            .mask = {mask == "causal"},
+                                            .score = {g.params.at("softcap")},
+                                            .encoding = encoding};
   const auto x = g.load<float, 3>("x");
-  Mixer mixer(x.extent(2), options);
+  const index_t batch = x.extent(0), len = x.extent(1);
+  mixer_type mixer(x.extent(2), options);
   const auto each = [&](const auto& act) {
     act(mixer.q_proj.weight, "w_q");
     act(mixer.k_proj.weight, "w_k");
@@ -228,9 +268,17 @@ template <class Mixer> void require_attention_block(const golden& g, typename Mi
     }
   };
   each([&](auto& p, const std::string& name) { set(p, g, name); });
-  tensor<float, 3> out(x.extent(0), x.extent(1), x.extent(2)), dx(x.extent(0), x.extent(1), x.extent(2));
-  typename Mixer::activations saved;
+  tensor<float, 3> out(batch, len, x.extent(2)), dx(batch, len, x.extent(2));
+  typename mixer_type::activations saved;
   mixer.forward(cpu{}, x, out, saved);
+  const auto heads = saved.out.view(batch, len, options.heads, options.head_dim);  // before the output projection
+  const auto expected = g.load<float, 4>("attn");
+  tensor<float, 4> attn(batch, options.heads, len, options.head_dim);
+  for (index_t b = 0; b < batch; ++b)
+    for (index_t h = 0; h < options.heads; ++h)
+      for (index_t t = 0; t < len; ++t)
+        for (index_t d = 0; d < options.head_dim; ++d) attn(b, h, t, d) = heads(b, t, h, d);
+  REQUIRE(test::worst_error(attn, expected) < value_budget);
   mixer.backward(cpu{}, x, g.load<float, 3>("dout"), dx, saved);
   REQUIRE(test::worst_error(out, g.load<float, 3>("out")) < value_budget);
   REQUIRE(test::worst_error(dx, g.load<float, 3>("dx")) < gradient_golden_budget);
@@ -240,17 +288,20 @@ template <class Mixer> void require_attention_block(const golden& g, typename Mi
 }  // namespace
 
 TEST_CASE("attention_mixer: golden values", "[nn][golden]") {
-  const auto rotary = [](double theta) {
-    nn::attention_mixer<>::config options;
-    options.encoding = {.rotary_dim = 0, .theta = theta};
-    return options;
-  };
-  require_attention_block<nn::attention_mixer<>>(golden("layers", "attention_block_0"), rotary(1e4));
-  require_attention_block<nn::attention_mixer<>>(golden("layers", "attention_block_1"), rotary(1e6));
-  require_attention_block<nn::attention_mixer<>>(golden("layers", "attention_block_5"), rotary(5e5));
-  const golden capped("layers", "attention_block_2");
-  require_attention_block<nn::attention_mixer<mask::full, score::soft_cap, position::none>>(
-      capped, {.score = {.cap = capped.params.at("softcap")}});
+  const golden files[] = {golden("layers", "attention_block_0"), golden("layers", "attention_block_1"),
+                          golden("layers", "attention_block_2"), golden("layers", "attention_block_5")};
+  for (const golden& g : files) {
+    REQUIRE(g.params.at("scale").get<std::string>() == "head_dim^-0.5");
+    if (g.params.at("rope").is_null()) {
+      require_attention_block(g, position::none{});
+    } else {
+      const auto rope = g.params.at("rope").get<std::string>();  // "half-split theta=10000"
+      const std::string start = "half-split theta=";
+      REQUIRE(rope.starts_with(start));
+      require_attention_block(
+          g, position::rotary<position::half_split>{.rotary_dim = 0, .theta = std::stod(rope.substr(start.size()))});
+    }
+  }
 }
 
 namespace {
@@ -289,7 +340,7 @@ void require_model(const golden& g) {
   for (index_t b = 0; b < batch; ++b)
     for (index_t t = 0; t < len; ++t) labels(b * len + t) = t + 1 < len ? ids(b, t + 1) : -100;
   const auto result = loss::cross_entropy(cpu{}, {}, logits, labels, dlogits);
-  REQUIRE(result.loss == Approx(g.load<float, 1>("loss")(0)).epsilon(value_budget));
+  REQUIRE(result.loss == Approx(g.scalar<float>("loss")).epsilon(value_budget));
   tensor<float, 3> dhidden(batch, len, m.dim());
   const tensor_view<float, 2> flat(hidden.data, batch * len, m.dim()), dflat(dhidden.data(), batch * len, m.dim());
   arch::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, m.head_weight().grad, arch::store::accumulate);
@@ -319,6 +370,7 @@ TEST_CASE("adamw: golden trajectories", "[nn][golden]") {
     CAPTURE(g.source());
     const auto start = g.load<float, 1>("param0");
     const auto grads = g.load<float, 2>("grads"), params = g.load<float, 2>("params");
+    const auto grad_norms = g.load<float, 1>("grad_norms");
     const index_t n = start.size();
     nn::linear<> layer(n, 1);
     std::copy(start.begin(), start.end(), layer.weight.value.begin());
@@ -330,13 +382,10 @@ TEST_CASE("adamw: golden trajectories", "[nn][golden]") {
                                   .decay = inside ? nn::decay::l2 : nn::decay::decoupled});
     for (index_t step = 0; step < grads.extent(0); ++step) {
       std::copy(&grads(step, 0), &grads(step, 0) + n, layer.weight.grad.begin());
-      double factor = 1;
-      if (!g.params.at("clip_norm").is_null()) {
-        const auto norm = nn::measure_gradients(cpu{}, layer, g.params.at("clip_norm"));
-        REQUIRE(norm.norm == Approx(g.load<float, 1>("grad_norms")(step)).epsilon(1e-5));
-        factor = norm.factor;
-      }
-      optimizer.step(cpu{}, layer, g.params.at("lr"), factor);
+      const bool clips = g.params.contains("clip_norm");
+      const auto norm = nn::measure_gradients(cpu{}, layer, clips ? g.params.at("clip_norm").get<double>() : 1.0);
+      REQUIRE(norm.norm == Approx(grad_norms(step)).epsilon(1e-5));
+      optimizer.step(cpu{}, layer, g.params.at("lr"), clips ? norm.factor : 1.0);
       for (index_t i = 0; i < n; ++i)
         REQUIRE(layer.weight.value(0, i) == Approx(params(step, i)).margin(1e-6).epsilon(value_budget));
     }
@@ -371,9 +420,9 @@ TEST_CASE("clip: golden values", "[nn][golden]") {
   for (const golden& g : {golden("layers", "clip_grad_norm_0"), golden("layers", "clip_grad_norm_1")}) {
     CAPTURE(g.source());
     gradient_list list(g);
-    REQUIRE(list.all.size() >= 2);
+    REQUIRE_FALSE(list.all.empty());
     const auto result = nn::clip_gradients(cpu{}, list, g.params.at("max_norm"));
-    REQUIRE(result.norm == Approx(g.load<float, 1>("total_norm")(0)).epsilon(1e-6));
+    REQUIRE(result.norm == Approx(g.scalar<float>("total_norm")).epsilon(1e-6));
     for (std::size_t i = 0; i < list.all.size(); ++i)
       REQUIRE(test::worst_error(list.all[i].grad, rows(g, "out" + std::to_string(i))) < value_budget);
   }
@@ -384,12 +433,14 @@ TEST_CASE("schedule: golden values", "[nn][golden]") {
     CAPTURE(g.source());
     const double base = g.params.at("base_lr"), low = g.params.at("min_ratio"), from = g.params.at("warmup_init");
     const index_t warmup = g.params.at("warmup"), total = g.params.at("total");
+    const auto steps = g.load<index_t, 1>("step");
     const auto check = [&](const char* name, const auto& schedule) {
       CAPTURE(name);
       schedule.validate();
       const auto expected = g.load<float, 1>(name);
-      for (index_t step = 0; step < expected.size(); ++step)
-        REQUIRE(schedule(step) == Approx(expected(step)).epsilon(1e-6).margin(1e-9 * base));
+      REQUIRE(expected.size() == steps.size());
+      for (index_t i = 0; i < steps.size(); ++i)
+        REQUIRE(schedule(steps(i)) == Approx(expected(i)).epsilon(1e-6).margin(1e-9 * base));
     };
     const nn::cosine_schedule open{.base = base, .warmup = warmup, .total = total, .clamped = false};
     auto open_min = open, clamped = open, warm = open;

@@ -67,9 +67,12 @@ TEST_CASE("rotary: golden tables at very long positions, reduced and with float 
   const auto positions = g.load<index_t, 1>("positions");
   const auto cosines = g.load<float, 2>("cos"), sines = g.load<float, 2>("sin");
   const auto float_cosines = g.load<float, 2>("cos_fp32_angles"), float_sines = g.load<float, 2>("sin_fp32_angles");
-  require_table(position::rotary<position::half_split>{.rotary_dim = 64}, positions, cosines, sines, table_tolerance);
+  const index_t dim = g.params.at("rotary_dim");
+  const double theta = g.params.at("theta");
+  require_table(position::rotary<position::half_split>{.rotary_dim = dim, .theta = theta}, positions, cosines, sines,
+                table_tolerance);
   // Frequency and angle are rounded to float at the same places, so only the rounding of the tables is left.
-  const position::rotary<position::half_split> r{.rotary_dim = 64, .fp32_angles = true};
+  const position::rotary<position::half_split> r{.rotary_dim = dim, .theta = theta, .fp32_angles = true};
   require_table(r, positions, float_cosines, float_sines, table_tolerance);
 }
 
@@ -96,14 +99,17 @@ TEST_CASE("rotary: golden rotations of q and k in both layouts, whole and partia
 TEST_CASE("rotary: golden permutation between the layouts", "[position][golden]") {
   const golden g("positions", "rope_layout_permutation");
   const auto positions = g.load<index_t, 1>("positions"), perm = g.load<index_t, 1>("perm");
-  const auto interleaved = g.load<float, 4>("q_interleaved"), float16 = g.load<float, 4>("q_half");
-  require_rotation(position::rotary<position::interleaved>{.rotary_dim = 12}, positions, interleaved,
+  const auto interleaved = g.load<float, 4>("q_interleaved"), halves = g.load<float, 4>("q_half");
+  const index_t dim = g.params.at("head_dim"), pairs = dim / 2;
+  const double theta = g.params.at("theta");
+  REQUIRE(g.params.at("rule").get<std::string>() == "half[c]=interleaved[perm[c]]");
+  require_rotation(position::rotary<position::interleaved>{.rotary_dim = dim, .theta = theta}, positions, interleaved,
                    g.load<float, 4>("q_rot_interleaved"));
-  require_rotation(position::rotary<position::half_split>{.rotary_dim = 12}, positions, float16,
+  require_rotation(position::rotary<position::half_split>{.rotary_dim = dim, .theta = theta}, positions, halves,
                    g.load<float, 4>("q_rot_half"));
-  for (index_t c = 0; c < 6; ++c) {
-    REQUIRE(perm(position::half_split::first(c, 6)) == position::interleaved::first(c, 6));
-    REQUIRE(perm(position::half_split::second(c, 6)) == position::interleaved::second(c, 6));
+  for (index_t c = 0; c < pairs; ++c) {
+    REQUIRE(perm(position::half_split::first(c, pairs)) == position::interleaved::first(c, pairs));
+    REQUIRE(perm(position::half_split::second(c, pairs)) == position::interleaved::second(c, pairs));
   }
 }
 
@@ -111,29 +117,31 @@ TEST_CASE("rotary: golden causal attention, at any common position of the rows",
   const golden g("positions", "rope_attention_causal");
   const auto q = g.load<float, 4>("q"), k = g.load<float, 4>("k"), v = g.load<float, 4>("v"),
              out = g.load<float, 4>("out");
-  const index_t heads = q.extent(1), len = q.extent(2), dim = q.extent(3);
+  const index_t batch = q.extent(0), heads = q.extent(1), kv_heads = k.extent(1), len = q.extent(2), dim = q.extent(3);
   const auto start = GENERATE(as<index_t>{}, 0, 1, 1000);
-  const position::rotary<position::half_split> r{.rotary_dim = dim};
-  tensor<float, 4> rq(1, heads, len, dim), rk(1, heads, len, dim);
+  REQUIRE(g.params.at("layout").get<std::string>() == "half-split");
+  const position::rotary<position::half_split> r{.rotary_dim = dim, .theta = g.params.at("theta")};
+  const double scale = 1 / std::sqrt(static_cast<double>(dim));
+  tensor<float, 4> rq(batch, heads, len, dim), rk(batch, kv_heads, len, dim);
   position::encode(cpu{}, r, position::sequential{.start = start}, q, rq);
   position::encode(cpu{}, r, position::sequential{.start = start}, k, rk);
-  for (index_t h = 0; h < heads; ++h)
-    for (index_t i = 0; i < len; ++i) {
-      std::vector<double> weights;
-      double sum = 0;
-      for (index_t j = 0; j <= i; ++j) {
-        double logit = 0;
-        for (index_t d = 0; d < dim; ++d)
-          logit += static_cast<double>(rq(0, h, i, d)) * static_cast<double>(rk(0, h, j, d));
-        weights.push_back(std::exp(logit / 4.0));
-        sum += weights.back();
-      }
-      for (index_t d = 0; d < dim; ++d) {
-        double value = 0;
-        for (index_t j = 0; j <= i; ++j)
-          value += weights[static_cast<std::size_t>(j)] / sum * static_cast<double>(v(0, h, j, d));
-        CAPTURE(start, h, i, d);
-        REQUIRE(std::fabs(value - static_cast<double>(out(0, h, i, d))) <= 5e-6);
-      }
+  for (index_t row = 0; row < batch * heads * len; ++row) {
+    const index_t b = row / (heads * len), h = row / len % heads, i = row % len, kv = h / (heads / kv_heads);
+    std::vector<double> weights;
+    double sum = 0;
+    for (index_t j = 0; j <= i; ++j) {
+      double logit = 0;
+      for (index_t d = 0; d < dim; ++d)
+        logit += static_cast<double>(rq(b, h, i, d)) * static_cast<double>(rk(b, kv, j, d));
+      weights.push_back(std::exp(scale * logit));
+      sum += weights.back();
     }
+    for (index_t d = 0; d < v.extent(3); ++d) {
+      double value = 0;
+      for (index_t j = 0; j <= i; ++j)
+        value += weights[static_cast<std::size_t>(j)] / sum * static_cast<double>(v(b, kv, j, d));
+      CAPTURE(start, b, h, i, d);
+      REQUIRE(std::fabs(value - static_cast<double>(out(b, h, i, d))) <= 5e-6);
+    }
+  }
 }

@@ -68,8 +68,14 @@ bool golden_value::boolean() const {
   return json_of(node_).get<bool>();
 }
 std::int64_t golden_value::integer() const {
-  if (!json_of(node_).is_number_integer()) fail("is no integer");
-  return json_of(node_).get<std::int64_t>();
+  const auto& json = json_of(node_);
+  if (!json.is_number_integer()) fail("is no integer");
+  if (json.is_number_unsigned() && json.get<std::uint64_t>() > INT64_MAX) fail("does not fit into 64 bits with a sign");
+  return json.get<std::int64_t>();
+}
+std::uint64_t golden_value::natural() const {
+  if (!json_of(node_).is_number_unsigned()) fail("is no integer >= 0");
+  return json_of(node_).get<std::uint64_t>();
 }
 double golden_value::number() const {
   if (!json_of(node_).is_number()) fail("is no number");

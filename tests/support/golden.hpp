@@ -33,6 +33,8 @@ class golden_value {
   template <class T> [[nodiscard]] T get() const {
     if constexpr (std::is_same_v<T, bool>) {
       return boolean();
+    } else if constexpr (std::is_same_v<T, std::uint64_t>) {
+      return natural();
     } else if constexpr (std::is_integral_v<T>) {
       const std::int64_t value = integer();
       if (!std::in_range<T>(value)) fail("does not fit into the type that the test reads");
@@ -62,6 +64,7 @@ class golden_value {
 
   [[nodiscard]] bool boolean() const;
   [[nodiscard]] std::int64_t integer() const;
+  [[nodiscard]] std::uint64_t natural() const;
   [[nodiscard]] double number() const;
   [[nodiscard]] std::string text() const;
   [[noreturn]] void fail(const std::string& what) const;

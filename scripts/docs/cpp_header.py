@@ -233,9 +233,12 @@ class _Reader:
                 if space.group(1) and (space.group(1) == "detail" or space.group(1).endswith("::detail")):
                     at = close
                 else:
-                    if header_doc is not None and doc:
+                    inline, first = text.startswith("inline", at), len(result)
+                    if header_doc is not None and doc and not inline:
                         header_doc.extend(doc)
                     self.declarations(space.end(), close - 1, None, result, header_doc)
+                    if inline and len(result) > first and not result[first].doc:
+                        result[first].doc = doc  # the comment of an inline namespace is that of what it holds
                     at = close
                 doc = []
                 continue

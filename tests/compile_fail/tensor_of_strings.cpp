@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: a tensor holds numbers; its element type must be trivial
+// expect-error: the element type of a tensor must be trivial
 #include <seqprim/core/tensor.hpp>
 
 #include <string>

@@ -154,7 +154,7 @@ TEST_CASE("sample: working memory of the caller gives the same tokens, and is en
                       ContainsSubstring("aligned to 64 bytes"));
   const tensor_view<std::byte, 1> logits_as_memory(reinterpret_cast<std::byte*>(b.logits.data()), workspace.size());
   REQUIRE_THROWS_WITH(sample(executor, chain, b.logits, tokens, b.status, 42, b.requests, b.steps, logits_as_memory),
-                      ContainsSubstring("workspace may overlap neither an input nor an output"));
+                      ContainsSubstring("workspace overlaps logits. See docs/reference/sampling/sample.md"));
 }
 
 TEST_CASE("sample: refuses shapes that disagree, an empty vocabulary, overlap and bad parameters, and writes nothing",
@@ -180,7 +180,7 @@ TEST_CASE("sample: refuses shapes that disagree, an empty vocabulary, overlap an
   tensor<std::int32_t, 1> words(3);
   const tensor_view<const std::uint32_t, 1> same(reinterpret_cast<const std::uint32_t*>(words.data()), 3);
   REQUIRE_THROWS_WITH(sample(executor, chain, b.logits, words, b.status, 1, same, b.steps),
-                      ContainsSubstring("may overlap neither each other nor an input"));
+                      ContainsSubstring("tokens overlaps requests. See docs/reference/sampling/sample.md"));
   REQUIRE_THROWS_AS(b.run(temperature{-1.0f} | draw{}), precondition_error);
   REQUIRE_THROWS_AS(b.run(top_k{4} | top_p{2.0f} | draw{}), precondition_error);
   REQUIRE_THROWS_AS(b.run(min_p{2.0f} | draw{}), precondition_error);

@@ -25,7 +25,7 @@ inline namespace SEQPRIM_TARGET_NAMESPACE {
       return "the processor has no AMX tiles with bfloat16 products";
     constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     if (::syscall(SYS_arch_prctl, request_permission, tile_data) != 0)
-      return "the kernel refuses the tile registers of AMX (arch_prctl ARCH_REQ_XCOMP_PERM)";
+      return "the kernel does not permit the tile registers of AMX (arch_prctl ARCH_REQ_XCOMP_PERM)";
     return nullptr;
   }();
   return answer;

@@ -86,7 +86,7 @@ template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx512_b
 }
 #else
 template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx2>() noexcept {
-  return "the processor is no x86-64";
+  return "the processor is not x86-64";
 }
 template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx512>() noexcept {
   return unsupported_reason<avx2>();

@@ -4,6 +4,7 @@
 #include <seqprim/arch/isa.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/core/parallel.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 
 #include <cmath>
@@ -68,10 +69,12 @@ template <class Out, class Lse, class PartOut, class PartLse>
   }
   expect_distinct<entry::merge>("out", out);
   expect_distinct<entry::merge>("lse", lse);
-  SEQPRIM_EXPECTS(!may_overlap(out, part) && !may_overlap(out, part_lse) && !may_overlap(lse, part) &&
-                      !may_overlap(lse, part_lse) && !may_overlap(out, lse),
-                  "attention::merge: out and lse may overlap neither the other part nor each other. See "
-                  "docs/reference/attention/merge.md");
+  constexpr subject self{"attention::merge", "attention/merge"};
+  self.expects_apart("out", out, "lse", lse);
+  self.expects_apart("out", out, "part_out", part);
+  self.expects_apart("out", out, "part_lse", part_lse);
+  self.expects_apart("lse", lse, "part_out", part);
+  self.expects_apart("lse", lse, "part_lse", part_lse);
   return {out, lse, part, part_lse};
 }
 

@@ -18,7 +18,7 @@ namespace seqprim {
 /// Errors  precondition_error: an extent is negative, or the size exceeds 2^63 - 1 bytes. std::bad_alloc.
 /// Cost    one allocation and one pass that writes zeros. A copy allocates; a move exchanges pointers.
 template <class T, int Rank> class tensor {
-  static_assert(std::is_trivially_copyable_v<T>, "seqprim: a tensor holds numbers; its element type must be trivial");
+  static_assert(std::is_trivially_copyable_v<T>, "seqprim: the element type of a tensor must be trivial");
 
  public:
   using value_type = T;

@@ -5,6 +5,7 @@
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/scratch.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/sampling/detail/row.hpp>
 #include <seqprim/sampling/gumbel_max.hpp>
@@ -72,6 +73,16 @@ template <class Chain, class Row, class T>
   const candidates left = row.view();
   if (!row.ok()) return {.token = -1, .status = left.summary.status};
   return {.token = detail::terminal_of(chain).choose(left, stream), .status = row_status::ok};
+}
+
+inline constexpr subject sample_self{"sampling::sample", "sampling/sample"};
+
+template <class Output, class X, class Request, class Step>
+void expect_apart_from_inputs(const char* name, const Output& out, const X& x, const Request& request,
+                              const Step& step) {
+  sample_self.expects_apart(name, out, "logits", x);
+  sample_self.expects_apart(name, out, "requests", request);
+  sample_self.expects_apart(name, out, "steps", step);
 }
 
 /// Transforms one row and lets `write` store the result in place of `otherwise`.
@@ -150,16 +161,15 @@ void sample(const cpu& executor, const Chain& chain, const Logits& logits, Token
     SEQPRIM_EXPECTS(length == rows, "sampling::sample: tokens (", out.extent(0), "), status (", out_status.extent(0),
                     "), requests (", request.extent(0), ") and steps (", step.extent(0), ") must have the ", rows,
                     " rows of logits. See docs/reference/sampling/sample.md");
-  SEQPRIM_EXPECTS(!may_overlap(out, out_status) && !may_overlap(out, x) && !may_overlap(out_status, x) &&
-                      !may_overlap(out, request) && !may_overlap(out_status, request) && !may_overlap(out, step) &&
-                      !may_overlap(out_status, step),
-                  "sampling::sample: tokens and status may overlap neither each other nor an input");
+  detail::sample_self.expects_apart("tokens", out, "status", out_status);
+  detail::expect_apart_from_inputs("tokens", out, x, request, step);
+  detail::expect_apart_from_inputs("status", out_status, x, request, step);
   const index_t bytes = detail::row_bytes<Chain>(vocab);
   const index_t slots = min<index_t>(thread_count(executor), max<index_t>(rows, 1));
   detail::expect_workspace("sampling::sample", workspace, slots * bytes);
-  SEQPRIM_EXPECTS(!may_overlap(workspace, x) && !may_overlap(workspace, out) && !may_overlap(workspace, out_status) &&
-                      !may_overlap(workspace, request) && !may_overlap(workspace, step),
-                  "sampling::sample: workspace may overlap neither an input nor an output");
+  detail::expect_apart_from_inputs("workspace", workspace, x, request, step);
+  detail::sample_self.expects_apart("workspace", workspace, "tokens", out);
+  detail::sample_self.expects_apart("workspace", workspace, "status", out_status);
 
   parallel_for(executor, rows, [&](index_t i, int thread) {
     const auto stages = sampling::bind(chain, i);

@@ -60,7 +60,7 @@ inline constexpr int mma_rows = 16, mma_columns = 8, mma_depth = 16;
 /// copies conflict. Rows of a multiple of 128 bytes all start in one bank: eight orders. Rows of an odd multiple of 64 bytes start
 /// in two: four orders. Width is a multiple of 32.
 template <int Width> struct swizzled {
-  static_assert(Width % 32 == 0, "seqprim: a tile in shared memory has rows of a multiple of 32 numbers");
+  static_assert(Width % 32 == 0, "seqprim: a tile in shared memory has rows of a multiple of 32 elements");
   static constexpr int width = Width;
   static constexpr int chunks = Width / 8;  ///< of a row
 

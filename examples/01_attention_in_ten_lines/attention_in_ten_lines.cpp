@@ -36,7 +36,7 @@ int main() {
   attention::forward(cpu{}, op, q, k, v, out);
   // example-end ten-lines
 
-  // What a row says: the weighted mean of the values it may see. Compute one the slow way.
+  // A row of the result is the weighted mean of its visible values. Compute one the slow way.
   const index_t row = 1000, head = 5;
   double sum = 0, expected = 0;
   for (index_t j = 0; j < len; ++j) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A mask of your own: write it, let the library check it, see what it saves, compose it, use it.
+// A mask of your own: write it, check it, measure what it saves, compose it, use it.
 //
 // Shapes   q, k, v, out [batch, heads, len, head_dim]
 //
@@ -17,8 +17,8 @@ using namespace seqprim;
 
 // 1. Write it. ---------------------------------------------------------------------------------------------------------
 //
-// A local mask that remembers landmarks: a query sees its own block, and every `stride`-th key of the past. Two answers
-// make a mask: one for a pair, one for a tile of pairs. The second may say `partial` whenever it is not sure; `empty` and
+// A local mask that remembers landmarks: a query attends to its own block, and to every `stride`-th key of the past. A mask
+// has two rules: one for a pair, one for a tile of pairs. The second may say `partial` whenever it is not sure; `empty` and
 // `full` are promises.
 
 // example-begin landmarks
@@ -44,7 +44,7 @@ struct landmarks {
 static_assert(mask::rule<landmarks>);
 // example-end landmarks
 
-// The mistake that everybody makes once: a tile rule that forgot a part of the pair rule.
+// A common mistake: a tile rule that forgot a part of the pair rule.
 struct forgetful : landmarks {
   SEQPRIM_HD constexpr mask::tile_kind classify(range q, range k) const noexcept {
     if (k.begin > q.end - 1 || (k.end - 1) / block < q.begin / block) return mask::tile_kind::empty;  // the landmarks!

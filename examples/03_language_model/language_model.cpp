@@ -128,7 +128,7 @@ struct trainer {
   }
 };
 
-/// What a checkpoint says about the run besides its numbers: all that a resumed run must share.
+/// The metadata of a checkpoint: all that a resumed run must share.
 struct run_facts {
   std::vector<std::pair<std::string, std::string>> facts;
 

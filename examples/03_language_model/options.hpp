@@ -178,7 +178,7 @@ inline void check_sizes(const options& o) {
     refuse(seqprim::message("--heads (", o.heads, ") must be a multiple of --kv-heads (", o.kv_heads, ")"));
   if (o.warmup >= o.steps)
     refuse(seqprim::message("--warmup (", o.warmup, ") must be less than --steps (", o.steps, ")"));
-  // Activations of one step: some 30 numbers of the width for each byte and layer.
+  // Activations of one step: some 30 values per channel, byte and layer.
   const double memory =
       4.0 * static_cast<double>(o.batch * o.context) * (30.0 * static_cast<double>(o.dim * o.layers) + 3.0 * 256) +
       16.0 * 12.0 * static_cast<double>(o.dim) * static_cast<double>(o.dim) * static_cast<double>(o.layers);

@@ -17,7 +17,7 @@ template <class T> void report_decode(benchmark::State& state, double seconds, d
 template <class T> void decode_one(benchmark::State& state) {
   const index_t len = state.range(0), dim = state.range(1), heads = 8;
   bench::attention_inputs<T> in(heads, heads, 1, len, dim);
-  const attention::softmax op{mask::causal{len - 1}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(len - 1);
   const double seconds = bench::seconds_per_call(state, [&] { in.decode(op); });
   const double numbers = 2.0 * static_cast<double>(heads * len * dim);
   report_decode<T>(state, seconds, numbers * sizeof(T), 2 * numbers);
@@ -27,7 +27,7 @@ template <class T> void decode_one(benchmark::State& state) {
 template <class T> void decode_grouped(benchmark::State& state) {
   const index_t len = state.range(0), dim = state.range(1), queries = state.range(2), heads = 32, kv_heads = 8;
   bench::attention_inputs<T> in(heads, kv_heads, queries, len, dim);
-  const attention::softmax op{mask::causal{mask::bottom_right(queries, len)}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(len - queries);
   const double seconds = bench::seconds_per_call(state, [&] { in.decode(op); });
   report_decode<T>(state, seconds, 2.0 * static_cast<double>(kv_heads * len * dim) * sizeof(T),
                    bench::forward_flop(dim) * bench::visible_pairs(op.mask, queries, len) * static_cast<double>(heads));
@@ -37,7 +37,7 @@ template <class T> void decode_grouped(benchmark::State& state) {
 template <class T> void decode_by_forward(benchmark::State& state) {
   const index_t len = state.range(0), dim = state.range(1), queries = state.range(2), heads = 32, kv_heads = 8;
   bench::attention_inputs<T> in(heads, kv_heads, queries, len, dim);
-  const attention::softmax op{mask::causal{mask::bottom_right(queries, len)}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(len - queries);
   const double seconds = bench::seconds_per_call(state, [&] { in.forward(op); });
   report_decode<T>(state, seconds, 2.0 * static_cast<double>(kv_heads * len * dim) * sizeof(T),
                    bench::forward_flop(dim) * bench::visible_pairs(op.mask, queries, len) * static_cast<double>(heads));
@@ -49,7 +49,7 @@ template <class T> void decode_int8(benchmark::State& state) {
   bench::attention_inputs<T> in(heads, heads, 1, len, dim);
   tensor<std::int8_t, 4> k_codes(1, heads, len, dim), v_codes(1, heads, len, dim);
   tensor<float, 4> k_scales(1, heads, len, 1), v_scales(1, heads, len, 1);
-  const attention::softmax op{mask::causal{len - 1}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(len - 1);
   const attention::quantized k(k_codes, k_scales), v(v_codes, v_scales);
   attention::append(cpu{.threads = 1}, op, in.k, in.v, 0, k, v);
   const auto result = bench::run_duel(
@@ -70,7 +70,7 @@ template <class T> void decode_paged(benchmark::State& state) {
     entries(0, n) = static_cast<std::int32_t>(n * 37 % pages);  // pages is a power of 2
   const std::int64_t lengths[] = {len};
   const attention::page_table table(entries, {lengths, 1});
-  const attention::softmax op{mask::causal{len - 1}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(len - 1);
   const attention::paged k(k_pages, table), v(v_pages, table);
   for (index_t h = 0; h < heads; ++h)
     for (index_t j = 0; j < len; ++j)

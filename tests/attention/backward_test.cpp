@@ -117,29 +117,31 @@ TEMPLATE_TEST_CASE("backward: agrees with the definition for random shapes and m
   random_numbers random(201);
   for (int trial = 0; trial < 50; ++trial) {
     const auto p = test::random_problem<TestType>(random, 150);
-    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : mask::bottom_right(p.q_len, p.k_len);
+    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : p.k_len - p.q_len;
     CAPTURE(trial, offset);
     switch (trial % 5) {
       case 0: require_close(attention::softmax{}, p, random); break;
       case 1:
-        require_close(attention::softmax{mask::causal{offset}}.tiled_heads().with_sink(4 * random.uniform()), p,
-                      random);
+        require_close(
+            attention::softmax{mask::causal{}}.starting_at(offset).tiled_heads().with_sink(4 * random.uniform()), p,
+            random);
         break;
       case 2:
-        require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60), .offset = offset}}, p,
+        require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60)}}.starting_at(offset), p,
                       random);
         break;
       case 3:
-        require_close(attention::softmax{mask::causal{offset} & ~mask::key_range{random.integer(0, 9), 30},
-                                         score::soft_cap{.cap = 2.0f}},
+        require_close(attention::softmax{mask::causal{} & ~mask::key_range{random.integer(0, 9), 30},
+                                         score::soft_cap{.cap = 2.0f}}
+                          .starting_at(offset),
                       p, random);
         break;
       default:
-        require_close(
-            attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset},
-                               score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}}
-                .scaled(0.37f),
-            p, random);
+        require_close(attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20},
+                                         score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads}}
+                          .starting_at(offset)
+                          .scaled(0.37f),
+                      p, random);
     }
   }
 }
@@ -177,13 +179,14 @@ TEST_CASE("backward: agrees with central differences of forward, in double", "[a
     compare(p.k, t.dk);
     compare(p.v, t.dv);
   };
-  SECTION("causal") { check(attention::softmax{mask::causal{1}}); }
+  SECTION("causal") { check(attention::softmax{mask::causal{}}.starting_at(1)); }
   SECTION("a score with a derivative") { check(attention::softmax{mask::causal{}, score::soft_cap{.cap = 1.5f}}); }
   SECTION("rotary positions") {
-    check(attention::softmax{mask::causal{1}, score::identity{},
-                             position::rotary<position::half_split>{.rotary_dim = 4, .theta = 100}});
+    check(attention::softmax{mask::causal{}, score::identity{},
+                             position::rotary<position::half_split>{.rotary_dim = 4, .theta = 100}}
+              .starting_at(1));
   }
-  SECTION("a window that leaves rows empty") { check(attention::softmax{mask::causal{-2}}); }
+  SECTION("a window that leaves rows empty") { check(attention::softmax{mask::causal{}}.starting_at(-2)); }
 }
 
 TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with the definition",
@@ -195,7 +198,7 @@ TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with 
     auto p = test::random_problem<T>(random, 150);
     tensor<float, 1> slopes(p.heads);
     for (float& slope : slopes) slope = 0.1f * random.uniform();
-    const index_t offset = mask::bottom_right(p.q_len, p.k_len);
+    const index_t offset = p.k_len - p.q_len;
     const score::alibi_table bias{.slopes = slopes.view(), .offset = offset, .bidirectional = trial % 2 == 0};
     const auto check = [&](const auto& op, index_t parameters) {
       trained<T> t(p);
@@ -224,10 +227,12 @@ TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with 
       REQUIRE(test::distance(without.dq, dq) <= 2 * test::distance(t.dq, dq) + test::rounding<float>);
     };
     switch (trial % 3) {
-      case 0: check(attention::softmax{mask::causal{offset}, bias}, 1); break;
+      case 0: check(attention::softmax{mask::causal{}, bias}.starting_at(offset), 1); break;
       case 1: check(attention::softmax{mask::full{}, score::soft_cap{.cap = 1.5f}}, 1); break;
       default:
-        check(attention::softmax{mask::causal_window(30, offset), score::soft_cap{.cap = 2.0f} | bias}.tiled_heads(),
+        check(attention::softmax{mask::causal_window(30), score::soft_cap{.cap = 2.0f} | bias}
+                  .starting_at(offset)
+                  .tiled_heads(),
               2);
     }
   }
@@ -249,8 +254,8 @@ TEST_CASE("backward: gradients by the parameters of a score agree with central d
   slopes(1) = -0.125f;
   slopes(2) = 0.5f;
   const auto make = [&] {
-    return attention::softmax{mask::causal{1},
-                              score::alibi_table{.slopes = slopes.view(), .offset = 1} | score::soft_cap{.cap = cap}};
+    return attention::softmax{mask::causal{}, score::alibi_table{.slopes = slopes.view()} | score::soft_cap{.cap = cap}}
+        .starting_at(1);
   };
   const auto objective = [&] {
     tensor<double, 4> result(2, 3, 5, 3);
@@ -265,8 +270,9 @@ TEST_CASE("backward: gradients by the parameters of a score agree with central d
   auto &q = p.q, &k = p.k, &v = p.v, &out = t.out, &dout = t.dout, &dq = t.dq, &dk = t.dk, &dv = t.dv;
   auto& lse = t.lse;
   // example-begin score-gradient
-  const attention::softmax op{mask::causal{1},
-                              score::alibi_table{.slopes = slopes.view(), .offset = 1} | score::soft_cap{.cap = cap}};
+  const auto op =
+      attention::softmax{mask::causal{}, score::alibi_table{.slopes = slopes.view()} | score::soft_cap{.cap = cap}}
+          .starting_at(1);
   tensor<double, 2> dscore(heads, 2);  // [head, slope and cap]; float where the operands are
   attention::forward(executor, op, q, k, v, out, lse);
   attention::backward(executor, op, q, k, v, out, lse, dout, dq, dk, dv, dscore);
@@ -299,7 +305,7 @@ TEST_CASE("sink_gradient: agrees with central differences of forward, in double"
   random.fill(dout);
   const cpu executor;
   // example-begin sink-gradient
-  const auto op = attention::softmax{mask::causal{-1}}.with_sinks(logits.view());
+  const auto op = attention::softmax{mask::causal{}}.starting_at(-1).with_sinks(logits.view());
   attention::forward(executor, op, p.q, p.k, p.v, out, lse);
   attention::sink_gradient(executor, op, out, lse, dout, dsinks);
   // example-end sink-gradient
@@ -333,7 +339,7 @@ TEST_CASE("backward: rows that see nothing have no gradient and give none, even 
   random_numbers random(203);
   attention_problem<float> p(1, 1, 1, 80, 50, 16, 16);
   p.fill(random);
-  const attention::softmax op{mask::causal{-30}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(-30);
   trained<float> clean(p), dirty(p);
   random.fill(clean.dout);
   dirty.dout = clean.dout;
@@ -477,8 +483,8 @@ TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[at
   attention_problem<T> shared(2, 6, 2, 330, 370, 32, 24), alone(1, 1, 1, 700, 700, 40, 16);
   shared.fill(random);
   alone.fill(random);
-  check(shared, attention::softmax{mask::causal{40}});
-  check(shared, attention::softmax{mask::sliding_window{.left = 70, .offset = -25}}.tiled_heads());
+  check(shared, attention::softmax{mask::causal{}}.starting_at(40));
+  check(shared, attention::softmax{mask::sliding_window{.left = 70}}.starting_at(-25).tiled_heads());
   check(alone, attention::softmax{});
   check(alone, attention::softmax{mask::causal_window(100)});
   const index_t offsets[] = {0, 1, 130, 200, 640, 700};
@@ -486,7 +492,7 @@ TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[at
 
   tensor<float, 1> slopes(6);
   for (float& slope : slopes) slope = random.uniform();
-  const attention::softmax op{mask::causal{40}, score::alibi_table{.slopes = slopes.view()}};
+  const auto op = attention::softmax{mask::causal{}, score::alibi_table{.slopes = slopes.view()}}.starting_at(40);
   trained<T> t(shared);
   random.fill(t.dout);
   tensor<float, 2> one(6, 1), many(6, 1);
@@ -503,7 +509,7 @@ TEMPLATE_TEST_CASE("backward: lengths around a tile, and dims from 1 to 512", "[
   const auto check = [&](index_t q_len, index_t k_len, index_t head_dim, index_t value_dim) {
     attention_problem<TestType> p(1, 2, 1, q_len, k_len, head_dim, value_dim);
     p.fill(random);
-    require_close(attention::softmax{mask::causal{mask::bottom_right(q_len, k_len)}}, p, random);
+    require_close(attention::softmax{mask::causal{}}.starting_at(k_len - q_len), p, random);
   };
   for (const index_t q_len : {0, 1, 2, 63, 64, 65})
     for (const index_t k_len : {0, 1, 2, 63, 64, 65}) check(q_len, k_len, 8, 16);
@@ -580,7 +586,7 @@ TEST_CASE("backward: a row with nothing but a sink gives nothing, even from NaN"
   random_numbers random(214);
   attention_problem<float> p(1, 1, 1, 80, 50, 16, 16);
   p.fill(random);
-  const auto op = attention::softmax{mask::causal{-30}}.with_sink(0.7f);
+  const auto op = attention::softmax{mask::causal{}}.starting_at(-30).with_sink(0.7f);
   trained<float> clean(p), dirty(p);
   random.fill(clean.dout);
   dirty.dout = clean.dout;

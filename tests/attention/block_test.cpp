@@ -88,30 +88,34 @@ template <class Shape> void check_random(std::uint64_t seed, int trials) {
   random_numbers random(seed);
   for (int trial = 0; trial < trials; ++trial) {
     const auto p = small_problem<T>(random, Shape::head_dim, Shape::value_dim);
-    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-20, 20) : mask::bottom_right(p.q_len, p.k_len);
+    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-20, 20) : p.k_len - p.q_len;
     CAPTURE(seed, trial, offset);
     switch (trial % 6) {
       case 0: require_close<Shape>(attention::softmax{}, p); break;
-      case 1: require_close<Shape>(attention::softmax{mask::causal{offset}}.scaled(-0.2f), p); break;
+      case 1: require_close<Shape>(attention::softmax{mask::causal{}}.starting_at(offset).scaled(-0.2f), p); break;
       case 2:
-        require_close<Shape>(attention::softmax{mask::sliding_window{.left = random.integer(0, 60), .offset = offset}}
+        require_close<Shape>(attention::softmax{mask::sliding_window{.left = random.integer(0, 60)}}
+                                 .starting_at(offset)
                                  .with_sink(0.5f)
                                  .tiled_heads(),
                              p);
         break;
       case 3:
-        require_close<Shape>(attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset}}, p);
+        require_close<Shape>(attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20}}.starting_at(offset),
+                             p);
         break;
       case 4:
-        require_close<Shape>(attention::softmax{mask::causal{offset} & ~mask::key_range{random.integer(0, 9), 30},
-                                                score::soft_cap{.cap = 2.0f}},
+        require_close<Shape>(attention::softmax{mask::causal{} & ~mask::key_range{random.integer(0, 9), 30},
+                                                score::soft_cap{.cap = 2.0f}}
+                                 .starting_at(offset),
                              p);
         break;
       default:
-        require_close<Shape>(attention::softmax{mask::prefix{.length = random.integer(0, p.k_len), .offset = offset},
-                                                score::alibi{.heads = p.heads, .offset = offset}}
-                                 .scaled(-0.37f),
-                             p);
+        require_close<Shape>(
+            attention::softmax{mask::prefix{.length = random.integer(0, p.k_len)}, score::alibi{.heads = p.heads}}
+                .starting_at(offset)
+                .scaled(-0.37f),
+            p);
     }
   }
 }
@@ -133,7 +137,7 @@ TEST_CASE("attention block: dims of the kernel, whole tiles and every real shape
     using T = typename Shape::element;
     attention_problem<T> p(1, 1, 1, q_len, k_len, Shape::head_dim, Shape::value_dim);
     p.fill(random);
-    require_close<Shape>(attention::softmax{mask::causal{mask::bottom_right(q_len, k_len)}}, p);
+    require_close<Shape>(attention::softmax{mask::causal{}}.starting_at(k_len - q_len), p);
   };
   check(block_shape<bfloat16, 64, 64, 128, 64, 8, 2>{}, 130, 129);
   check(block_shape<bfloat16, 96, 96, 128, 64, 8, 2>{}, 33, 128);
@@ -152,8 +156,9 @@ TEST_CASE("attention block: no keys, no queries, rows that see nothing", "[atten
 
   attention_problem<float16> p(1, 2, 1, 70, 40, 16, 8);
   p.fill(random);
-  const auto r = run<small<float16>>(attention::softmax{mask::causal{-30}}, p);
-  const auto with_sink = run<shared_keys<float16>>(attention::softmax{mask::causal{-30}}.with_sink(1.5f), p);
+  const auto r = run<small<float16>>(attention::softmax{mask::causal{}}.starting_at(-30), p);
+  const auto with_sink =
+      run<shared_keys<float16>>(attention::softmax{mask::causal{}}.starting_at(-30).with_sink(1.5f), p);
   for (index_t i = 0; i < 70; ++i) {
     REQUIRE(std::isinf(r.lse(0, 1, i)) == (i < 30));
     if (i < 30) REQUIRE(with_sink.lse(0, 1, i) == 1.5f);
@@ -347,10 +352,10 @@ template <class Shape, int Split> void check_decode(std::uint64_t seed, int tria
                            trial % 2 == 0 ? Shape::head_dim : random.integer(1, Shape::head_dim),
                            trial % 2 == 0 ? Shape::value_dim : random.integer(1, Shape::value_dim));
     p.fill(random);
-    const index_t offset = mask::bottom_right(q_len, k_len);
+    const index_t offset = k_len - q_len;
     CAPTURE(seed, trial);
     switch (trial % 4) {
-      case 0: require_close_decode<Shape, Split>(attention::softmax{mask::causal{offset}}, p); break;
+      case 0: require_close_decode<Shape, Split>(attention::softmax{mask::causal{}}.starting_at(offset), p); break;
       case 1: {
         const index_t lengths[] = {random.integer(0, k_len), random.integer(0, k_len)};
         const attention::softmax op{mask::key_padding{.lengths = {lengths, 2}, .k_len = k_len}};
@@ -358,9 +363,9 @@ template <class Shape, int Split> void check_decode(std::uint64_t seed, int tria
         break;
       }
       case 2:
-        require_close_decode<Shape, Split>(attention::softmax{mask::sliding_window{.left = 20, .offset = offset},
-                                                              score::alibi{.heads = p.heads, .offset = offset}},
-                                           p);
+        require_close_decode<Shape, Split>(
+            attention::softmax{mask::sliding_window{.left = 20}, score::alibi{.heads = p.heads}}.starting_at(offset),
+            p);
         break;
       default:
         require_close_decode<Shape, Split>(attention::softmax{mask::full{}, score::soft_cap{.cap = 3.0f}}.tiled_heads(),
@@ -383,7 +388,7 @@ TEST_CASE("decode block: bits depend neither on the batch nor on what lies behin
   random_numbers random(731);
   attention_problem<bfloat16> p(3, 4, 2, 2, 150, 64, 64);
   p.fill(random);
-  const attention::softmax op{mask::causal{148}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(148);
   const auto all = decode_dense<shared_keys<bfloat16>, 64>(op, p);
   attention_problem<bfloat16> one(1, 4, 2, 2, 150, 64, 64);
   std::copy_n(p.q.data() + one.q.size(), one.q.size(), one.q.data());

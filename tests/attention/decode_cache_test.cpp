@@ -130,17 +130,18 @@ TEMPLATE_TEST_CASE("decode: heads that share keys go through them together, for 
       const index_t k_len = random.integer(1, 150);
       attention_problem<TestType> p(2, 2 * group, 2, q_len, k_len, random.integer(1, 70), random.integer(1, 70));
       p.fill(random);
-      const index_t offset = mask::bottom_right(q_len, k_len);
+      const index_t offset = k_len - q_len;
       CAPTURE(group);
       const auto run = [&](const auto& op) {
         results<TestType> r(p);
         attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
         require_close(op, p, r);
       };
-      run(attention::softmax{mask::causal{offset}});
-      run(attention::softmax{mask::sliding_window{.left = 20, .offset = offset}, score::soft_cap{.cap = 2.0f}}
+      run(attention::softmax{mask::causal{}}.starting_at(offset));
+      run(attention::softmax{mask::sliding_window{.left = 20}, score::soft_cap{.cap = 2.0f}}
+              .starting_at(offset)
               .tiled_heads());
-      run(attention::softmax{mask::causal{offset}, score::alibi{.heads = p.heads, .offset = offset}});
+      run(attention::softmax{mask::causal{}, score::alibi{.heads = p.heads}}.starting_at(offset));
     }
 }
 
@@ -151,7 +152,7 @@ TEST_CASE("decode: lengths around a split and around a register of rows", "[atte
       attention_problem<float> p(1, 2, 2, q_len, k_len, 24, 17);
       p.fill(random);
       // Negative offsets leave rows, and where q_len is large whole tiles, without keys.
-      const attention::softmax op{mask::causal{mask::bottom_right(q_len, k_len)}};
+      const auto op = attention::softmax{mask::causal{}}.starting_at(k_len - q_len);
       results<float> r(p);
       attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
       require_close(op, p, r);
@@ -198,7 +199,7 @@ TEST_CASE("decode: a NaN stays in the rows that see it", "[attention][edge]") {
   for (const index_t group : {1, 2, 6}) {  // 4, 8 and 24 rows: one block and two
     attention_problem<float> p(1, group, 1, 4, 40, 20, 20);
     p.fill(random);
-    const attention::softmax op{mask::causal{36}};
+    const auto op = attention::softmax{mask::causal{}}.starting_at(36);
     results<float> clean(p);
     attention::decode(cpu{}, op, p.q, p.k, p.v, clean.out, clean.lse);
     for (const bool in_value : {false, true})
@@ -387,7 +388,7 @@ TEST_CASE("decode: agrees with the definition on the numbers that 8 bits keep", 
     attention_problem<float> p(2, 2 * group, 2, 1 + trial % 2, k_len, dim, value_dim);
     p.fill(random);
     const coded_problem c(p, blocks ? dim / 32 : 1, blocks ? 4 : 1);
-    const attention::softmax op{mask::causal{k_len - p.q_len}};
+    const auto op = attention::softmax{mask::causal{}}.starting_at(k_len - p.q_len);
     results<float> r(p), pages(p);
     attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
     require_close(op, p, r);
@@ -455,7 +456,7 @@ TEST_CASE("decode: scales of 0, infinity, NaN and close to infinity stay with th
       attention_problem<float> p(1, group, 1, 4, 40, 32, 32);
       p.fill(random);
       coded_problem c(p, blocks, blocks);
-      const attention::softmax op{mask::causal{36}};
+      const auto op = attention::softmax{mask::causal{}}.starting_at(36);
       results<float> clean(p);
       attention::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), clean.out, clean.lse);
       for (const bool in_value : {false, true})
@@ -571,7 +572,7 @@ TEMPLATE_TEST_CASE("decode: a row has the same bits, however many others share i
   for (const index_t dim : {64, 128, 40}) {  // multiplied as pairs or widened woven, and in order
     attention_problem<TestType> p(1, 21, 1, 3, 200, dim, dim);
     p.fill(random);
-    const attention::softmax op{mask::causal{197}};
+    const auto op = attention::softmax{mask::causal{}}.starting_at(197);
     results<TestType> together(p);
     attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, together.out, together.lse);
     for (const index_t heads : {1, 2, 4, 7, 11})
@@ -593,7 +594,7 @@ TEST_CASE("decode: threads, batch and place in the batch do not change a bit, on
   for (const index_t group : {1, 8, 24}) {
     attention_problem<float> p(3, 2 * group, 2, 1, 1300, 32, 32);
     p.fill(random);
-    const attention::softmax op{mask::causal{1299}};
+    const auto op = attention::softmax{mask::causal{}}.starting_at(1299);
     coded_problem c(p, 1, 1);
     results<float> one(p), many(p);
     const auto second = [](const auto& x) { return x.slice(0, {1, 2}); };

@@ -50,20 +50,20 @@ TEMPLATE_TEST_CASE("decode: agrees with the definition for random shapes and mas
     attention_problem<TestType> p(random.integer(1, 3), kv_heads * group, kv_heads, q_len, k_len, random.integer(1, 80),
                                   random.integer(1, 80));
     p.fill(random);
-    const index_t offset = mask::bottom_right(q_len, k_len);
+    const index_t offset = k_len - q_len;
     CAPTURE(trial);
     switch (trial % 4) {
-      case 0: require_close(attention::softmax{mask::causal{offset}}, p); break;
+      case 0: require_close(attention::softmax{mask::causal{}}.starting_at(offset), p); break;
       case 1: {
         tensor<float, 1> sinks(p.heads);
         random.fill(sinks);
-        require_close(attention::softmax{mask::sliding_window{.left = 40, .offset = offset}}.tiled_heads().with_sinks(
+        require_close(attention::softmax{mask::sliding_window{.left = 40}}.starting_at(offset).tiled_heads().with_sinks(
                           sinks.view()),
                       p);
         break;
       }
       case 2:
-        require_close(attention::softmax{mask::causal{offset}, score::alibi{.heads = p.heads, .offset = offset}}, p);
+        require_close(attention::softmax{mask::causal{}, score::alibi{.heads = p.heads}}.starting_at(offset), p);
         break;
       default: {
         index_t lengths[3] = {random.integer(0, k_len), random.integer(0, k_len), k_len};
@@ -81,7 +81,9 @@ TEST_CASE("decode: token by token from a cache equals forward over everything", 
   attention_problem<float> p(2, 4, 2, len, len, 16, 16);
   p.fill(random);
   const auto rope = position::rotary<position::half_split>{.rotary_dim = 16};
-  const auto op = [&](index_t offset) { return attention::softmax{mask::causal{offset}, score::identity{}, rope}; };
+  const auto op = [&](index_t offset) {
+    return attention::softmax{mask::causal{}, score::identity{}, rope}.starting_at(offset);
+  };
   tensor<float, 4> whole(2, 4, len, 16), out(2, 4, 1, 16);
   attention::forward(cpu{}, op(0), p.q, p.k, p.v, whole);
   tensor<float, 4> k_cache(2, 2, 128, 16), v_cache(2, 2, 128, 16);
@@ -118,7 +120,7 @@ TEST_CASE("decode: the number of threads and the batch do not change a bit", "[a
   random_numbers random(304);
   attention_problem<float> p(3, 4, 2, 2, 1500, 32, 32);
   p.fill(random);
-  const attention::softmax op{mask::causal{1498}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(1498);
   tensor<float, 4> one(3, 4, 2, 32), many(3, 4, 2, 32), alone(1, 4, 2, 32);
   attention::decode(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
   attention::decode(cpu{.threads = 4}, op, p.q, p.k, p.v, many);
@@ -156,7 +158,7 @@ TEST_CASE("merge: parts over disjoint keys give the whole, in any grouping, with
     p.fill(random);
     tensor<float, 4> whole(1, 2, 9, 16);
     tensor<float, 3> whole_lse(1, 2, 9);
-    attention::forward(cpu{}, attention::softmax{mask::causal{60}}, p.q, p.k, p.v, whole, whole_lse);
+    attention::forward(cpu{}, attention::softmax{mask::causal{}}.starting_at(60), p.q, p.k, p.v, whole, whole_lse);
     index_t cuts[5] = {0, random.integer(0, 120), random.integer(0, 120), random.integer(0, 120), 120};
     std::sort(cuts, cuts + 5);
     tensor<float, 4> out[4];
@@ -164,7 +166,7 @@ TEST_CASE("merge: parts over disjoint keys give the whole, in any grouping, with
     for (int n = 0; n < 4; ++n) {
       out[n] = tensor<float, 4>(1, 2, 9, 16);
       lse[n] = tensor<float, 3>(1, 2, 9);
-      const auto op = attention::softmax{mask::causal{60} & mask::key_range{cuts[n], cuts[n + 1]}};
+      const auto op = attention::softmax{mask::causal{} & mask::key_range{cuts[n], cuts[n + 1]}}.starting_at(60);
       attention::forward(cpu{}, op, p.q, p.k, p.v, out[n], lse[n]);
     }
     auto left = out[0];

@@ -93,7 +93,7 @@ TEMPLATE_TEST_CASE("edges: lengths around the tiles", "[attention][edge]", float
       attention_problem<TestType> p(1, 2, 1, q_len, k_len, 8, 5);
       p.fill(random);
       require_close(attention::softmax{}, p);
-      require_close(attention::softmax{mask::causal{mask::bottom_right(q_len, k_len)}}, p);
+      require_close(attention::softmax{mask::causal{}}.starting_at(k_len - q_len), p);
     }
 }
 
@@ -104,7 +104,7 @@ TEMPLATE_TEST_CASE("edges: decode around the runs that it cuts the cache into", 
     for (const index_t q_len : {1, 2, 17}) {
       attention_problem<TestType> p(1, 3, 1, q_len, k_len, 16, 16);
       p.fill(random);
-      require_close(attention::softmax{mask::causal{mask::bottom_right(q_len, k_len)}}, p);
+      require_close(attention::softmax{mask::causal{}}.starting_at(k_len - q_len), p);
     }
 }
 
@@ -182,8 +182,8 @@ TEMPLATE_TEST_CASE("edges: logits of -inf weigh nothing; a row of nothing else i
   attention_problem<TestType> p(1, 2, 1, 40, 150, 16, 8);
   p.fill(random);
   require_close(attention::softmax{mask::full{}, forbids{3}}, p);
-  require_close(attention::softmax{mask::causal{30}, forbids{2}}, p);
-  const attention::softmax op{mask::causal{-1}, forbids{1}};
+  require_close(attention::softmax{mask::causal{}, forbids{2}}.starting_at(30), p);
+  const auto op = attention::softmax{mask::causal{}, forbids{1}}.starting_at(-1);
   for (const auto& r : {forward(op, p), decode(op, p)}) {
     for (const TestType x : r.out) REQUIRE(static_cast<float>(x) == 0.0f);
     for (const float x : r.lse) REQUIRE(x == -infinity);
@@ -216,7 +216,7 @@ TEMPLATE_TEST_CASE("edges: a NaN stays in the rows that see it", "[attention][ed
     }
     SUCCEED();
   };
-  SECTION("causal") { check(attention::softmax{mask::causal{50}}); }
+  SECTION("causal") { check(attention::softmax{mask::causal{}}.starting_at(50)); }
   SECTION("a mask without runs") {
     check(attention::softmax{mask::where{[](index_t q, index_t k) { return (q + k) % 3 != 0; }}});
   }
@@ -315,7 +315,7 @@ TEMPLATE_TEST_CASE("edges: tensors that cross 2^31 elements", "[attention][edge]
   copy(p.q, q);
   copy(p.k, k);
   copy(p.v, v);
-  const attention::softmax op{mask::causal{2}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(2);
   const auto same = [&](const result<TestType>& expected) {
     for (index_t h = 0; h < heads; ++h)
       for (index_t i = 0; i < q_len; ++i)
@@ -330,7 +330,7 @@ TEMPLATE_TEST_CASE("edges: tensors that cross 2^31 elements", "[attention][edge]
 
 TEMPLATE_TEST_CASE("edges: every width of heads", "[attention][edge]", float, float16, bfloat16) {
   random_numbers random(407);
-  const attention::softmax op{mask::causal{3}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(3);
   const auto check = [&](index_t q_len, index_t k_len, index_t head_dim, index_t value_dim) {
     attention_problem<TestType> p(1, 2, 1, q_len, k_len, head_dim, value_dim);
     p.fill(random);

@@ -41,7 +41,7 @@ TEST_CASE("float16: the result is that of float operands, rounded once", "[atten
     random.fill(p.q);
     random.fill(p.k);
     for (float16& x : p.v) x = float16(std::fmin(std::fmax(size * random.normal(), -largest_half), largest_half));
-    const attention::softmax op{mask::causal{80}};
+    const auto op = attention::softmax{mask::causal{}}.starting_at(80);
     tensor<double, 4> exact(1, 2, 70, 40);
     tensor<double, 3> exact_lse(1, 2, 70);
     attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
@@ -104,7 +104,7 @@ TEST_CASE("float16: infinite and tiny values keep their meaning", "[attention][e
     p.v(0, 0, j, 1) = tiny;
     p.v(0, 0, j, 2) = float16(-1.0f);
   }
-  const result r = run(decode, attention::softmax{mask::causal{0}}, p);
+  const result r = run(decode, attention::softmax{mask::causal{}}.starting_at(0), p);
   for (index_t i = 0; i < 3; ++i) {
     REQUIRE(static_cast<float>(r.out(0, 0, i, 0)) == (i == 2 ? std::numeric_limits<float>::infinity() : 1.0f));
     REQUIRE(r.out(0, 0, i, 1).bits == tiny.bits);

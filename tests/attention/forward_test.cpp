@@ -42,30 +42,33 @@ TEMPLATE_TEST_CASE("forward: agrees with the definition for random shapes and ma
   random_numbers random(101);
   for (int trial = 0; trial < 60; ++trial) {
     const auto p = test::random_problem<TestType>(random);
-    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : mask::bottom_right(p.q_len, p.k_len);
+    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : p.k_len - p.q_len;
     CAPTURE(trial, offset);
     switch (trial % 6) {
       case 0: require_close(attention::softmax{}, p); break;
-      case 1: require_close(attention::softmax{mask::causal{offset}}, p); break;
+      case 1: require_close(attention::softmax{mask::causal{}}.starting_at(offset), p); break;
       case 2:
-        require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60), .offset = offset}}, p);
+        require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60)}}.starting_at(offset), p);
         break;
       case 3:
-        require_close(attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset}}
+        require_close(attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20}}
+                          .starting_at(offset)
                           .tiled_heads()
                           .with_sink(4 * random.uniform()),
                       p);
         break;
       case 4:
-        require_close(attention::softmax{mask::causal{offset} & ~mask::key_range{random.integer(0, 9), 30},
-                                         score::soft_cap{.cap = 2.0f}},
+        require_close(attention::softmax{mask::causal{} & ~mask::key_range{random.integer(0, 9), 30},
+                                         score::soft_cap{.cap = 2.0f}}
+                          .starting_at(offset),
                       p);
         break;
       default:
-        require_close(attention::softmax{mask::prefix{.length = random.integer(0, p.k_len), .offset = offset},
-                                         score::alibi{.heads = p.heads, .offset = offset}}
-                          .scaled(0.37f),
-                      p);
+        require_close(
+            attention::softmax{mask::prefix{.length = random.integer(0, p.k_len)}, score::alibi{.heads = p.heads}}
+                .starting_at(offset)
+                .scaled(0.37f),
+            p);
     }
   }
 }
@@ -78,7 +81,7 @@ TEST_CASE("forward: rows that see nothing give zeros and lse -inf, whatever lies
   tensor<float, 3> lse(1, 2, 70);
   out.fill(std::nanf(""));
   lse.fill(std::nanf(""));
-  attention::forward(cpu{}, attention::softmax{mask::causal{-30}}, p.q, p.k, p.v, out, lse);
+  attention::forward(cpu{}, attention::softmax{mask::causal{}}.starting_at(-30), p.q, p.k, p.v, out, lse);
   for (index_t i = 0; i < 70; ++i)
     for (index_t d = 0; d < 8; ++d) {
       REQUIRE(std::isfinite(out(0, 1, i, d)));
@@ -169,7 +172,7 @@ TEST_CASE("forward: the number of threads and the place in the batch do not chan
   random_numbers random(9);
   attention_problem<float> p(3, 4, 2, 130, 170, 32, 32);
   p.fill(random);
-  const attention::softmax op{mask::causal{40}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(40);
   tensor<float, 4> one(3, 4, 130, 32), many(3, 4, 130, 32), alone(1, 4, 130, 32);
   attention::forward(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
   for (const int threads : {2, 5}) {
@@ -206,7 +209,7 @@ TEMPLATE_TEST_CASE("forward: rows any distance apart, even and odd, and what lie
       attention_problem<TestType> p(1, 2, 1, 20, 70, dim, dim);
       p.fill(random);
       tensor<TestType, 4> expected(1, 2, 20, dim), out = expected;
-      const attention::softmax op{mask::causal{45}};
+      const auto op = attention::softmax{mask::causal{}}.starting_at(45);
       attention::forward(cpu{}, op, p.q, p.k, p.v, expected);
       const auto spread = [&](const tensor<TestType, 4>& x) {
         tensor<TestType, 4> wide(1, x.extent(1), x.extent(2), dim + gap);
@@ -229,7 +232,7 @@ TEMPLATE_TEST_CASE("forward: a negative scale, with and without a modifier", "[a
   random_numbers random(14);
   for (int trial = 0; trial < 6; ++trial) {
     const auto p = test::random_problem<TestType>(random);
-    require_close(attention::softmax{mask::causal{mask::bottom_right(p.q_len, p.k_len)}}.scaled(-0.3f), p);
+    require_close(attention::softmax{mask::causal{}}.starting_at(p.k_len - p.q_len).scaled(-0.3f), p);
     require_close(attention::softmax{mask::full{}, score::soft_cap{.cap = 2.0f}}.scaled(-0.3f), p);
   }
 }
@@ -255,7 +258,7 @@ TEMPLATE_TEST_CASE("forward: a sink for each head, and one that is NaN spoils it
   tensor<float, 1> sinks(2);
   sinks(0) = 0.5f;
   sinks(1) = std::nanf("");
-  const attention::softmax op{mask::causal{-1}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(-1);
   tensor<TestType, 4> out(1, 2, 70, 8), expected = out;
   tensor<float, 3> lse(1, 2, 70);
   attention::forward(cpu{}, op.with_sinks(sinks.view()), p.q, p.k, p.v, out, lse);

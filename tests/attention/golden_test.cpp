@@ -59,13 +59,13 @@ std::vector<index_t> running_sum(const std::vector<index_t>& lengths) {
 
 TEST_CASE("attention golden: causal with more queries than keys", "[attention][golden]") {
   const golden g("masks-text", "attn_causal_tall");
-  check(attention::softmax{mask::causal{.offset = g.params.at("offset")}}.scaled(g.params.at("scale")), g);
+  check(attention::softmax{mask::causal{}}.starting_at(g.params.at("offset")).scaled(g.params.at("scale")), g);
 }
 
 TEST_CASE("attention golden: sinks with appended queries", "[attention][golden]") {
   const golden g("masks-text", "attn_sinks_append");
-  check(attention::softmax{mask::attention_sinks{
-            .sinks = g.params.at("sinks"), .window = g.params.at("window"), .offset = g.params.at("offset")}},
+  check(attention::softmax{mask::attention_sinks{.sinks = g.params.at("sinks"), .window = g.params.at("window")}}
+            .starting_at(g.params.at("offset")),
         g);
 }
 
@@ -146,7 +146,7 @@ TEST_CASE("attention golden: rotary positions, from any common start, and the la
   attention::forward(cpu{}, attention::softmax{mask::causal{}, score::identity{}, at}, in.q, in.k, in.v, out);
   // The angles reach 1000 radians; rounded to float, cosines are good to 6e-8 and logits to some 1e-6.
   REQUIRE(test::distance(out, expected) <= 2e-5);
-  const attention::softmax step{mask::causal{8}, score::identity{}, rope};
+  const auto step = attention::softmax{mask::causal{}, score::identity{}, rope}.starting_at(8);
   attention::append(cpu{}, step, in.k, in.v, 0, k_cache, v_cache);
   attention::decode(cpu{}, step, in.q.view().slice(2, {8, 9}), k_cache, v_cache, last);
   for (index_t h = 0; h < 2; ++h)
@@ -156,9 +156,9 @@ TEST_CASE("attention golden: rotary positions, from any common start, and the la
 TEST_CASE("attention golden: ALiBi, causal, decoding and in both directions", "[attention][golden]") {
   const auto check_file = [](const golden& g) {
     const index_t heads = g.params.at("heads"), q_len = g.params.at("q_len"), k_len = g.params.at("k_len");
-    const index_t offset = mask::bottom_right(q_len, k_len);
-    check(attention::softmax{mask::causal{offset}, score::alibi{.heads = heads, .offset = offset}}, g);
-    check(attention::softmax{mask::full{}, score::alibi{.heads = heads, .offset = offset, .bidirectional = true}},
+    const index_t offset = k_len - q_len;
+    check(attention::softmax{mask::causal{}, score::alibi{.heads = heads}}.starting_at(offset), g);
+    check(attention::softmax{mask::full{}, score::alibi{.heads = heads, .bidirectional = true}}.starting_at(offset),
           inputs(g), g.load<float, 4>("out_bidirectional"), g.load<float, 3>("lse_bidirectional"));
   };
   check_file(golden("positions", "alibi_attention_causal"));

@@ -93,15 +93,15 @@ TEMPLATE_TEST_CASE("packed: attention over the packed rows is attention over eac
     attention_problem<TestType> p(1, kv_heads * random.integer(1, 3), kv_heads, sequences.q_len(), sequences.k_len(),
                                   random.integer(0, 1) == 0 ? 16 : 24, 8);
     p.fill(random);
-    const auto offset = [&](index_t q_len, index_t k_len) {
-      return align == alignment::top_left ? 0 : mask::bottom_right(q_len, k_len);
-    };
+    const auto offset = [&](index_t q_len, index_t k_len) { return align == alignment::top_left ? 0 : k_len - q_len; };
     CAPTURE(trial, same);
     switch (trial % 4) {
       case 0:
         require_same(
             sequences, p, random, attention::softmax{mask::packed{sequences, mask::causal{}}},
-            [&](index_t q_len, index_t k_len) { return attention::softmax{mask::causal{offset(q_len, k_len)}}; },
+            [&](index_t q_len, index_t k_len) {
+              return attention::softmax{mask::causal{}}.starting_at(offset(q_len, k_len));
+            },
             tolerance);
         break;
       case 1:
@@ -112,7 +112,8 @@ TEMPLATE_TEST_CASE("packed: attention over the packed rows is attention over eac
                 .with_sink(0.5f),
             [&](index_t q_len, index_t k_len) {
               const index_t first = offset(q_len, k_len);
-              return attention::softmax{mask::causal_window(9, first), score::alibi{.heads = p.heads, .offset = first}}
+              return attention::softmax{mask::causal_window(9), score::alibi{.heads = p.heads}}
+                  .starting_at(first)
                   .with_sink(0.5f);
             },
             tolerance);
@@ -132,8 +133,9 @@ TEMPLATE_TEST_CASE("packed: attention over the packed rows is attention over eac
             [&](index_t q_len, index_t k_len) {
               const index_t first = offset(q_len, k_len);
               return attention::softmax{
-                  mask::attention_sinks{.sinks = 2, .window = 10, .offset = first}, score::soft_cap{.cap = 3},
-                  position::placed{rotary, position::sequential{.start = first}, position::sequential{}}};
+                  mask::attention_sinks{.sinks = 2, .window = 10}, score::soft_cap{.cap = 3},
+                  position::placed{rotary, position::sequential{.start = first}, position::sequential{}}}
+                  .starting_at(first);
             },
             tolerance);
       }

@@ -98,8 +98,9 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
     tensor<bfloat16, 4> k_cache(2, 2, 64, 16), v_cache(2, 2, 64, 16);
     index_t n_past = 0;
     // example-begin decode
-    const attention::softmax op{mask::causal{.offset = n_past}, score::identity{},
-                                position::rotary<position::half_split>{.rotary_dim = 16}};
+    const auto op =
+        attention::softmax{mask::causal{}, score::identity{}, position::rotary<position::half_split>{.rotary_dim = 16}}
+            .starting_at(n_past);
     attention::append(executor, op, k_new, v_new, n_past, k_cache, v_cache);
     const range filled{0, n_past + 1};
     attention::decode(executor, op, q_new, k_cache.view().slice(2, filled), v_cache.view().slice(2, filled), out_new);

@@ -113,28 +113,32 @@ TEST_CASE("tiles: forward agrees with the definition for random shapes and masks
   random_numbers random(402);
   for (int trial = 0; trial < 36; ++trial) {
     const auto p = test::random_problem<bfloat16>(random, 300);
-    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : mask::bottom_right(p.q_len, p.k_len);
+    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : p.k_len - p.q_len;
     CAPTURE(trial, offset);
     switch (trial % 6) {
       case 0: require_close(attention::softmax{}, p); break;
-      case 1: require_close(attention::softmax{mask::causal{offset}}.tiled_heads().with_sink(0.5f), p); break;
+      case 1:
+        require_close(attention::softmax{mask::causal{}}.starting_at(offset).tiled_heads().with_sink(0.5f), p);
+        break;
       case 2:
-        require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60), .offset = offset}}, p);
+        require_close(attention::softmax{mask::sliding_window{.left = random.integer(0, 60)}}.starting_at(offset), p);
         break;
       case 3:
         require_close(
-            attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset}}.scaled(-0.3f), p);
+            attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20}}.starting_at(offset).scaled(-0.3f), p);
         break;
       case 4:
-        require_close(attention::softmax{mask::causal{offset} & ~mask::key_range{random.integer(0, 9), 30},
-                                         score::soft_cap{.cap = 2.0f}},
+        require_close(attention::softmax{mask::causal{} & ~mask::key_range{random.integer(0, 9), 30},
+                                         score::soft_cap{.cap = 2.0f}}
+                          .starting_at(offset),
                       p);
         break;
       default:
-        require_close(attention::softmax{mask::prefix{.length = random.integer(0, p.k_len), .offset = offset},
-                                         score::alibi{.heads = p.heads, .offset = offset}}
-                          .scaled(0.37f),
-                      p);
+        require_close(
+            attention::softmax{mask::prefix{.length = random.integer(0, p.k_len)}, score::alibi{.heads = p.heads}}
+                .starting_at(offset)
+                .scaled(0.37f),
+            p);
     }
   }
 }
@@ -146,7 +150,7 @@ TEST_CASE("tiles: logits that climb and fall by hundreds move the maximum", "[at
   for (index_t i = 0; i < 40; ++i)
     for (index_t d = 0; d < 8; ++d) p.q(0, 0, i, d) = bfloat16(d == 0 ? 1.0f : 0.0f);
   for (index_t j = 0; j < 700; ++j) p.k(0, 0, j, 0) = bfloat16(static_cast<float>(j < 500 ? j / 2 : 250 - j / 3));
-  require_close(attention::softmax{mask::causal{660}}.scaled(1.0f), p);
+  require_close(attention::softmax{mask::causal{}}.starting_at(660).scaled(1.0f), p);
 }
 
 TEST_CASE("tiles: values that are not finite reach the rows that see them and no others", "[attention][edge]") {
@@ -211,7 +215,7 @@ TEST_CASE("tiles: backward agrees with the same on registers", "[attention][prop
   random_numbers random(407);
   for (int trial = 0; trial < 12; ++trial) {
     auto p = test::random_problem<bfloat16>(random, 200);
-    const attention::softmax op{mask::causal{mask::bottom_right(p.q_len, p.k_len)}, score::soft_cap{.cap = 4.0f}};
+    const auto op = attention::softmax{mask::causal{}, score::soft_cap{.cap = 4.0f}}.starting_at(p.k_len - p.q_len);
     tensor<bfloat16, 4> out(p.batch, p.heads, p.q_len, p.value_dim), dout = out;
     tensor<float, 3> lse(p.batch, p.heads, p.q_len);
     random.fill(dout);
@@ -242,7 +246,7 @@ TEST_CASE("tiles: strides, threads and batch do not change a bit; refused tiles 
   random_numbers random(406);
   attention_problem<bfloat16> p(2, 2, 1, 90, 130, 40, 24);
   p.fill(random);
-  const attention::softmax op{mask::causal{40}};
+  const auto op = attention::softmax{mask::causal{}}.starting_at(40);
   tensor<bfloat16, 4> all(2, 2, 90, 24), one(1, 2, 90, 24), plain(2, 2, 90, 24);
   const long before = unit::products;
   attention::forward<isa>(cpu{.threads = 1}, op, p.q, p.k, p.v, all);

@@ -153,21 +153,24 @@ TEMPLATE_TEST_CASE("backward blocks: agree with the definition for random shapes
   random_numbers random(501);
   for (int trial = 0; trial < 15; ++trial) {
     const auto p = small_problem<TestType>(random, 64);
-    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : mask::bottom_right(p.q_len, p.k_len);
+    const index_t offset = random.integer(0, 2) == 0 ? random.integer(-40, 40) : p.k_len - p.q_len;
     CAPTURE(trial, offset);
     switch (trial % 5) {
       case 0: require_close<shape>(softmax{}, p, random); break;
       case 1:
-        require_close<shape>(softmax{mask::causal{offset}}.tiled_heads().with_sink(4 * random.uniform()), p, random);
+        require_close<shape>(softmax{mask::causal{}}.starting_at(offset).tiled_heads().with_sink(4 * random.uniform()),
+                             p, random);
         break;
-      case 2: require_close<shape>(softmax{mask::sliding_window{.left = 20, .offset = offset}}, p, random); break;
+      case 2: require_close<shape>(softmax{mask::sliding_window{.left = 20}}.starting_at(offset), p, random); break;
       case 3:
-        require_close<shape>(softmax{mask::causal{offset} & ~mask::key_range{3, 30}, score::soft_cap{.cap = 2.0f}}, p,
-                             random);
+        require_close<shape>(
+            softmax{mask::causal{} & ~mask::key_range{3, 30}, score::soft_cap{.cap = 2.0f}}.starting_at(offset), p,
+            random);
         break;
       default:
-        require_close<shape>(softmax{mask::attention_sinks{.sinks = 3, .window = 20, .offset = offset},
-                                     score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}}
+        require_close<shape>(softmax{mask::attention_sinks{.sinks = 3, .window = 20},
+                                     score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads}}
+                                 .starting_at(offset)
                                  .scaled(0.37f),
                              p, random);
     }
@@ -180,7 +183,8 @@ TEST_CASE("backward blocks: agree with the definition in every padded size", "[a
                                                   index_t value_dim) {
     attention_problem<bfloat16> p(1, 2, 1, 67, 71, head_dim, value_dim);
     p.fill(random);
-    require_close<block::backward_shape<HeadDim, ValueDim>>(softmax{mask::causal{2}}, p, random, head_dim % 8 == 0);
+    require_close<block::backward_shape<HeadDim, ValueDim>>(softmax{mask::causal{}}.starting_at(2), p, random,
+                                                            head_dim % 8 == 0);
   };
   SECTION("64") { run(block::backward_shape<64, 64>{}, 64, 64); }
   SECTION("96") { run(block::backward_shape<96, 96>{}, 96, 96); }
@@ -196,7 +200,7 @@ TEST_CASE("backward blocks: same bits whatever the order of the warps and the wa
   random_numbers random(503);
   attention_problem<bfloat16> p(1, 2, 1, 70, 66, 64, 64);
   p.fill(random);
-  const softmax op{mask::causal{-3}};
+  const auto op = softmax{mask::causal{}}.starting_at(-3);
   gradients<bfloat16> first(p), second(p);
   random.fill(first.dout);
   second.dout = first.dout;
@@ -217,7 +221,7 @@ TEST_CASE("backward blocks: a NaN stays with the rows that see it", "[attention]
   random.fill(clean.dout);
 
   SECTION("hidden keys and rows that see nothing") {
-    const softmax op{mask::causal{-2} & ~mask::key_range{5, 9}};  // rows 0 and 1 see nothing
+    const auto op = softmax{mask::causal{} & ~mask::key_range{5, 9}}.starting_at(-2);  // rows 0 and 1 see nothing
     clean.forward(op, p);
     run_blocks<shape>(op, p, clean, 1);
     gradients<bfloat16> dirty(p);

@@ -175,7 +175,8 @@ void check_not_finite() {
   random_numbers random(603);
   attention_problem<bfloat16> p(1, 2, 1, 150, 140, 64, 64);
   p.fill(random);
-  const attention::softmax op{mask::causal{-2} & ~mask::key_range{5, 90}};  // rows 0 and 1 see nothing
+  const auto op =
+      attention::softmax{mask::causal{} & ~mask::key_range{5, 90}}.starting_at(-2);  // rows 0 and 1 see nothing
   tensor<bfloat16, 4> out(1, 2, 150, 64), dout(1, 2, 150, 64);
   tensor<float, 3> lse(1, 2, 150);
   random.fill(dout);
@@ -221,18 +222,19 @@ void test_backward() {
   for (const auto& dim : dims)
     for (int trial = 0; trial < trials(6); ++trial) {
       const auto p = problem_of<bfloat16>(random, dim[0], dim[1]);
-      check(attention::softmax{mask::causal{random.integer(-40, 40)}}, p, random);
+      check(attention::softmax{mask::causal{}}.starting_at(random.integer(-40, 40)), p, random);
     }
   for (int trial = 0; trial < trials(12); ++trial) {
     const auto p = problem_of<float16>(random, 64, 64);
     const index_t offset = random.integer(-20, 40);
-    check<64, 64>(attention::softmax{mask::sliding_window{.left = 30, .offset = offset} & ~mask::key_range{3, 9},
-                                     score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}},
+    check<64, 64>(attention::softmax{mask::sliding_window{.left = 30} & ~mask::key_range{3, 9},
+                                     score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads}}
+                      .starting_at(offset),
                   p, random);
     const auto other = problem_of<bfloat16>(random, 128, 128);
     check<128, 128>(attention::softmax{}.tiled_heads().with_sink(random.normal()), other, random);
     const auto slow = problem_of<float>(random, random.integer(1, 70), random.integer(1, 70), 100);
-    check(attention::softmax{mask::causal{offset}, score::soft_cap{.cap = 3.0f}}, slow, random);
+    check(attention::softmax{mask::causal{}, score::soft_cap{.cap = 3.0f}}.starting_at(offset), slow, random);
   }
   check_example();
   check_not_finite();

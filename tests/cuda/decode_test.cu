@@ -90,7 +90,7 @@ template <int Dim, class T> void check_dense(std::uint64_t seed) {
     const index_t kv_heads = random.integer(1, 2), group = random.integer(1, 9), q_len = random.integer(1, 20);
     attention_problem<T> p(random.integer(1, 2), group * kv_heads, kv_heads, q_len, lengths[trial % 8], Dim, Dim);
     p.fill(random);
-    const attention::softmax op{mask::causal{mask::bottom_right(q_len, p.k_len)}};
+    const auto op = attention::softmax{mask::causal{}}.starting_at(p.k_len - q_len);
     check<Dim>(trial % 2 == 0 ? op : op.tiled_heads().with_sink(0.5f),
                trial % 2 == 0 ? op : op.tiled_heads().with_sink(0.5f), p);
   }
@@ -104,8 +104,8 @@ void check_bound() {
   const index_t lengths[] = {1030, 0};
   const device_buffer<index_t> device_lengths(lengths, 2);
   const auto make = [&](const index_array& array) {
-    return attention::softmax{mask::key_padding{.lengths = array, .k_len = 1100},
-                              score::alibi{.heads = 6, .offset = 1097}};
+    return attention::softmax{mask::key_padding{.lengths = array, .k_len = 1100}, score::alibi{.heads = 6}}.starting_at(
+        1097);
   };
   check<64>(make({lengths, 2}), make(index_array(device_lengths.data(), 2).on_device()), p);
 }
@@ -182,8 +182,8 @@ void check_errors() {
   tensor<float, 1> workspace(attention::decode_workspace(p.q, p.k, p.v) - 1);
   bool refused = false;
   try {
-    attention::decode(gpu{}, attention::softmax{mask::causal{1999}}, p.q, fixed<64>(p.k.view()), fixed<64>(p.v.view()),
-                      out, lse, workspace.view());
+    attention::decode(gpu{}, attention::softmax{mask::causal{}}.starting_at(1999), p.q, fixed<64>(p.k.view()),
+                      fixed<64>(p.v.view()), out, lse, workspace.view());
   } catch (const precondition_error&) {
     refused = true;
   }

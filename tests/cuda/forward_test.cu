@@ -108,13 +108,15 @@ template <int Dims, class T, class Make> void check_tiles(std::uint64_t seed, co
   random_numbers random(seed);
   for (int trial = 0; trial < 12; ++trial) {
     const auto p = tile_problem<T>(random, dims::head, dims::value);
-    const index_t offset = trial % 2 == 0 ? mask::bottom_right(p.q_len, p.k_len) : random.integer(-20, 40);
+    const index_t offset = trial % 2 == 0 ? p.k_len - p.q_len : random.integer(-20, 40);
     check<one_size<Dims>>(make_op(p, offset), p);
   }
 }
 
 void check_tensor_cores() {
-  const auto causal = [](const auto&, index_t offset) { return attention::softmax{mask::causal{offset}}; };
+  const auto causal = [](const auto&, index_t offset) {
+    return attention::softmax{mask::causal{}}.starting_at(offset);
+  };
   check_tiles<0, bfloat16>(411, causal);
   check_tiles<1, bfloat16>(412, causal);
   check_tiles<2, bfloat16>(413, causal);
@@ -122,17 +124,18 @@ void check_tensor_cores() {
   check_tiles<4, bfloat16>(415, causal);
   check_tiles<0, float16>(416, causal);
   check_tiles<0, bfloat16>(417, [](const auto&, index_t offset) {
-    return attention::softmax{mask::sliding_window{.left = 30, .offset = offset} & ~mask::key_range{3, 9}}
+    return attention::softmax{mask::sliding_window{.left = 30} & ~mask::key_range{3, 9}}
+        .starting_at(offset)
         .with_sink(0.3f)
         .tiled_heads();
   });
   check_tiles<0, float16>(418, [](const auto& p, index_t offset) {
-    return attention::softmax{mask::causal{offset},
-                              score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads, .offset = offset}}
+    return attention::softmax{mask::causal{}, score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads}}
+        .starting_at(offset)
         .scaled(-0.21f);
   });
   check_tiles<2, float16>(419, [](const auto& p, index_t offset) {
-    return attention::softmax{mask::prefix{.length = p.k_len / 3, .offset = offset}};
+    return attention::softmax{mask::prefix{.length = p.k_len / 3}}.starting_at(offset);
   });
 }
 
@@ -169,12 +172,12 @@ template <class Kernel, class T> void check_type() {
     switch (trial % 3) {
       case 0: check<Kernel>(attention::softmax{}.with_sink(-1.0f), p); break;
       case 1:
-        check<Kernel>(attention::softmax{mask::sliding_window{.left = 30, .offset = offset} & ~mask::key_range{3, 9}},
+        check<Kernel>(attention::softmax{mask::sliding_window{.left = 30} & ~mask::key_range{3, 9}}.starting_at(offset),
                       p);
         break;
       default:
-        check<Kernel>(attention::softmax{mask::causal{offset}, score::soft_cap{.cap = 5.0f} |
-                                                                   score::alibi{.heads = p.heads, .offset = offset}},
+        check<Kernel>(attention::softmax{mask::causal{}, score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads}}
+                          .starting_at(offset),
                       p);
     }
   }

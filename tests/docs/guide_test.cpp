@@ -93,7 +93,7 @@ TEST_CASE("guide: decoding token by token gives what forward gives", "[docs]") {
     const auto k_new = k.view().slice(2, {n_past, n_past + 1}), v_new = v.view().slice(2, {n_past, n_past + 1});
     const auto out_new = stepwise.view().slice(2, {n_past, n_past + 1});
     // example-begin decode
-    const attention::softmax op{mask::causal{.offset = n_past}, score::identity{}, rope};
+    const auto op = attention::softmax{mask::causal{}, score::identity{}, rope}.starting_at(n_past);
     attention::append(cpu{}, op, k_new, v_new, n_past, k_cache, v_cache);
     attention::decode(cpu{}, op, q_new, k_cache.view().slice(2, {0, n_past + 1}),
                       v_cache.view().slice(2, {0, n_past + 1}), out_new);

@@ -17,16 +17,6 @@ namespace seqprim::attention {
 
 namespace detail {
 
-/// The positions of the last `count` tokens of each sequence of a page table.
-struct last_tokens {
-  page_table table;
-  index_t count;
-
-  SEQPRIM_HD constexpr position::sequential bind(index_t b) const noexcept {
-    return {.start = table.length(b) - count};
-  }
-};
-
 /// The code of a number for a scale: the nearest, ties to even.
 [[nodiscard]] SEQPRIM_INLINE std::int8_t code_of(float x, float scale) noexcept {
   if (!(scale > 0)) return 0;
@@ -76,9 +66,9 @@ template <class Store> void expect_own_pages(const paged_cache<Store>& cache, in
 }
 
 /// Everything that append does once it knows where each sequence's rows begin.
-template <class Isa, class Op, class K, class V, class Keys, class Values, class Start>
+template <class Isa, class Op, class K, class V, class Keys, class Values>
 void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
-                 const Keys& keys, const Values& values, const Start& start) {
+                 const Keys& keys, const Values& values, const row_starts& start) {
   constexpr const char* page = ". See docs/reference/attention/append.md";
   const auto k_rows = rows_of(keys.store);
   const auto v_rows = rows_of(values.store);
@@ -115,18 +105,14 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
     });
   };
   if constexpr (encodes_positions<Op>) {
-    const auto at = position::place(op.position, count, count);
+    const auto at = position::place(op.position);
     position::validate(at.encoding, k.extent(3));
     tensor<float, 4> encoded(batch, heads, count, k.extent(3));
     for (index_t b = 0; b < batch; ++b)
       for (index_t h = 0; h < heads; ++h)
         for (index_t i = 0; i < count; ++i)
           for (index_t d = 0; d < k.extent(3); ++d) encoded(b, h, i, d) = static_cast<float>(k(b, h, i, d));
-    if constexpr (position::is_placed<decltype(Op::position)>) {
-      position::encode<Isa>(executor, at.encoding, at.keys, encoded, encoded);
-    } else {
-      position::encode<Isa>(executor, at.encoding, start.positions(), encoded, encoded);
-    }
+    position::encode<Isa>(executor, at.encoding, position::shifted_rows{at.keys, start}, encoded, encoded);
     store(tensor_view<const float, 4>(encoded.view()), keys);
   } else {
     store(k, keys);
@@ -147,19 +133,6 @@ void expect_new_rows(const K& k, const V& v, const Keys& k_cache, const Values& 
                   v.extent(3), ", v_cache ", v_cache.extent(3), page);
 }
 
-/// Where the rows of a contiguous cache begin.
-struct start_at {
-  index_t row;
-  [[nodiscard]] index_t operator()(index_t) const noexcept { return row; }
-  [[nodiscard]] position::sequential positions() const noexcept { return {.start = row}; }
-};
-/// Where the last rows of the sequences of a page table begin.
-struct start_of_last {
-  last_tokens tokens;
-  [[nodiscard]] index_t operator()(index_t b) const noexcept { return tokens.bind(b).start; }
-  [[nodiscard]] last_tokens positions() const noexcept { return tokens; }
-};
-
 template <class X> consteval bool require_writable_cache() {
   require_cache<X>();
   using store = decltype(writable(std::declval<X&>()).store);
@@ -174,8 +147,8 @@ template <class X> consteval bool require_writable_cache() {
 /// Writes new keys and values into a contiguous cache, keys with their positions encoded: the cache is then ready for decode.
 ///
 /// Shapes   k_new, v_new [batch, kv_heads, new_len, dim]; k_cache, v_cache [batch, kv_heads, capacity, dim], or quantized
-///          views of that shape; row r goes to cache row start + r and, if op.position has no maps of its own, stands at
-///          position start + r.
+///          views of that shape; row r goes to cache row start + r and is token start + r of its sequence, whose position the key
+///          map of op.position gives (itself by default).
 /// Types    float, float16, bfloat16 on either side; encoded in float, rounded once to the type of the cache, or to 8 bits as
 ///          quantized says.
 /// Errors   precondition_error before anything is written: shapes disagree, start < 0, start + new_len > capacity, anything
@@ -201,15 +174,15 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   SEQPRIM_EXPECTS(start >= 0 && count <= capacity && start <= capacity - count, "attention::append: ", count,
                   " rows from row ", start, " on do not fit a cache of ", capacity,
                   ". See docs/reference/attention/append.md");
-  const auto at = position::place(op.position, count, start + count);
-  position::validate_map(at.keys, k.extent(0), count);
-  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache, detail::start_at{start});
+  const row_starts starts{.common = start};
+  position::validate_map(position::shifted_rows{position::place(op.position).keys, starts}, k.extent(0), count);
+  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache, starts);
 }
 
 /// The same for a cache in pages: the new rows become the last tokens of each sequence. The lengths of the page table count
 /// them already, so that the same table serves append and the decode that follows:
 ///
-///     row r of sequence b is token lengths[b] - new_len + r, and stands at that position if op.position has no maps
+///     row r of sequence b is token lengths[b] - new_len + r
 ///
 /// Errors   as above; what page_table refuses; a sequence shorter than new_len; keys and values of different lengths; a page
 ///          that two sequences would write to.
@@ -238,10 +211,9 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   }
   detail::expect_own_pages(k_cache, batch, count);
   detail::expect_own_pages(v_cache, batch, count);
-  const auto at = position::place(op.position, count, count);
-  position::validate_map(at.keys, batch, count);
-  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache,
-                           detail::start_of_last{detail::last_tokens{key_cache.table, count}});
+  const row_starts starts{.ends = key_cache.table.lengths(), .len = count};
+  position::validate_map(position::shifted_rows{position::place(op.position).keys, starts}, batch, count);
+  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache, starts);
 }
 
 }  // namespace seqprim::attention

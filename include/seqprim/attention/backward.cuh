@@ -101,6 +101,7 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   constexpr const char* page = ". See docs/reference/attention/backward.md";
   const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, k, v);
   detail::expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);
+  const auto rows = detail::in_rows(op, p.starts);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,
                   "attention::backward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
                   ") must be <= ", detail::largest_backward_dim, " on CUDA", page);
@@ -129,13 +130,13 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
       detail::block_elements<T, element_of<K>, element_of<V>> && std::is_same_v<T, element_of<Dout>>;
   if constexpr (one_type && head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
     if (p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
-      using operands = detail::backward_operands<decltype(Op::mask), decltype(Op::score), T, element_of<Dq>,
+      using operands = detail::backward_operands<decltype(rows.mask), decltype(rows.score), T, element_of<Dq>,
                                                  element_of<Dk>, element_of<Dv>>;
       const bool wide = detail::rows_are_aligned(q) && detail::rows_are_aligned(k) && detail::rows_are_aligned(v) &&
                         detail::rows_are_aligned(dout);
       const operands in{
-          op.mask, op.score, p, static_cast<float>(op.scale_for(p.head_dim)), wide, q, k, v, dout, statistics,
-          dq,      dk,       dv};
+          rows.mask, rows.score, p, static_cast<float>(op.scale_for(p.head_dim)), wide, q, k, v, dout, statistics,
+          dq,        dk,         dv};
       detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
         using size = decltype(dims);
         detail::launch_backward_blocks<detail::backward_shape<size::head, size::value, Engine, Policy>, Engine>(
@@ -146,7 +147,7 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   }
   constexpr bool always_blocks = one_type && head_dim != dynamic_extent && value_dim != dynamic_extent &&
                                  head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
-  if constexpr (!always_blocks) detail::launch_backward_rows(executor, op, p, q, k, v, dout, statistics, dq, dk, dv);
+  if constexpr (!always_blocks) detail::launch_backward_rows(executor, rows, p, q, k, v, dout, statistics, dq, dk, dv);
 }
 
 }  // namespace seqprim::attention

@@ -211,13 +211,14 @@ void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& 
     apart("dk", dk);
     apart("dv", dv);
   }
-  with_encoded<Isa>(executor, op, q, k, [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
-    arch::with_supported_isa<Isa>([&](auto isa) {
-      backward_tiles<decltype(isa), Policy, Parameters>(executor, plain_op, p, q_encoded, k_encoded, v, out, lse, dout,
-                                                        dq, dk, dv, dscore);
-    });
-  });
-  gradients_before_encoding<Isa>(executor, op, dq, dk);
+  with_encoded<Isa>(executor, op, p.starts, q, k,
+                    [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
+                      arch::with_supported_isa<Isa>([&](auto isa) {
+                        backward_tiles<decltype(isa), Policy, Parameters>(executor, plain_op, p, q_encoded, k_encoded,
+                                                                          v, out, lse, dout, dq, dk, dv, dscore);
+                      });
+                    });
+  gradients_before_encoding<Isa>(executor, op, p.starts, dq, dk);
 }
 
 /// The score modifier of one head.

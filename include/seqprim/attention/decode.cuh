@@ -216,8 +216,11 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
       }
     }
     const auto &k_rows = detail::rows_of_cache(k), &v_rows = detail::rows_of_cache(v);
+    index_array lengths;
+    if constexpr (is_paged<K>) lengths = keys.table.lengths();
     const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, detail::outline_of(k, q.extent(0)),
-                                                            detail::outline_of(v, q.extent(0)));
+                                                            detail::outline_of(v, q.extent(0)), lengths);
+    const auto rows = detail::in_rows(op, p.starts);
     detail::expect_results<self>(p, q, k_rows, v_rows, out, lse);
     const bool in_blocks = p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim;
     SEQPRIM_EXPECTS(
@@ -239,14 +242,14 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     if constexpr (head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
       if (in_blocks) {
         detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
-          detail::launch_decode<Engine, Policy, decltype(dims)>(executor, op, p, q, k, v, out, lse, workspace.data);
+          detail::launch_decode<Engine, Policy, decltype(dims)>(executor, rows, p, q, k, v, out, lse, workspace.data);
         });
       }
     }
     constexpr bool always_blocks = head_dim != dynamic_extent && value_dim != dynamic_extent &&
                                    head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
     if constexpr (!is_paged<K> && !always_blocks) {
-      if (!in_blocks) detail::launch_forward_rows<16>(executor, op, p, q, k_rows, v_rows, out, lse);
+      if (!in_blocks) detail::launch_forward_rows<16>(executor, rows, p, q, k_rows, v_rows, out, lse);
     }
   }
 }

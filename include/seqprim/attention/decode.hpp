@@ -151,7 +151,7 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
   k.validate(q.extent(0));
   v.validate(q.extent(0));
   const auto k_outline = detail::outline(k, q.extent(0)), v_outline = detail::outline(v, q.extent(0));
-  const detail::problem p = detail::validate_inputs<self>(executor, op, q, k_outline, v_outline);
+  const detail::problem p = detail::validate_inputs<self>(executor, op, q, k_outline, v_outline, k.lengths());
   for (index_t b = 0; b < p.batch; ++b)
     SEQPRIM_EXPECTS(k.length(b) == v.length(b), "attention::decode: sequence ", b, " has ", k.length(b), " keys and ",
                     v.length(b), " values. See docs/reference/attention/decode.md");
@@ -165,7 +165,7 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
   expect_scales_apart("the scales of k", k);
   expect_scales_apart("the scales of v", v);
   if (p.batch * p.heads * p.q_len == 0) return;
-  const auto plain = detail::without_position(op);
+  const auto plain = detail::in_rows(op, p.starts);
   if constexpr (detail::encodes_positions<Op>) {
     tensor<float, 4> encoded(p.batch, p.heads, p.q_len, p.head_dim);
     parallel_for(executor, p.batch * p.heads, [&](index_t piece, int) {
@@ -173,13 +173,8 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
       for (index_t i = 0; i < p.q_len; ++i)
         for (index_t d = 0; d < p.head_dim; ++d) encoded(b, h, i, d) = static_cast<float>(q(b, h, i, d));
     });
-    const auto at = position::place(op.position, p.q_len, p.k_len);
-    if constexpr (is_paged<K> && !position::is_placed<decltype(Op::position)>) {
-      const detail::last_tokens map{keys.table, p.q_len};
-      position::encode<Isa>(executor, at.encoding, map, encoded, encoded);
-    } else {
-      position::encode<Isa>(executor, at.encoding, at.queries, encoded, encoded);
-    }
+    const auto at = position::place(op.position);
+    position::encode<Isa>(executor, at.encoding, position::shifted_rows{at.queries, p.starts}, encoded, encoded);
     detail::decode_splits<Isa, Policy>(executor, plain, p, tensor_view<const float, 4>(encoded.view()), k, v, out, lse);
   } else {
     detail::decode_splits<Isa, Policy>(executor, plain, p, q, k, v, out, lse);

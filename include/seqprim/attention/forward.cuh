@@ -178,6 +178,7 @@ void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys,
   constexpr auto self = detail::entry::forward;
   const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, k, v);
   detail::expect_results<self>(p, q, k, v, out, lse);
+  const auto rows = detail::in_rows(op, p.starts);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim,
                   "attention::forward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
                   ") must be <= 512 on CUDA. See docs/reference/attention/forward.md");
@@ -187,7 +188,7 @@ void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys,
                 value_dim <= detail::largest_block_dim) {
     if (p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
       detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
-        detail::launch_forward_block<Engine, Policy, decltype(dims)>(executor, op, p, q, k, v, out, lse);
+        detail::launch_forward_block<Engine, Policy, decltype(dims)>(executor, rows, p, q, k, v, out, lse);
       });
       return;
     }
@@ -197,9 +198,9 @@ void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys,
                                  head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
   if constexpr (!always_blocks) {
     if (p.value_dim <= 128) {
-      detail::launch_forward_rows<4>(executor, op, p, q, k, v, out, lse);
+      detail::launch_forward_rows<4>(executor, rows, p, q, k, v, out, lse);
     } else {
-      detail::launch_forward_rows<16>(executor, op, p, q, k, v, out, lse);
+      detail::launch_forward_rows<16>(executor, rows, p, q, k, v, out, lse);
     }
   }
 }

@@ -60,6 +60,7 @@ class page_table {
   }
   /// Tokens of sequence b.
   [[nodiscard]] SEQPRIM_HD constexpr index_t length(index_t b) const noexcept { return lengths_[b]; }
+  [[nodiscard]] SEQPRIM_HD constexpr const index_array& lengths() const noexcept { return lengths_; }
   [[nodiscard]] SEQPRIM_HD constexpr index_t batch() const noexcept { return extents_[0]; }
   [[nodiscard]] SEQPRIM_HD constexpr index_t max_pages() const noexcept { return extents_[1]; }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/unrolled.hpp>
+#include <seqprim/attention/detail/rows.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/tensor.hpp>
@@ -17,16 +18,16 @@ namespace detail {
 
 /// Logits of one row: visible[k], and the logit before and after the score modifier.
 template <class Mask, class Score, class Q, class K>
-void logits(const Mask& mask, const Score& score, double scale, const Q& q, const K& k, index_t i,
+void logits(const Mask& mask, const Score& score, double scale, const Q& q, const K& k, index_t i, index_t position,
             tensor<double, 1>& raw, tensor<double, 1>& logit, tensor<bool, 1>& visible) {
   for (index_t j = 0; j < k.extent(0); ++j) {
-    visible(j) = mask(i, j);
+    visible(j) = mask(position, j);
     if (!visible(j)) continue;
     double dot = 0;
     for (index_t d = 0; d < k.extent(1); ++d) dot += static_cast<double>(q(i, d)) * static_cast<double>(k(j, d));
     raw(j) = scale * dot;
-    if constexpr (requires { score(raw(j), score::site{i, j}); } && !std::same_as<Score, score::identity>) {
-      logit(j) = static_cast<double>(score(raw(j), score::site{i, j}));
+    if constexpr (requires { score(raw(j), score::site{position, j}); } && !std::same_as<Score, score::identity>) {
+      logit(j) = static_cast<double>(score(raw(j), score::site{position, j}));
     } else {
       logit(j) = raw(j);
     }
@@ -62,6 +63,7 @@ template <class Op, class Q, class K, class V, class Out, class Lse>
 void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& lse) {
   static_assert(std::same_as<std::remove_cvref_t<decltype(op.position)>, position::none>,
                 "seqprim: the reference takes encoded queries and keys; call position::encode first");
+  const row_starts starts = attention::detail::starts_of(op, q.extent(2), k.extent(2));
   const double scale = op.scale_for(q.extent(3));
   tensor<double, 1> raw(k.extent(2)), logit(k.extent(2)), p(k.extent(2));
   tensor<bool, 1> visible(k.extent(2));
@@ -71,7 +73,7 @@ void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& 
       const auto score = score::bind(op.score, b, h);
       for (index_t i = 0; i < q.extent(2); ++i) {
         const index_t g = detail::kv_head(op, q.extent(1), k.extent(1), h);
-        detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][g], i, raw, logit, visible);
+        detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][g], i, starts(b) + i, raw, logit, visible);
         const double row_lse = detail::normalize(logit, visible, static_cast<double>(op.sink_of(h)), p);
         for (index_t d = 0; d < v.extent(3); ++d) {
           double sum = 0;
@@ -94,6 +96,7 @@ void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& 
 template <class Op, class Q, class K, class V, class Dout>
 void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout, tensor<double, 4>& dq,
               tensor<double, 4>& dk, tensor<double, 4>& dv, tensor<double, 2>* dscore = nullptr) {
+  const row_starts starts = attention::detail::starts_of(op, q.extent(2), k.extent(2));
   const double scale = op.scale_for(q.extent(3));
   tensor<double, 1> raw(k.extent(2)), logit(k.extent(2)), p(k.extent(2)), dp(k.extent(2));
   tensor<bool, 1> visible(k.extent(2));
@@ -107,7 +110,7 @@ void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout
       const auto score = score::bind(op.score, b, h);
       const index_t g = detail::kv_head(op, q.extent(1), k.extent(1), h);
       for (index_t i = 0; i < q.extent(2); ++i) {
-        detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][g], i, raw, logit, visible);
+        detail::logits(mask, score, scale, as_view(q)[b][h], as_view(k)[b][g], i, starts(b) + i, raw, logit, visible);
         if (detail::normalize(logit, visible, static_cast<double>(op.sink_of(h)), p) ==
             -std::numeric_limits<double>::infinity())
           continue;
@@ -127,12 +130,13 @@ void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout
           constexpr int parameters = score::parameters<std::remove_cvref_t<decltype(score)>>;
           if constexpr (parameters > 0) {
             arch::unrolled<parameters>([&](auto n) {
-              const auto slope = static_cast<double>(score.template parameter_derivative<n>(raw(j), score::site{i, j}));
+              const auto slope =
+                  static_cast<double>(score.template parameter_derivative<n>(raw(j), score::site{starts(b) + i, j}));
               if (dscore != nullptr) (*dscore)(h, index_t{n}) += ds * slope;
             });
           }
           if constexpr (!std::same_as<std::remove_cvref_t<decltype(score)>, score::identity>)
-            ds *= static_cast<double>(score.derivative(raw(j), score::site{i, j}));
+            ds *= static_cast<double>(score.derivative(raw(j), score::site{starts(b) + i, j}));
           for (index_t d = 0; d < q.extent(3); ++d) {
             dq(b, h, i, d) += scale * ds * static_cast<double>(k(b, g, j, d));
             dk(b, g, j, d) += scale * ds * static_cast<double>(q(b, h, i, d));

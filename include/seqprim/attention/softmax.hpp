@@ -2,14 +2,20 @@
 #pragma once
 
 #include <seqprim/core/error.hpp>
+#include <seqprim/core/index_array.hpp>
+#include <seqprim/core/packing.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/mask/full.hpp>
+#include <seqprim/mask/packed.hpp>
 #include <seqprim/mask/rule.hpp>
 #include <seqprim/position/none.hpp>
+#include <seqprim/position/packed.hpp>
 #include <seqprim/position/placed.hpp>
+#include <seqprim/score/packed.hpp>
 #include <seqprim/score/rule.hpp>
 
 #include <cmath>
+#include <limits>
 
 namespace seqprim::attention {
 
@@ -18,6 +24,9 @@ enum class head_order : unsigned char {
   grouped,  ///< neighbors share: kv_head = head / (heads / kv_heads)
   tiled,    ///< heads that are kv_heads apart share: kv_head = head % kv_heads
 };
+
+/// The default of softmax::start: the last query is at the last key of its sequence.
+inline constexpr index_t last_query_at_last_key = std::numeric_limits<index_t>::min();
 
 /// Softmax attention as a value: who sees whom (mask), how a logit changes (score), where a token is (position).
 ///
@@ -31,6 +40,10 @@ enum class head_order : unsigned char {
 /// A sink is one more column of the softmax, with a constant logit and a value of zero: it takes weight away from the keys.
 /// lse then includes it, and a row without visible key has out = 0, lse = sink.
 ///
+/// Masks, scores and positions are asked about absolute positions, and the operator says where the queries of a call are: by
+/// default the last query is at the last key of its sequence (bottom-right alignment), so that one value serves training,
+/// prefill in pieces and decoding against a cache. `starting_at` says otherwise; starting_at(0) is PyTorch's is_causal.
+///
 /// Errors  validate() throws precondition_error when a part's parameters are wrong or the scale is not finite.
 /// Source  spec masks-text 1, 4.4 (sink), 4.18 (order of heads), layers-losses 1.6.  Page docs/reference/attention/softmax.md
 template <class Mask = mask::full, class Score = score::identity, class Position = position::none> struct softmax {
@@ -41,6 +54,9 @@ template <class Mask = mask::full, class Score = score::identity, class Position
   head_order order = head_order::grouped;
   float sink = -__builtin_huge_valf();  ///< logit of the sink of every head; -inf: none
   tensor_view<const float, 1> sinks{};  ///< logits of the sinks [heads] where they differ; no data: `sink` holds
+
+  index_t start = last_query_at_last_key;  ///< position of the first query [tokens]
+  index_array starts{};                    ///< [batch] the same where batch rows differ; empty: `start` holds
 
   // A constructor rather than an aggregate: clang 14 deduces template arguments from constructors only.
   SEQPRIM_HD constexpr explicit softmax(Mask m = {}, Score s = {}, Position p = {}) noexcept
@@ -75,6 +91,24 @@ template <class Mask = mask::full, class Score = score::identity, class Position
     return result;
   }
 
+  /// The same operator with the first query of every batch row at position `n`.
+  [[nodiscard]] SEQPRIM_HD constexpr softmax starting_at(index_t n) const noexcept {
+    softmax result = *this;
+    result.start = n;
+    result.starts = {};
+    return result;
+  }
+
+  /// The same operator with the first query of batch row b at position positions[b]; read by every call.
+  [[nodiscard]] SEQPRIM_HD constexpr softmax starting_at(const index_array& positions) const noexcept {
+    softmax result = *this;
+    result.starts = positions;
+    return result;
+  }
+
+  /// The same operator for sequences packed into one row of tokens: mask, score and position count within each sequence.
+  [[nodiscard]] constexpr auto packed(const packing& sequences) const noexcept;
+
   /// The sink's logit of one query head, natural units; -inf where there is none.
   [[nodiscard]] SEQPRIM_HD constexpr float sink_of(index_t head) const noexcept {
     return sinks.data != nullptr ? sinks(head) : sink;
@@ -95,6 +129,47 @@ template <class Mask = mask::full, class Score = score::identity, class Position
                     "attention::softmax: the sink must not be +inf. See docs/reference/attention/softmax.md");
   }
 };
+
+namespace detail {
+
+/// `to` with everything of `from` but its mask, score and position.
+template <class To, class From>
+[[nodiscard]] SEQPRIM_HD constexpr To with_settings_of(To to, const From& from) noexcept {
+  to.scale = from.scale;
+  to.order = from.order;
+  to.sink = from.sink;
+  to.sinks = from.sinks;
+  to.start = from.start;
+  to.starts = from.starts;
+  return to;
+}
+
+}  // namespace detail
+
+template <class Mask, class Score, class Position>
+constexpr auto softmax<Mask, Score, Position>::packed(const packing& sequences) const noexcept {
+  const mask::packed<Mask> packed_mask{sequences, mask};
+  const auto packed_score = [&] {
+    if constexpr (std::is_same_v<Score, score::identity>) {
+      return score;
+    } else {
+      return score::packed<Score>{sequences, score};
+    }
+  }();
+  const auto packed_position = [&] {
+    if constexpr (position::is_placed<Position>) {
+      return position;
+    } else if constexpr (std::is_same_v<Position, position::none>) {
+      return position;
+    } else {
+      return position::placed{position, position::packed_queries{sequences}, position::packed_keys{sequences}};
+    }
+  }();
+  return detail::with_settings_of(
+      softmax<mask::packed<Mask>, std::remove_const_t<decltype(packed_score)>,
+              std::remove_const_t<decltype(packed_position)>>(packed_mask, packed_score, packed_position),
+      *this);
+}
 
 template <class Op> inline constexpr bool is_softmax = false;
 template <class Mask, class Score, class Position>

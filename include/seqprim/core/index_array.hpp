@@ -62,6 +62,11 @@ class index_array {
   [[nodiscard]] SEQPRIM_HD constexpr index_t size() const noexcept { return size_; }
   [[nodiscard]] SEQPRIM_HD constexpr bool host_readable() const noexcept { return host_readable_; }
 
+  /// True when both are the same memory, read in the same way.
+  [[nodiscard]] SEQPRIM_HD friend constexpr bool same_array(const index_array& a, const index_array& b) noexcept {
+    return a.narrow_ == b.narrow_ && a.wide_ == b.wide_ && a.size_ == b.size_ && a.stride_ == b.stride_;
+  }
+
  private:
   const std::int32_t* narrow_ = nullptr;
   const std::int64_t* wide_ = nullptr;

@@ -73,13 +73,28 @@ struct packing {
     self.expects_offsets("q_offsets", q_offsets);
     self.expects_offsets("k_offsets", k_offsets);
   }
-  /// The same, and that the sequences end where the rows of the call end.
-  constexpr void validate(index_t expected_q_len, index_t expected_k_len) const {
+  /// The same, and that the sequences hold the rows [start, start + q_len) of a call and end where its keys end. A call that does
+  /// not bring all rows (a later chunk, start > 0) has one array on both sides.
+  constexpr void validate(index_t start, index_t call_q_len, index_t call_k_len) const {
     validate();
-    expect_end("q_offsets", q_offsets, "q_len", expected_q_len);
-    expect_end("k_offsets", k_offsets, "k_len", expected_k_len);
+    if (same_array(q_offsets, k_offsets) && q_offsets.host_readable()) {
+      SEQPRIM_EXPECTS(0 <= start && start + call_q_len <= q_len(), "packing: the queries of the call are rows [", start,
+                      ", ", start + call_q_len, "), the sequences have ", q_len(),
+                      " rows. See docs/reference/core/packing.md");
+    } else {
+      SEQPRIM_EXPECTS(start == 0, "packing: the first query of the call is row ", start,
+                      ", but sequences with own q_offsets begin at row 0. See docs/reference/core/packing.md");
+      expect_end("q_offsets", q_offsets, "q_len", call_q_len);
+    }
+    expect_end("k_offsets", k_offsets, "k_len", call_k_len);
   }
 
+  /// That one side has at least so many rows.
+  static constexpr void expect_rows(const char* name, const index_array& offsets, const char* what, index_t rows) {
+    if (!offsets.host_readable()) return;
+    SEQPRIM_EXPECTS(rows <= offsets[offsets.size() - 1], "packing: ", name, " ends at ", offsets[offsets.size() - 1],
+                    ", but there are ", rows, " ", what, ". See docs/reference/core/packing.md");
+  }
   /// That one side ends where the rows of a call end.
   static constexpr void expect_end(const char* name, const index_array& offsets, const char* what, index_t length) {
     if (!offsets.host_readable()) return;

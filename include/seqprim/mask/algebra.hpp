@@ -62,11 +62,21 @@ template <bindable A, bindable B> struct both {
   }
 
   SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept requires detail::rules<A, B> {
-    return intersect(mask::query_bounds(first, k, q_len), mask::query_bounds(second, k, q_len));
+    const range all{-unlimited, q_len};
+    return intersect(mask::query_bounds(first, k, all), mask::query_bounds(second, k, all));
   }
 
   SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept requires detail::rules<A, B> {
     return min(mask::tile_end(first, q), mask::tile_end(second, q));
+  }
+
+  SEQPRIM_HD constexpr index_t query_end(index_t q_len, index_t k_len) const noexcept
+      requires(counts_queries<A> || counts_queries<B>) {
+    if constexpr (counts_queries<A>) {
+      return first.query_end(q_len, k_len);
+    } else {
+      return second.query_end(q_len, k_len);
+    }
   }
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires detail::any_binds<A, B> {
@@ -101,7 +111,17 @@ template <bindable A, bindable B> struct either {
   }
 
   SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept requires detail::rules<A, B> {
-    return bounding_range(mask::query_bounds(first, k, q_len), mask::query_bounds(second, k, q_len));
+    const range all{-unlimited, q_len};
+    return bounding_range(mask::query_bounds(first, k, all), mask::query_bounds(second, k, all));
+  }
+
+  SEQPRIM_HD constexpr index_t query_end(index_t q_len, index_t k_len) const noexcept
+      requires(counts_queries<A> || counts_queries<B>) {
+    if constexpr (counts_queries<A>) {
+      return first.query_end(q_len, k_len);
+    } else {
+      return second.query_end(q_len, k_len);
+    }
   }
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires detail::any_binds<A, B> {
@@ -140,6 +160,10 @@ template <bindable A> struct inverse {
     return rest;
   }
 
+  SEQPRIM_HD constexpr index_t query_end(index_t q_len, index_t k_len) const noexcept requires counts_queries<A> {
+    return part.query_end(q_len, k_len);
+  }
+
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<A> {
     return ~mask::bind(part, batch, head);
   }
@@ -156,7 +180,7 @@ template <bindable A, bindable B> [[nodiscard]] SEQPRIM_HD constexpr auto operat
   } else if constexpr (std::same_as<B, full>) {
     return a;
   } else if constexpr (std::same_as<A, causal> && std::same_as<B, causal>) {
-    return causal{.offset = min(a.offset, b.offset)};
+    return a;
   } else {
     return both<A, B>{a, b};
   }
@@ -166,7 +190,7 @@ template <bindable A, bindable B> [[nodiscard]] SEQPRIM_HD constexpr auto operat
   if constexpr (std::same_as<A, full> || std::same_as<B, full>) {
     return full{};
   } else if constexpr (std::same_as<A, causal> && std::same_as<B, causal>) {
-    return causal{.offset = max(a.offset, b.offset)};
+    return a;
   } else {
     return either<A, B>{a, b};
   }
@@ -176,5 +200,28 @@ template <bindable A> [[nodiscard]] SEQPRIM_HD constexpr auto operator~(const A&
 template <bindable A> [[nodiscard]] SEQPRIM_HD constexpr A operator~(const inverse<A>& a) noexcept { return a.part; }
 
 }  // namespace operators
+
+namespace detail {
+template <class M> inline constexpr bool is_both = false;
+template <class A, class B> inline constexpr bool is_both<both<A, B>> = true;
+template <class M> inline constexpr bool is_either = false;
+template <class A, class B> inline constexpr bool is_either<either<A, B>> = true;
+template <class M> inline constexpr bool is_inverse = false;
+template <class A> inline constexpr bool is_inverse<inverse<A>> = true;
+template <class M> concept is_composition = is_both<M> || is_either<M> || is_inverse<M>;
+}  // namespace detail
+
+/// The composition with f applied to every part: how a wrapper keeps a composition visible to kernels.
+template <rule M, class F> [[nodiscard]] SEQPRIM_HD constexpr auto map_parts(const M& m, const F& f) noexcept {
+  if constexpr (detail::is_both<M>) {
+    return map_parts(m.first, f) & map_parts(m.second, f);
+  } else if constexpr (detail::is_either<M>) {
+    return map_parts(m.first, f) | map_parts(m.second, f);
+  } else if constexpr (detail::is_inverse<M>) {
+    return ~map_parts(m.part, f);
+  } else {
+    return f(m);
+  }
+}
 
 }  // namespace seqprim::mask

@@ -11,7 +11,7 @@ namespace seqprim::mask {
 
 /// Attention sinks: a causal window that never forgets the first keys.
 ///
-///     visible(q, k)  <=>  k <= p  and  (k < sinks or k > p - window),   p = q + offset
+///     visible(q, k)  <=>  k <= q  and  (k < sinks or k > q - window)
 ///
 /// A row sees at most two runs of keys: [0, sinks) and the newest `window`, its own included. Positions are the original
 /// ones. `sinks` = 0 leaves `causal_window(window)`; `window` may be `unlimited`, which leaves `causal`.
@@ -20,24 +20,21 @@ namespace seqprim::mask {
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
 /// Source  spec masks-text 4.4; golden masks-text/sinks_*.
 struct attention_sinks {
-  index_t sinks;       ///< first keys that stay visible [tokens]; 4 in published models
-  index_t window;      ///< newest keys that are visible, the query's own included [tokens]
-  index_t offset = 0;  ///< key position of query 0 [tokens]
+  index_t sinks;   ///< first keys that stay visible [tokens]; 4 in published models
+  index_t window;  ///< newest keys that are visible, the query's own included [tokens]
 
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept {
-    const index_t p = q + offset;
-    return k <= p && (k < sinks || k > p - window);
+    return k <= q && (k < sinks || k > q - window);
   }
 
   /// The same rule, made of rules with one run of keys a row: kernels compare with runs instead of asking for each pair.
   SEQPRIM_HD constexpr auto composition() const noexcept {
-    return causal{offset} &
-           (key_range{0, sinks} | sliding_window{.left = window - 1, .right = unlimited, .offset = offset});
+    return causal{} & (key_range{0, sinks} | sliding_window{.left = window - 1, .right = unlimited});
   }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept {
-    const index_t first = q.begin + offset;
-    const index_t last = q.end - 1 + offset;
+    const index_t first = q.begin;
+    const index_t last = q.end - 1;
     // The latest row sees most of the sinks; the window is a band of distances, and a tile holds every distance between
     // those of its two extreme corners.
     const bool some_sink = k.begin < sinks && k.begin <= last;
@@ -51,12 +48,12 @@ struct attention_sinks {
   }
 
   SEQPRIM_HD constexpr range key_bounds(range q, index_t) const noexcept {
-    const index_t oldest = sinks > 0 ? 0 : q.begin + offset - window + 1;
-    return {oldest, q.end + offset};
+    const index_t oldest = sinks > 0 ? 0 : q.begin - window + 1;
+    return {oldest, q.end};
   }
 
   SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept {
-    return {k.begin - offset, k.begin < sinks ? q_len : k.end - 1 + window - offset};
+    return {k.begin, k.begin < sinks ? q_len : k.end - 1 + window};
   }
 
   constexpr void validate() const {

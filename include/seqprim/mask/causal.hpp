@@ -7,22 +7,20 @@ namespace seqprim::mask {
 
 /// Causal: a query sees the keys up to its own position.
 ///
-///     visible(q, k)  <=>  k <= q + offset
+///     visible(q, k)  <=>  k <= q
 ///
-/// Rows q < -offset see nothing; attention writes zeros and lse = -inf there.
+/// Queries at positions below 0 see nothing; attention writes zeros and lse = -inf there.
 ///
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
 /// Source  spec masks-text 4.2; golden masks-text/causal_*.
 struct causal {
-  index_t offset = 0;  ///< key position of query 0 [tokens]: `top_left`, or `bottom_right(q_len, k_len)` with a cache
+  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return k <= q; }
 
-  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return k <= q + offset; }
-
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, q + offset + 1}; }
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, q + 1}; }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
-  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept { return {k.begin - offset, q_len}; }
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept { return {k.begin, q_len}; }
 };
 static_assert(rule<causal> && one_range_per_row<causal>);
 

@@ -31,22 +31,21 @@ constexpr void expect_end(const index_array& offsets, index_t length, const char
 
 /// Packed documents: several sequences in one row of tokens; a query sees the keys of its own document.
 ///
-///     visible(q, k)  <=>  document(q + offset) = document(k),   document(i) = d with offsets[d] <= i < offsets[d + 1]
+///     visible(q, k)  <=>  document(q) = document(k),   document(i) = d with offsets[d] <= i < offsets[d + 1]
 ///
 /// Compose with `causal`, `causal_window`, ... for what holds inside a document. A closing end-of-document token belongs
-/// to the document that it closes. Rows outside of [0, last offset) see nothing.
+/// to the document that it closes. Queries outside of [0, last offset) see nothing.
 ///
 /// Errors  precondition_error: offsets do not start at 0, do not increase, or do not end at k_len.
 /// Cost    O(log documents) per pair, row and tile, no table of size k_len; classify() is exact for tiles of any size.
 /// Source  spec masks-text 4.7; golden masks-text/doc_full_*, doc_causal_*, doc_causal_window_*.
 struct documents {
   index_array offsets;  ///< [documents + 1], 0 = offsets[0] < offsets[1] < ... = k_len
-  index_t offset = 0;   ///< key position of query 0 [tokens]
 
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return visible_keys(q).contains(k); }
 
   SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept {
-    const index_t p = q + offset;
+    const index_t p = q;
     const index_t end = offsets[offsets.size() - 1];
     if (p < 0) return {0, 0};
     if (p >= end) return {end, end};
@@ -59,16 +58,15 @@ struct documents {
   SEQPRIM_HD constexpr range query_bounds(range k, index_t) const noexcept {
     const range keys = intersect(k, {0, offsets[offsets.size() - 1]});
     if (keys.empty()) return {0, 0};
-    return {offsets[find_segment(offsets, keys.begin)] - offset,
-            offsets[find_segment(offsets, keys.end - 1) + 1] - offset};
+    return {offsets[find_segment(offsets, keys.begin)], offsets[find_segment(offsets, keys.end - 1) + 1]};
   }
 
   SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept {
     return detail::join_groups(q, [&](index_t row) {
-      const index_t p = row + offset;
-      if (p < 0 || p >= offsets[offsets.size() - 1]) return detail::row_group{p < 0 ? -offset : q.end, {0, 0}};
+      const index_t p = row;
+      if (p < 0 || p >= offsets[offsets.size() - 1]) return detail::row_group{p < 0 ? 0 : q.end, {0, 0}};
       const index_t d = find_segment(offsets, p);
-      return detail::row_group{offsets[d + 1] - offset, {offsets[d], offsets[d + 1]}};
+      return detail::row_group{offsets[d + 1], {offsets[d], offsets[d + 1]}};
     });
   }
 

@@ -24,7 +24,7 @@ struct key_range {
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
   SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept {
-    return {0, intersect(k, range{begin, end}).empty() ? 0 : q_len};
+    return intersect(k, range{begin, end}).empty() ? range{0, 0} : range{-unlimited, q_len};
   }
 
   constexpr void validate() const {

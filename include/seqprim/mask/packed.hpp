@@ -126,6 +126,14 @@ template <class Inner> struct packed {
             newest.empty() ? sequences.queries(last).begin : newest.end};
   }
 
+  /// Queries are rows of the packed buffer: they end where the sequences end. Where both sides have one array, a call may bring
+  /// the last of them only.
+  SEQPRIM_HD constexpr index_t query_end(index_t q_len, index_t) const noexcept {
+    const bool one_array = same_array(sequences.q_offsets, sequences.k_offsets);
+    return one_array && sequences.q_offsets.host_readable() && sequences.q_offsets.size() > 0 ? sequences.q_len()
+                                                                                              : q_len;
+  }
+
   SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept requires settled {
     return detail::join_groups(intersect(q, {0, sequences.q_len()}), [&](index_t row) {
       const index_t d = sequences.sequence_of_query(row);
@@ -142,7 +150,7 @@ template <class Inner> struct packed {
     if constexpr (bindable<Inner>) mask::validate(inner);
   }
   constexpr void validate(const shape& problem) const {
-    sequences.validate(problem.q_len, problem.k_len);
+    sequences.validate(problem.start, problem.q_len, problem.k_len);
     if (!sequences.q_offsets.host_readable() || !sequences.k_offsets.host_readable()) return;
     index_t most_queries = 0, most_keys = 0;
     for (index_t d = 0; d < sequences.sequences(); ++d) {

@@ -10,7 +10,7 @@ namespace seqprim::mask {
 
 /// Packed prefix LM: documents in one row of tokens, each with its own bidirectional prefix.
 ///
-///     visible(q, k)  <=>  document(p) = document(k)  and  (k <= p or k < prefix_ends[document(p)]),   p = q + offset
+///     visible(q, k)  <=>  document(q) = document(k)  and  (k <= q or k < prefix_ends[document(q)])
 ///
 /// prefix_ends are absolute positions, each from the start to the end of its document; the start means plain causal.
 ///
@@ -21,12 +21,11 @@ namespace seqprim::mask {
 struct packed_prefix {
   index_array offsets;      ///< [documents + 1], 0 = offsets[0] < offsets[1] < ... = k_len
   index_array prefix_ends;  ///< [documents], one past the last prefix token, counted from the start of the row
-  index_t offset = 0;       ///< key position of query 0 [tokens]
 
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return visible_keys(q).contains(k); }
 
   SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept {
-    const index_t p = q + offset;
+    const index_t p = q;
     const index_t end = offsets[offsets.size() - 1];
     if (p < 0) return {0, 0};
     if (p >= end) return {end, end};
@@ -40,8 +39,7 @@ struct packed_prefix {
     const range keys = intersect(k, {0, offsets[offsets.size() - 1]});
     if (keys.empty()) return {0, 0};
     const index_t d = find_segment(offsets, keys.begin);
-    return {(keys.begin < prefix_ends[d] ? offsets[d] : keys.begin) - offset,
-            offsets[find_segment(offsets, keys.end - 1) + 1] - offset};
+    return {keys.begin < prefix_ends[d] ? offsets[d] : keys.begin, offsets[find_segment(offsets, keys.end - 1) + 1]};
   }
 
   constexpr void validate() const {

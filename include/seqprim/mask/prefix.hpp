@@ -7,51 +7,43 @@
 
 namespace seqprim::mask {
 
-/// Prefix LM (non-causal decoder): causal, except that everybody sees the first `length` keys.
+/// Prefix LM (non-causal decoder): causal, except that every query attends to the first `length` keys.
 ///
-///     visible(q, k)  <=>  k <= q + offset  or  k < length
+///     visible(q, k)  <=>  k <= q  or  k < length
 ///
-/// length 0 and 1 are causal, length >= k_len is full. With a cache, the prefix must have been in the first call: later
-/// tokens cannot join a prefix whose keys are already cached.
+/// length 0 and 1 are causal, length >= k_len is full over the keys that are there. With a cache, the prefix must have been in
+/// the first call: later tokens cannot join a prefix whose keys are already cached (`may_cut`).
 ///
-/// Errors  precondition_error: length < 0 or > k_len.
+/// Errors  precondition_error: length < 0.
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
 /// Source  spec masks-text 4.6; golden masks-text/prefix_*.
 struct prefix {
-  index_t length;      ///< keys that everybody sees [tokens]
-  index_t offset = 0;  ///< key position of query 0 [tokens]
+  index_t length;  ///< keys that every query attends to [tokens]
 
-  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return k <= q + offset || k < length; }
+  SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return k <= q || k < length; }
 
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, max(q + offset + 1, length)}; }
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, max(q + 1, length)}; }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
   SEQPRIM_HD constexpr range query_bounds(range k, index_t q_len) const noexcept {
-    return {k.begin < length ? 0 : k.begin - offset, q_len};
+    return {k.begin < length ? -unlimited : k.begin, q_len};
   }
 
   constexpr void validate() const {
     SEQPRIM_EXPECTS(length >= 0, "mask::prefix: length (", length, ") must be >= 0. See docs/reference/mask/prefix.md");
   }
-  constexpr void validate(const shape& problem) const {
-    SEQPRIM_EXPECTS(length <= problem.k_len, "mask::prefix: length (", length, ") must be <= k_len (", problem.k_len,
-                    "). See docs/reference/mask/prefix.md");
-  }
 };
 static_assert(rule<prefix> && one_range_per_row<prefix>);
 
-/// A prefix length per batch row: binds to prefix{lengths[batch], offset}.
+/// A prefix length per batch row: binds to prefix{lengths[batch]}.
 ///
-/// Errors  precondition_error: fewer lengths than batch rows; a length < 0 or > k_len.
+/// Errors  precondition_error: fewer lengths than batch rows; a length < 0.
 /// Source  spec masks-text 4.6; golden masks-text/prefix_*.
 struct prefix_per_batch {
-  index_array lengths;  ///< [batch] keys that every query of that batch row sees
-  index_t offset = 0;   ///< key position of query 0 [tokens]
+  index_array lengths;  ///< [batch] keys that every query of that batch row attends to
 
-  SEQPRIM_HD constexpr prefix bind(index_t batch, index_t) const noexcept {
-    return {.length = lengths[batch], .offset = offset};
-  }
+  SEQPRIM_HD constexpr prefix bind(index_t batch, index_t) const noexcept { return {.length = lengths[batch]}; }
 
   constexpr void validate() const {
     if (!lengths.host_readable()) return;
@@ -62,10 +54,6 @@ struct prefix_per_batch {
   constexpr void validate(const shape& problem) const {
     SEQPRIM_EXPECTS(lengths.size() >= problem.batch, "mask::prefix_per_batch: lengths has ", lengths.size(),
                     " entries but there are ", problem.batch, " batch rows. See docs/reference/mask/prefix.md");
-    if (!lengths.host_readable()) return;
-    for (index_t b = 0; b < problem.batch; ++b)
-      SEQPRIM_EXPECTS(lengths[b] <= problem.k_len, "mask::prefix_per_batch: lengths[", b, "] (", lengths[b],
-                      ") must be <= k_len (", problem.k_len, "). See docs/reference/mask/prefix.md");
   }
 };
 static_assert(depends_on_batch_or_head<prefix_per_batch>);

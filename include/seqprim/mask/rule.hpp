@@ -9,19 +9,14 @@
 /// A mask says who sees whom. It is a small value with two answers: is this (query, key) pair visible, and is this whole
 /// tile of pairs empty, full or mixed. Kernels ask nothing else to skip work, forward and backward, CPU and GPU.
 ///
-/// Row q in [0, q_len) and column k in [0, k_len) are 0-based and in tokens. A causal-like mask has an `offset`: row q
-/// stands at absolute position q + offset among the keys (0 aligns the top left corners, `bottom_right` the others).
+/// Queries q and keys k are absolute positions in the sequence [tokens], and a mask answers at any integer; masks that read a
+/// table say where it ends and refuse to be asked beyond. Where the queries of a call are is the operator's concern
+/// (attention::softmax::starting_at), never the mask's.
 /// Page: docs/reference/mask/rule.md
 namespace seqprim::mask {
 
 /// What a tile of pairs looks like. `empty` and `full` are proofs; `partial` may be pessimistic.
 enum class tile_kind : unsigned char { empty = 0, partial = 1, full = 2 };
-
-/// The offset that lets the last of q_len queries stand at the last of k_len keys: decoding with a cache of
-/// k_len - q_len keys. Negative when there are more queries than keys; the first rows then see nothing.
-[[nodiscard]] SEQPRIM_HD constexpr index_t bottom_right(index_t q_len, index_t k_len) noexcept { return k_len - q_len; }
-/// The offset that lets query 0 stand at key 0 (PyTorch `is_causal`).
-inline constexpr index_t top_left = 0;
 
 /// A reach or a bound that no index meets; sums with indices stay far from overflow.
 inline constexpr index_t unlimited = index_t{1} << 61;
@@ -63,13 +58,31 @@ template <bindable M> [[nodiscard]] SEQPRIM_HD constexpr auto bind(const M& m, i
 /// The rule type that M binds to.
 template <bindable M> using bound = decltype(mask::bind(std::declval<const M&>(), index_t{}, index_t{}));
 
-/// The problem that a mask is asked about.
+/// The problem that a mask is asked about: queries at positions [start, start + q_len), keys at [0, k_len).
 struct shape {
   index_t batch = 1;
   index_t heads = 1;
   index_t q_len = 0;
   index_t k_len = 0;
+  index_t start = 0;  ///< position of the first query [tokens]
 };
+
+/// A mask that counts queries for itself (a packed batch counts the rows of its buffer): query_end(q_len, k_len) is the
+/// position behind the last of the q_len queries of a call.
+template <class M> concept counts_queries = requires(const M& m, index_t length) {
+  { m.query_end(length, length) } -> std::same_as<index_t>;
+};
+
+/// The position behind the last of q_len queries: k_len, so that the last query is at the last key (bottom-right alignment),
+/// unless the mask counts queries for itself.
+template <class M>
+[[nodiscard]] SEQPRIM_HD constexpr index_t query_end(const M& m, index_t q_len, index_t k_len) noexcept {
+  if constexpr (counts_queries<M>) {
+    return m.query_end(q_len, k_len);
+  } else {
+    return k_len;
+  }
+}
 
 /// Checks the parameters of a mask, if it has any: throws precondition_error.
 template <bindable M> constexpr void validate(const M& m) {
@@ -105,14 +118,16 @@ template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range key_bounds(const M& m
   }
 }
 
-/// A run of rows that holds every query that sees one of the keys, within [0, q_len). Bounds the query loop of dK and dV.
-template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range query_bounds(const M& m, range k, index_t q_len) noexcept {
-  const range all{0, q_len};
-  if constexpr (requires { m.query_bounds(k, q_len); }) {
-    return intersect(m.query_bounds(k, q_len), all);
+/// A range that holds every query of `queries` that attends to one of the keys. Bounds the query loop of dK and dV.
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range query_bounds(const M& m, range k, range queries) noexcept {
+  if constexpr (requires { m.query_bounds(k, queries.end); }) {
+    return intersect(m.query_bounds(k, queries.end), queries);
   } else {
-    return all;
+    return queries;
   }
+}
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range query_bounds(const M& m, range k, index_t q_len) noexcept {
+  return mask::query_bounds(m, k, range{0, q_len});
 }
 
 /// Where the first tile of these rows should end, in (rows.begin, rows.end]: a mask that keeps runs of rows apart (packed

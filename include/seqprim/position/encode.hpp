@@ -28,8 +28,8 @@ void encode_rows(const cpu& executor, const E& encoding, const Map& map, const t
   const index_t len = x.extent(2);
   const index_t head_dim = x.extent(3);
   // A table serves all heads, and all batch rows too unless their positions differ.
-  const index_t tables = depends_on_batch<Map> ? batch : 1;
-  const index_t sharers = depends_on_batch<Map> ? 1 : batch;
+  const index_t tables = varies_by_batch(map) ? batch : 1;
+  const index_t sharers = varies_by_batch(map) ? 1 : batch;
   constexpr index_t block = 16;
   const index_t blocks = ceil_div(len, block);
   const scratch<angle> memory(static_cast<int>(min<index_t>(max<index_t>(tables * blocks, 1), thread_count(executor))),
@@ -77,7 +77,7 @@ void encode(const cpu& executor, const E& encoding, const Map& map, const X& inp
   SEQPRIM_EXPECTS(in_place || !may_overlap(x, y), name,
                   ": x and y overlap without being the same view. See docs/reference/position/encode.md");
   if constexpr (requires { encoding.covers(index_t{}); }) {
-    for (index_t b = 0; b < (depends_on_batch<Map> ? x.extent(0) : 1); ++b) {
+    for (index_t b = 0; b < (varies_by_batch(map) ? x.extent(0) : 1); ++b) {
       const auto positions = position::bind(map, b);
       for (index_t i = 0; i < x.extent(2); ++i)
         SEQPRIM_EXPECTS(encoding.covers(positions(i)), name, ": position ", positions(i), " of row ", i,

@@ -23,7 +23,7 @@ struct packed_queries {
 
   constexpr void validate(index_t, index_t len) const {
     sequences.validate();
-    packing::expect_end("q_offsets", sequences.q_offsets, "the number of queries", len);
+    packing::expect_rows("q_offsets", sequences.q_offsets, "queries", len);
   }
 };
 static_assert(map<packed_queries>);
@@ -38,7 +38,7 @@ struct packed_keys {
 
   constexpr void validate(index_t, index_t len) const {
     sequences.validate();
-    packing::expect_end("k_offsets", sequences.k_offsets, "the number of keys", len);
+    packing::expect_rows("k_offsets", sequences.k_offsets, "keys", len);
   }
 };
 static_assert(map<packed_keys>);

@@ -9,12 +9,11 @@
 
 namespace seqprim::position {
 
-/// An encoding together with the maps of queries and keys: the position part of an attention operator whose tokens do not
-/// stand where they are counted. A bare encoding in an operator means keys at 0, 1, 2 ... and the last query at the last key.
+/// An encoding together with the maps of queries and keys, for tokens whose positions are not their indices. Maps are asked about
+/// tokens, counted from the start of each sequence: the operator says which token row 0 of the queries is, and a cache says
+/// which token a row of keys is, so that one value serves forward, chunks and decoding.
 ///
-///     attention::softmax op{mask::causal{}, score::identity{}, position::placed{rope, token_ids{q_ids}, token_ids{k_ids}}};
-///
-/// Source  spec positions 0.
+///     attention::softmax op{mask::causal{}, score::identity{}, position::placed{rope, token_ids{ids}, token_ids{ids}}};
 template <encoding Encoding, bindable_map Queries, bindable_map Keys> struct placed {
   Encoding encoding;
   Queries queries;
@@ -28,12 +27,12 @@ template <class E, class Q, class K> inline constexpr bool is_placed<placed<E, Q
 /// What the position part of an operator may be.
 template <class P> concept part_of_op = encoding<P> || is_placed<P>;
 
-/// Gives a position part its maps: itself, or the default ones for q_len queries that end where k_len keys end.
-template <part_of_op P> [[nodiscard]] constexpr auto place(const P& part, index_t q_len, index_t k_len) noexcept {
+/// Gives a position part its maps: its own, or token = position.
+template <part_of_op P> [[nodiscard]] constexpr auto place(const P& part) noexcept {
   if constexpr (is_placed<P>) {
     return part;
   } else {
-    return placed<P, sequential, sequential>{part, {.start = k_len - q_len}, {.start = 0}};
+    return placed<P, sequential, sequential>{part, {}, {}};
   }
 }
 

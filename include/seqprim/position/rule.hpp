@@ -10,7 +10,7 @@
 
 /// Where a token is. Two independent halves:
 ///
-///     a map       row of the call -> position           sequential{n_past}(row) = n_past + row
+///     a map       token -> position                     sequential{}(token) = token
 ///     an encoding vector, position -> encoded vector    rotary<half_split>{.rotary_dim = 64}
 ///
 /// Positions are explicit: queries and keys have maps of their own, so caches, chunks and ranks work unchanged. An encoding
@@ -18,7 +18,7 @@
 /// Page: docs/reference/position/rule.md
 namespace seqprim::position {
 
-/// A map gives each row its position.
+/// A map gives each token of a sequence, counted from 0, its position.
 template <class P> concept map = std::is_trivially_copyable_v<P> && requires(const P& p, index_t row) {
   { p(row) } -> std::same_as<index_t>;
 };
@@ -52,6 +52,18 @@ concept encoding = std::is_trivially_copyable_v<E> &&
   e.validate();
   e.validate(n);
 };
+
+/// The map type that P binds to.
+template <bindable_map P> using bound_map = decltype(position::bind(std::declval<const P&>(), index_t{}));
+
+/// False where one table of angles serves all batch rows.
+template <bindable_map P> [[nodiscard]] constexpr bool varies_by_batch(const P& p) noexcept {
+  if constexpr (requires { p.varies_by_batch(); }) {
+    return p.varies_by_batch();
+  } else {
+    return depends_on_batch<P>;
+  }
+}
 
 /// Checks the parameters of an encoding: throws precondition_error.
 template <encoding E> constexpr void validate(const E& e) { e.validate(); }

@@ -12,12 +12,11 @@ namespace seqprim::score {
 
 /// A bias that falls linearly with the distance between query and key: what `alibi` and `alibi_table` bind to.
 ///
-///     score(s) = s - slope * (i - j)      or, bidirectional,  s - slope * |i - j|,     i = q + offset, j = k
+///     score(s) = s - slope * (i - j)      or, bidirectional,  s - slope * |i - j|,     i = q, j = k
 ///
 /// The form slope * j, used elsewhere, differs by a constant of the row: same weights, an lse that differs by slope * i.
 struct distance_bias {
   float slope;                 ///< logit units per token
-  index_t offset = 0;          ///< key position of query 0 [tokens]
   bool bidirectional = false;  ///< later keys count by their distance too
 
   template <class X, class Site = site> SEQPRIM_HD constexpr X operator()(X logit, Site at) const noexcept {
@@ -27,7 +26,7 @@ struct distance_bias {
 
   static constexpr int parameters = 1;  ///< the slope
   template <int, class X, class Site = site> SEQPRIM_HD constexpr X parameter_derivative(X, Site at) const noexcept {
-    const X ahead = at.template ahead<X>(offset);
+    const X ahead = at.template ahead<X>();
     // -|ahead| or ahead, by a factor: GCC 12 tuned for Zen compiles a choice between two registers by one bool into a choice
     // for the first lane alone.
     return at_most(ahead, X(bidirectional ? -1.0f : 1.0f) * ahead);
@@ -66,12 +65,11 @@ SEQPRIM_HD constexpr double exp2_negative(double x) noexcept {
 /// Source  spec positions 4.1; golden positions/alibi_*.
 struct alibi {
   index_t heads;               ///< query heads
-  index_t offset = 0;          ///< key position of query 0 [tokens]: k_len - q_len when decoding with a cache
   bool bidirectional = false;  ///< use |i - j|: for masks that let queries see later keys
   float max_bias = 8.0f;       ///< the smallest slope of a power of two of heads is 2^-max_bias
 
   SEQPRIM_HD constexpr distance_bias bind(index_t, index_t head) const noexcept {
-    return {.slope = alibi_slope(head, heads, max_bias), .offset = offset, .bidirectional = bidirectional};
+    return {.slope = alibi_slope(head, heads, max_bias), .bidirectional = bidirectional};
   }
 
   SEQPRIM_INLINE constexpr void validate() const {
@@ -91,11 +89,10 @@ static_assert(depends_on_batch_or_head<alibi>);
 /// Errors  precondition_error: fewer slopes than query heads.
 struct alibi_table {
   tensor_view<const float, 1> slopes;  ///< [heads], logit units per token
-  index_t offset = 0;                  ///< key position of query 0 [tokens]
   bool bidirectional = false;          ///< use |i - j|
 
   SEQPRIM_HD constexpr distance_bias bind(index_t, index_t head) const noexcept {
-    return {.slope = slopes(head), .offset = offset, .bidirectional = bidirectional};
+    return {.slope = slopes(head), .bidirectional = bidirectional};
   }
 
   SEQPRIM_INLINE constexpr void validate(index_t, index_t heads) const {

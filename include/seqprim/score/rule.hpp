@@ -15,15 +15,15 @@
 /// Page: docs/reference/score/rule.md
 namespace seqprim::score {
 
-/// Where a logit stands: row q in [0, q_len), column k in [0, k_len), 0-based, in tokens.
+/// Which logit: query q and key k, absolute positions in the sequence [tokens].
 struct site {
   index_t q = 0;
   index_t k = 0;
 
-  /// How far the key lies ahead of the query [tokens], when query 0 stands at key `offset`; negative for past keys.
-  template <class T> [[nodiscard]] SEQPRIM_HD constexpr T ahead(index_t offset = 0) const noexcept {
-    return static_cast<T>(k - q - offset);
-  }
+  /// How far the key is ahead of the query [tokens]; negative for past keys.
+  template <class T> [[nodiscard]] SEQPRIM_HD constexpr T ahead() const noexcept { return static_cast<T>(k - q); }
+  /// The same key, and the query `by` positions later.
+  [[nodiscard]] SEQPRIM_HD constexpr site later_query(index_t by) const noexcept { return {q + by, k}; }
 };
 
 /// Where the logits of one register stand: X holds many numbers, the site of the first is given, and each further lane
@@ -32,9 +32,8 @@ template <class X> struct lane_site {
   site first;
   X step;  ///< what each lane adds to ahead(): 0, 1, 2, ... where keys run along the lanes, 0, -1, -2, ... where queries do
 
-  template <class> [[nodiscard]] X ahead(index_t offset = 0) const noexcept {
-    return X(first.ahead<float>(offset)) + step;
-  }
+  template <class> [[nodiscard]] X ahead() const noexcept { return X(first.ahead<float>()) + step; }
+  [[nodiscard]] lane_site later_query(index_t by) const noexcept { return {first.later_query(by), step}; }
 };
 
 /// A modifier: the new logit, and its derivative by the old one (for backward). Functions of a float and a site, pure,

@@ -38,6 +38,7 @@ template <class Store> struct contiguous_cache {
   [[nodiscard]] index_t batch(index_t) const noexcept { return store.extent(0); }
   [[nodiscard]] index_t length(index_t) const noexcept { return store.extent(2); }
   [[nodiscard]] index_t longest(index_t) const noexcept { return store.extent(2); }
+  [[nodiscard]] index_array lengths() const noexcept { return {}; }  ///< none: the same for all
 
   /// Calls body(first, row, part) for ranges of tokens of sequence b that are one step apart: token part.begin is
   /// store(first, head, row, ..).
@@ -57,6 +58,7 @@ template <class Store> struct paged_cache {
   [[nodiscard]] index_t batch(index_t asked) const noexcept { return asked; }
   [[nodiscard]] index_t length(index_t b) const noexcept { return table.length(b); }
   [[nodiscard]] index_t longest(index_t batch) const noexcept { return table.longest(batch); }
+  [[nodiscard]] index_array lengths() const noexcept { return table.lengths(); }
 
   template <class Body> void for_ranges(index_t b, range tokens, const Body& body) const {
     const index_t page_size = store.extent(2);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/attention/detail/rows.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/position/encode.hpp>
+#include <seqprim/position/shifted.hpp>
 
 namespace seqprim::attention::detail {
 
@@ -15,24 +17,13 @@ template <class E, class Q, class K> struct encoding_in<position::placed<E, Q, K
 template <class Op>
 inline constexpr bool encodes_positions = position::encodes<typename encoding_in<decltype(Op::position)>::type>;
 
-/// The same operator for vectors that already carry their positions.
-template <class Mask, class Score, class Position>
-[[nodiscard]] SEQPRIM_INLINE softmax<Mask, Score> without_position(const softmax<Mask, Score, Position>& op) noexcept {
-  softmax<Mask, Score> plain{op.mask, op.score};
-  plain.scale = op.scale;
-  plain.order = op.order;
-  plain.sink = op.sink;
-  plain.sinks = op.sinks;
-  return plain;
-}
-
-/// Calls body(plain op, q, k) with the positions of op encoded into copies of q and k, in the accumulation type; without a
+/// Calls body(op in rows, q, k) with the positions of op encoded into copies of q and k, in the accumulation type; without a
 /// position the originals go through.
 template <class Isa, class Op, class Q, class K, class Body>
-void with_encoded(const cpu& executor, const Op& op, const tensor_view<const Q, 4>& q, const tensor_view<const K, 4>& k,
-                  const Body& body) {
+void with_encoded(const cpu& executor, const Op& op, const row_starts& starts, const tensor_view<const Q, 4>& q,
+                  const tensor_view<const K, 4>& k, const Body& body) {
   if constexpr (encodes_positions<Op>) {
-    const auto at = position::place(op.position, q.extent(2), k.extent(2));
+    const auto at = position::place(op.position);
     const auto widened = [&](const auto& x) {
       using element = std::remove_const_t<typename std::remove_cvref_t<decltype(x)>::element_type>;
       tensor<accumulator<element>, 4> copy(x.extent(0), x.extent(1), x.extent(2), x.extent(3));
@@ -45,22 +36,22 @@ void with_encoded(const cpu& executor, const Op& op, const tensor_view<const Q, 
     };
     auto q_encoded = widened(q);
     auto k_encoded = widened(k);
-    position::encode<Isa>(executor, at.encoding, at.queries, q_encoded, q_encoded);
+    position::encode<Isa>(executor, at.encoding, position::shifted_rows{at.queries, starts}, q_encoded, q_encoded);
     position::encode<Isa>(executor, at.encoding, at.keys, k_encoded, k_encoded);
-    body(without_position(op), tensor_view<const accumulator<Q>, 4>(q_encoded.view()),
+    body(in_rows(op, starts), tensor_view<const accumulator<Q>, 4>(q_encoded.view()),
          tensor_view<const accumulator<K>, 4>(k_encoded.view()));
   } else {
-    body(without_position(op), q, k);
+    body(in_rows(op, starts), q, k);
   }
 }
 
 /// Converts gradients with respect to encoded queries and keys into gradients with respect to the plain ones, in place.
 template <class Isa, class Op, class Dq, class Dk>
-void gradients_before_encoding(const cpu& executor, const Op& op, const tensor_view<Dq, 4>& dq,
-                               const tensor_view<Dk, 4>& dk) {
+void gradients_before_encoding(const cpu& executor, const Op& op, const row_starts& starts,
+                               const tensor_view<Dq, 4>& dq, const tensor_view<Dk, 4>& dk) {
   if constexpr (encodes_positions<Op>) {
-    const auto at = position::place(op.position, dq.extent(2), dk.extent(2));
-    position::encode_backward<Isa>(executor, at.encoding, at.queries, dq, dq);
+    const auto at = position::place(op.position);
+    position::encode_backward<Isa>(executor, at.encoding, position::shifted_rows{at.queries, starts}, dq, dq);
     position::encode_backward<Isa>(executor, at.encoding, at.keys, dk, dk);
   }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/attention/detail/rows.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/tensor_view.hpp>
+#include <seqprim/position/shifted.hpp>
 
 #include <type_traits>
 #include <utility>
@@ -16,6 +18,7 @@ inline namespace SEQPRIM_TARGET_NAMESPACE {
 struct problem {
   index_t batch, heads, kv_heads, q_len, k_len, head_dim, value_dim;
   head_order order;
+  row_starts starts;  ///< where the queries of each batch row are
 
   /// Query heads that share a key head.
   [[nodiscard]] SEQPRIM_HD constexpr index_t group() const noexcept { return kv_heads > 0 ? heads / kv_heads : 1; }
@@ -89,10 +92,13 @@ template <class First, class... Rest> consteval bool require_one_precision() {
 
 /// The common part of every entry point: lengths of q, k, v agree, heads divide, dims are contiguous, the op is valid.
 template <entry Entry, class Op, class Q, class K, class V>
-[[nodiscard]] problem validate_inputs(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v) {
+[[nodiscard]] problem validate_inputs(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v,
+                                      const index_array& lengths = {}) {
   executor.validate();
   op.validate();
-  const problem p{q.extent(0), q.extent(1), k.extent(1), q.extent(2), k.extent(2), q.extent(3), v.extent(3), op.order};
+  const problem p{q.extent(0), q.extent(1), k.extent(1),
+                  q.extent(2), k.extent(2), q.extent(3),
+                  v.extent(3), op.order,    starts_of(op, q.extent(2), k.extent(2), lengths)};
   constexpr const char* name = entry_name[static_cast<int>(Entry)];
   constexpr const char* page = see[static_cast<int>(Entry)];
   SEQPRIM_EXPECTS(p.kv_heads > 0 || p.heads == 0, name, ": heads (", p.heads, ") need at least one kv_head", page);
@@ -105,12 +111,16 @@ template <entry Entry, class Op, class Q, class K, class V>
   expect_contiguous_dim<Entry>("v", v);
   SEQPRIM_EXPECTS(op.sinks.data == nullptr || op.sinks.extent(0) == p.heads, name, ": the op has ", op.sinks.extent(0),
                   " sinks for ", p.heads, " heads", page);
-  mask::validate(op.mask, mask::shape{p.batch, p.heads, p.q_len, p.k_len});
+  SEQPRIM_EXPECTS(op.starts.size() == 0 || op.starts.size() >= p.batch, name, ": the op has ", op.starts.size(),
+                  " starting positions for ", p.batch, " batch rows", page);
+  const range first = p.starts.bounds(p.batch);
+  mask::validate(op.mask, mask::shape{p.batch, p.heads, p.q_len + (first.empty() ? 0 : first.end - 1 - first.begin),
+                                      p.k_len, first.begin});
   score::validate(op.score, p.batch, p.heads);
-  const auto at = position::place(op.position, p.q_len, p.k_len);
+  const auto at = position::place(op.position);
   position::validate(at.encoding, p.head_dim);
-  position::validate_map(at.queries, p.batch, p.q_len);
-  position::validate_map(at.keys, p.batch, p.k_len);
+  position::validate_map(position::shifted_rows{at.queries, p.starts}, p.batch, p.q_len);
+  if constexpr (Entry != entry::decode) position::validate_map(at.keys, p.batch, p.k_len);
   return p;
 }
 

@@ -84,8 +84,8 @@ template <class Shape>
 template <class Op> struct rows_of_group {
   using rule = head_rule<mask::bound<decltype(Op::mask)>,
                          decltype(score::bind(std::declval<const Op&>().score, index_t{}, index_t{}))>;
-  static constexpr bool same_mask = !mask::depends_on_batch_or_head<decltype(Op::mask)>;
-  static constexpr bool same_rule = same_mask && !score::depends_on_batch_or_head<decltype(Op::score)>;
+  static constexpr bool same_mask = same_for_all_heads<decltype(Op::mask)>;
+  static constexpr bool same_rule = same_mask && same_for_all_heads<decltype(Op::score)>;
 
   const Op& op;
   head_order order;
@@ -116,7 +116,7 @@ template <class Op> struct rows_of_group {
   [[nodiscard]] SEQPRIM_HD mask::tile_kind classify(int begin, int end, range keys) const noexcept {
     const range rows = queries(begin, end);
     if constexpr (same_mask) {
-      return mask::bind(op.mask, 0, 0).classify(rows, keys);
+      return mask::bind(op.mask, index_t{batch}, 0).classify(rows, keys);
     } else {
       const std::uint32_t low = at(begin) / q_len, high = at(end - 1) / q_len;
       const auto of = [&](std::uint32_t n) {
@@ -131,7 +131,7 @@ template <class Op> struct rows_of_group {
   [[nodiscard]] SEQPRIM_HD range key_bounds(int end, index_t k_len) const noexcept {
     const range rows = queries(0, end);
     if constexpr (same_mask) {
-      return mask::key_bounds(mask::bind(op.mask, 0, 0), rows, k_len);
+      return mask::key_bounds(mask::bind(op.mask, index_t{batch}, 0), rows, k_len);
     } else {
       range result{};
       for (std::uint32_t n = at(0) / q_len; n <= at(end - 1) / q_len; ++n)

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/mask/algebra.hpp>
+#include <seqprim/mask/full.hpp>
+#include <seqprim/mask/key_range.hpp>
+#include <seqprim/mask/rule.hpp>
+
+namespace seqprim::mask {
+
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto shifted(const M& m, index_t start) noexcept;
+
+/// A mask asked in rows of a call: row 0 is the query at position `start`. Attention wraps the mask of an operator in it, so
+/// that kernels work in rows; `shifted(rule, start)` makes it and keeps compositions visible.
+///
+///     visible(row, k)  <=>  inner(row + start, k)
+///
+/// Cost    that of `inner`; every hint of `inner` is kept.
+template <rule Inner> struct shifted_rows {
+  Inner inner;
+  index_t start = 0;  ///< position of row 0 [tokens]; may be negative
+
+  SEQPRIM_HD constexpr bool operator()(index_t row, index_t k) const noexcept { return inner(row + start, k); }
+  SEQPRIM_HD constexpr tile_kind classify(range rows, range k) const noexcept {
+    return inner.classify(positions(rows), k);
+  }
+  SEQPRIM_HD constexpr range visible_keys(index_t row) const noexcept requires one_range_per_row<Inner> {
+    return inner.visible_keys(row + start);
+  }
+  SEQPRIM_HD constexpr range key_bounds(range rows, index_t k_len) const noexcept {
+    return mask::key_bounds(inner, positions(rows), k_len);
+  }
+  SEQPRIM_HD constexpr range query_bounds(range k, index_t rows) const noexcept {
+    const range queries = mask::query_bounds(inner, k, range{-unlimited, rows + start});
+    return {queries.begin - start, queries.end - start};
+  }
+  SEQPRIM_HD constexpr index_t tile_end(range rows) const noexcept {
+    return mask::tile_end(inner, positions(rows)) - start;
+  }
+  SEQPRIM_HD constexpr auto composition() const noexcept requires requires(const Inner& m) { m.composition(); }
+  { return shifted(inner.composition(), start); }
+
+ private:
+  SEQPRIM_HD constexpr range positions(range rows) const noexcept { return {rows.begin + start, rows.end + start}; }
+};
+
+namespace detail {
+template <class M> inline constexpr bool ignores_queries = false;
+template <> inline constexpr bool ignores_queries<full> = true;
+template <> inline constexpr bool ignores_queries<key_range> = true;
+
+// A functor, not a lambda: nvcc refuses lambdas in functions of both sides without a flag.
+struct shift_part {
+  index_t start;
+  template <rule M> SEQPRIM_HD constexpr auto operator()(const M& m) const noexcept {
+    if constexpr (ignores_queries<M>) {
+      return m;
+    } else {
+      return shifted_rows<M>{m, start};
+    }
+  }
+};
+}  // namespace detail
+
+/// `m` asked in rows, of which row 0 is the query at position `start`. Compositions are shifted part by part; rules that do not
+/// depend on the query stay as they are.
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto shifted(const M& m, index_t start) noexcept {
+  return map_parts(m, detail::shift_part{start});
+}
+
+}  // namespace seqprim::mask

@@ -199,7 +199,7 @@ TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with 
     tensor<float, 1> slopes(p.heads);
     for (float& slope : slopes) slope = 0.1f * random.uniform();
     const index_t offset = p.k_len - p.q_len;
-    const score::alibi_table bias{.slopes = slopes.view(), .offset = offset, .bidirectional = trial % 2 == 0};
+    const score::alibi_table bias{.slopes = slopes.view(), .bidirectional = trial % 2 == 0};
     const auto check = [&](const auto& op, index_t parameters) {
       trained<T> t(p);
       random.fill(t.dout);

@@ -27,12 +27,12 @@ struct any_mask {
 
   template <class Answer> auto with(const Answer& answer) const noexcept {
     switch (kind) {
-      case 0: return answer(mask::causal{a});
-      case 1: return answer(mask::sliding_window{.left = b, .right = b / 2, .offset = a});
-      case 2: return answer(mask::attention_sinks{.sinks = b % 5, .window = b + 1, .offset = a});
-      case 3: return answer(mask::prefix{.length = b, .offset = a});
+      case 0: return answer(mask::shifted(mask::causal{}, a));
+      case 1: return answer(mask::shifted(mask::sliding_window{.left = b, .right = b / 2}, a));
+      case 2: return answer(mask::shifted(mask::attention_sinks{.sinks = b % 5, .window = b + 1}, a));
+      case 3: return answer(mask::shifted(mask::prefix{.length = b}, a));
       case 4: return answer(mask::key_range{b, 2 * b + 9});
-      case 5: return answer(mask::documents{.offsets = offsets, .offset = a});
+      case 5: return answer(mask::shifted(mask::documents{.offsets = offsets}, a));
       case 6: return answer(mask::where{[n = b % 5 + 2](index_t q, index_t k) { return (q + 2 * k) % n != 0; }});
       default: return answer(mask::full{});
     }
@@ -47,7 +47,7 @@ struct any_mask {
     return with([&](const auto& m) { return mask::key_bounds(m, q, k_len); });
   }
   range query_bounds(range k, index_t q_len) const noexcept {
-    return with([&](const auto& m) { return mask::query_bounds(m, k, q_len); });
+    return with([&](const auto& m) { return mask::query_bounds(m, k, range{-mask::unlimited, q_len}); });
   }
 };
 static_assert(mask::rule<any_mask>);
@@ -77,7 +77,7 @@ struct any_pair {
     return with([&](const auto& m) { return mask::key_bounds(m, q, k_len); });
   }
   range query_bounds(range k, index_t q_len) const noexcept {
-    return with([&](const auto& m) { return mask::query_bounds(m, k, q_len); });
+    return with([&](const auto& m) { return mask::query_bounds(m, k, range{-mask::unlimited, q_len}); });
   }
 };
 static_assert(mask::rule<any_pair>);
@@ -215,7 +215,7 @@ TEMPLATE_TEST_CASE("compositions: random masks, scores, positions, types, shapes
         widen(p.q, encoded.q);
         widen(p.k, encoded.k);
         widen(p.v, encoded.v);
-        position::encode(cpu{}, rotary, at.queries, encoded.q, encoded.q);
+        position::encode(cpu{}, rotary, position::sequential{7 + k_len - q_len}, encoded.q, encoded.q);
         position::encode(cpu{}, rotary, at.keys, encoded.k, encoded.k);
         require_close(random, settle(attention::softmax{mask, score, at}), p, settle(attention::softmax{mask, score}),
                       encoded);

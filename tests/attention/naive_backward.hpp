@@ -12,6 +12,7 @@ namespace seqprim::test {
 template <class Op, class T>
 void naive_backward(const Op& op, const attention_problem<T>& p, const tensor<T, 4>& out, const tensor<float, 3>& lse,
                     const tensor<T, 4>& dout, tensor<float, 4>& dq, tensor<float, 4>& dk, tensor<float, 4>& dv) {
+  const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
   const auto scale = static_cast<float>(op.scale_for(p.head_dim));
   dq.fill(0);
   dk.fill(0);
@@ -19,8 +20,8 @@ void naive_backward(const Op& op, const attention_problem<T>& p, const tensor<T,
   const auto wide = [](T x) { return static_cast<float>(x); };
   for (index_t b = 0; b < p.batch; ++b)
     for (index_t h = 0; h < p.heads; ++h) {
-      const auto mask = mask::bind(op.mask, b, h);
-      const auto score = score::bind(op.score, b, h);
+      const auto mask = mask::bind(rows.mask, b, h);
+      const auto score = score::bind(rows.score, b, h);
       const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
       for (index_t i = 0; i < p.q_len; ++i) {
         float delta = 0;

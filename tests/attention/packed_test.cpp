@@ -132,9 +132,8 @@ TEMPLATE_TEST_CASE("packed: attention over the packed rows is attention over eac
                 position::placed{rotary, position::packed_queries{sequences}, position::packed_keys{sequences}}},
             [&](index_t q_len, index_t k_len) {
               const index_t first = offset(q_len, k_len);
-              return attention::softmax{
-                  mask::attention_sinks{.sinks = 2, .window = 10}, score::soft_cap{.cap = 3},
-                  position::placed{rotary, position::sequential{.start = first}, position::sequential{}}}
+              return attention::softmax{mask::attention_sinks{.sinks = 2, .window = 10}, score::soft_cap{.cap = 3},
+                                        rotary}
                   .starting_at(first);
             },
             tolerance);

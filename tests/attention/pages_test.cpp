@@ -131,8 +131,7 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
         for (index_t h = 0; h < 4; ++h)
           for (index_t d = 0; d < dim; ++d) q_last(b, h, new_len - 1, d) = q_new(b, h, 0, d);
       // example-begin last_queries
-      const attention::softmax last{mask::last_queries{lengths, new_len, mask::causal{}}, score::identity{},
-                                    op.position};
+      const attention::softmax last{mask::last_queries{lengths, mask::causal{}}, score::identity{}, op.position};
       attention::decode(executor, last, q_last, attention::paged{k_pages, table}, attention::paged{v_pages, table},
                         out_last);
       // example-end last_queries

@@ -56,12 +56,13 @@ template <class T> attention_problem<T> random_problem(random_numbers& random, i
 /// the definition in double is what rounding alone costs; a kernel may cost twice that, plus two roundings of its output.
 template <class Op, class T>
 void naive_forward(const Op& op, const attention_problem<T>& p, tensor<float, 4>& out, tensor<float, 3>& lse) {
+  const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
   const float scale = static_cast<float>(op.scale_for(p.head_dim));
   tensor<float, 1> logit(p.k_len);
   for (index_t b = 0; b < p.batch; ++b)
     for (index_t h = 0; h < p.heads; ++h) {
-      const auto mask = mask::bind(op.mask, b, h);
-      const auto score = score::bind(op.score, b, h);
+      const auto mask = mask::bind(rows.mask, b, h);
+      const auto score = score::bind(rows.score, b, h);
       const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
       for (index_t i = 0; i < p.q_len; ++i) {
         const float infinity = std::numeric_limits<float>::infinity();

@@ -82,20 +82,21 @@ TEST_CASE("hide: leaves what the mask shows and nothing else, for runs, composit
   test::random_numbers random(19);
   for (bool& x : visible) x = random.integer(0, 1) == 1;
   require_hidden(mask::full{});
-  require_hidden(mask::causal{-3});
-  require_hidden(mask::causal_window(9, 4));
+  require_hidden(mask::shifted(mask::causal{}, -3));
+  require_hidden(mask::shifted(mask::causal_window(9), 4));
   require_hidden(mask::documents{{ends, 4}} & mask::causal{});
-  require_hidden(mask::attention_sinks{.sinks = 5, .window = 12, .offset = 7});
+  require_hidden(mask::shifted(mask::attention_sinks{.sinks = 5, .window = 12}, 7));
   require_hidden(mask::attention_sinks{.sinks = 0, .window = mask::unlimited});
   require_hidden(mask::dense{visible.view()});
   require_hidden(~mask::dense{visible.view()} | mask::causal_window(3));
-  require_hidden((mask::attention_sinks{.sinks = 40, .window = 6} | mask::key_range{60, 70}) & ~mask::causal{-30});
+  require_hidden((mask::attention_sinks{.sinks = 40, .window = 6} | mask::key_range{60, 70}) &
+                 ~mask::shifted(mask::causal{}, -30));
 }
 
 TEST_CASE("modify: many logits at once give what one gives, for every kind of modifier", "[attention][property]") {
   require_modified(score::soft_cap{.cap = 7.0f});
-  require_modified(score::distance_bias{.slope = 0.3f, .offset = 5});
-  require_modified(score::distance_bias{.slope = 0.3f, .offset = 5, .bidirectional = true});
+  require_modified(score::shifted(score::distance_bias{.slope = 0.3f}, 5));
+  require_modified(score::shifted(score::distance_bias{.slope = 0.3f, .bidirectional = true}, 5));
   require_modified(score::soft_cap{.cap = 7.0f} | score::distance_bias{.slope = 0.3f});
   require_modified(bare{});
   require_modified(bare{} | score::soft_cap{.cap = 100.0f});

@@ -35,7 +35,7 @@ TEST_CASE("packing: positions restart with every sequence; bottom_right puts the
 TEST_CASE("packing: rejects offsets that disagree, start elsewhere, decrease or end elsewhere", "[core][errors]") {
   constexpr std::array<std::int32_t, 5> late = {1, 2, 3, 4, 5}, down = {0, 4, 3, 5, 6};
   const index_array none(q_offsets.data(), 0);
-  REQUIRE_NOTHROW(packing{q_offsets, k_offsets}.validate(13, 15));
+  REQUIRE_NOTHROW(packing{q_offsets, k_offsets}.validate(0, 13, 15));
   REQUIRE_THROWS_WITH(
       (packing{q_offsets, index_array(k_offsets.data(), 4)}.validate()),
       "packing: q_offsets has 5 entries, k_offsets 4; they must agree. See docs/reference/core/packing.md");
@@ -43,8 +43,8 @@ TEST_CASE("packing: rejects offsets that disagree, start elsewhere, decrease or 
   REQUIRE_THROWS_WITH((packing{late, k_offsets}.validate()), ContainsSubstring("q_offsets[0] (1) must be 0"));
   REQUIRE_THROWS_WITH((packing{q_offsets, down}.validate()),
                       ContainsSubstring("k_offsets[2] (3) must be >= k_offsets[1] (4)"));
-  REQUIRE_THROWS_WITH((packing{q_offsets, k_offsets}.validate(12, 15)),
+  REQUIRE_THROWS_WITH((packing{q_offsets, k_offsets}.validate(0, 12, 15)),
                       ContainsSubstring("q_offsets ends at 13 but q_len"));
-  REQUIRE_THROWS_WITH((packing{q_offsets, k_offsets}.validate(13, 16)), ContainsSubstring("but k_len is 16"));
+  REQUIRE_THROWS_WITH((packing{q_offsets, k_offsets}.validate(0, 13, 16)), ContainsSubstring("but k_len is 16"));
   REQUIRE_NOTHROW(packing{index_array(late).on_device(), k_offsets}.validate());
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/mask/causal.hpp>
+#include <seqprim/mask/shifted_rows.hpp>
 
 #include <mask/brute_force.hpp>
 
@@ -7,7 +8,7 @@ using namespace seqprim;
 using namespace seqprim::test;
 
 TEST_CASE("causal: a query sees the keys up to its own position", "[mask]") {
-  const mask::causal m{.offset = 3};
+  const auto m = mask::shifted(mask::causal{}, 3);
   REQUIRE(m(0, 3));
   REQUIRE_FALSE(m(0, 4));
   REQUIRE(m(5, 8));
@@ -17,13 +18,13 @@ TEST_CASE("causal: a query sees the keys up to its own position", "[mask]") {
 TEST_CASE("causal: classify, runs and bounds agree with the element rule", "[mask][property]") {
   const auto offset = GENERATE(as<index_t>{}, -200, -59, -1, 0, 1, 34, 300);
   CAPTURE(offset);
-  require_exact(mask::causal{.offset = offset}, 97, 131);
+  require_exact(mask::shifted(mask::causal{}, offset), 97, 131);
 }
 
 TEST_CASE("causal: classify agrees with the definition on small tiles", "[mask][property]") {
   const auto offset = GENERATE(as<index_t>{}, -3, 0, 7);
   const auto tile = GENERATE(as<index_t>{}, 1, 3, 8);
-  const mask::causal m{.offset = offset};
+  const auto m = mask::shifted(mask::causal{}, offset);
   for (index_t q = 0; q < 24; q += tile)
     for (index_t k = 0; k < 31; k += tile) {
       CAPTURE(offset, tile, q, k);
@@ -31,21 +32,17 @@ TEST_CASE("causal: classify agrees with the definition on small tiles", "[mask][
     }
 }
 
-TEST_CASE("causal: bottom_right lets the last query see every key", "[mask]") {
+TEST_CASE("causal: aligned at the bottom right, the last query attends to every key", "[mask]") {
   const auto q_len = GENERATE(as<index_t>{}, 1, 5, 41, 60);
   const index_t k_len = 41;
-  const mask::causal m{.offset = mask::bottom_right(q_len, k_len)};
+  const auto m = mask::shifted(mask::causal{}, k_len - q_len);
   REQUIRE(m(q_len - 1, k_len - 1));
   index_t empty = 0;
   for (index_t q = 0; q < q_len; ++q) empty += empty_row(m, q, k_len);
   REQUIRE(empty == max<index_t>(q_len - k_len, 0));
 }
 
-TEST_CASE("causal: both alignments are the same on a square", "[mask]") {
-  REQUIRE(mask::bottom_right(64, 64) == mask::top_left);
-}
-
 TEST_CASE("causal: one new query with a cache sees all of it, as one full tile", "[mask]") {
-  const mask::causal m{.offset = mask::bottom_right(1, 4096)};
+  const auto m = mask::shifted(mask::causal{}, 4096 - 1);
   REQUIRE(m.classify({0, 1}, {0, 4096}) == mask::tile_kind::full);
 }

@@ -2,6 +2,7 @@
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/count_tiles.hpp>
 #include <seqprim/mask/key_range.hpp>
+#include <seqprim/mask/shifted_rows.hpp>
 #include <seqprim/mask/sliding_window.hpp>
 
 #include <mask/brute_force.hpp>
@@ -20,7 +21,7 @@ TEST_CASE("count_tiles: a causal square of n x n tiles has n partial ones on the
 TEST_CASE("count_tiles: counts what brute force counts, ragged tiles included", "[mask][property]") {
   const auto q_tile = GENERATE(as<index_t>{}, 1, 7, 16, 130);
   const auto k_tile = GENERATE(as<index_t>{}, 1, 13, 32, 130);
-  const auto m = mask::causal_window(19, 30) & ~mask::key_range{40, 50};
+  const auto m = mask::shifted(mask::causal_window(19), 30) & ~mask::key_range{40, 50};
   mask::tile_counts expected;
   for (index_t q = 0; q < 67; q += q_tile)
     for (index_t k = 0; k < 101; k += k_tile) {
@@ -35,11 +36,11 @@ TEST_CASE("count_tiles: counts what brute force counts, ragged tiles included", 
   REQUIRE(counts.empty <= expected.empty);  // a composition may be loose where two partial tiles meet
   REQUIRE(counts.full == expected.full);
   if (q_tile <= 16 && k_tile <= 32) REQUIRE(counts.empty > 0);
-  const auto exact = mask::count_tiles(mask::causal_window(19, 30), 67, 101, q_tile, k_tile);
+  const auto exact = mask::count_tiles(mask::shifted(mask::causal_window(19), 30), 67, 101, q_tile, k_tile);
   mask::tile_counts exact_expected;
   for (index_t q = 0; q < 67; q += q_tile)
     for (index_t k = 0; k < 101; k += k_tile) {
-      const auto kind = brute_force(mask::causal_window(19, 30), {q, min<index_t>(q + q_tile, 67)},
+      const auto kind = brute_force(mask::shifted(mask::causal_window(19), 30), {q, min<index_t>(q + q_tile, 67)},
                                     {k, min<index_t>(k + k_tile, 101)});
       exact_expected.empty += kind == mask::tile_kind::empty;
       exact_expected.partial += kind == mask::tile_kind::partial;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/documents.hpp>
+#include <seqprim/mask/shifted_rows.hpp>
 #include <seqprim/mask/sliding_window.hpp>
 
 #include <array>
@@ -43,9 +44,9 @@ TEST_CASE("documents: classify, runs and bounds agree with the element rule", "[
   require_sound(m | mask::causal_window(9), 90, 90);
 }
 
-TEST_CASE("documents: rows with an offset, and rows outside of all documents", "[mask][property]") {
+TEST_CASE("documents: rows of a call that begins elsewhere, and rows outside of all documents", "[mask][property]") {
   const auto offset = GENERATE(as<index_t>{}, -10, 55, 85);
-  const mask::documents m{.offsets = five, .offset = offset};
+  const auto m = mask::shifted(mask::documents{.offsets = five}, offset);
   require_exact(m, 20, 90);
   REQUIRE(empty_row(m, 19, 90) == (offset == 85));
   REQUIRE(empty_row(m, 0, 90) == (offset == -10));

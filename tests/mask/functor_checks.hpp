@@ -16,6 +16,7 @@
 #include <seqprim/mask/packed_prefix.hpp>
 #include <seqprim/mask/prefix.hpp>
 #include <seqprim/mask/rule.hpp>
+#include <seqprim/mask/shifted_rows.hpp>
 #include <seqprim/mask/sliding_window.hpp>
 
 #include <cstdint>
@@ -63,9 +64,9 @@ SEQPRIM_HD constexpr int all_mask_faults(index_t q_tile, index_t k_tile) noexcep
   bool columns[k_len] = {};
   for (index_t k = 0; k < k_len; ++k) columns[k] = k % 4 != 1;
 
-  const mask::causal causal{.offset = 4};
-  const mask::sliding_window window = mask::causal_window(5, 4);
-  const mask::documents documents{.offsets = {offsets, 5}, .offset = 2};
+  const auto causal = mask::shifted(mask::causal{}, 4);
+  const auto window = mask::shifted(mask::causal_window(5), 4);
+  const auto documents = mask::shifted(mask::documents{.offsets = {offsets, 5}}, 2);
   const mask::key_padding padding{.lengths = {lengths, 2}, .k_len = k_len, .side = mask::padding_side::left};
   const mask::dense dense{.visible = {columns, {q_len, k_len}, {0, 1}}};
   const auto faults = [&](const auto& m) { return mask_faults(m, q_len, k_len, q_tile, k_tile); };
@@ -74,9 +75,9 @@ SEQPRIM_HD constexpr int all_mask_faults(index_t q_tile, index_t k_tile) noexcep
   total += faults(mask::full{});
   total += faults(causal);
   total += faults(window);
-  total += faults(mask::sliding_window{.left = mask::unlimited, .right = 3, .offset = -2});
-  total += faults(mask::attention_sinks{.sinks = 2, .window = 6, .offset = 4});
-  total += faults(mask::prefix{.length = 7, .offset = 4});
+  total += faults(mask::shifted(mask::sliding_window{.left = mask::unlimited, .right = 3}, -2));
+  total += faults(mask::shifted(mask::attention_sinks{.sinks = 2, .window = 6}, 4));
+  total += faults(mask::shifted(mask::prefix{.length = 7}, 4));
   total += faults(mask::key_range{3, 17});
   total += faults(documents);
   total += faults(mask::packed_prefix{.offsets = {offsets, 5}, .prefix_ends = {prefix_ends, 4}});
@@ -92,7 +93,7 @@ SEQPRIM_HD constexpr int all_mask_faults(index_t q_tile, index_t k_tile) noexcep
     total += faults(mask::bind(padding, batch, 0));
     total += faults(mask::bind(padding & causal, batch, 0));
     total += faults(mask::bind(mask::prefix_per_batch{.lengths = {lengths, 2}}, batch, 0));
-    total += faults(mask::bind(mask::last_queries{{lengths, 2}, 3, window & causal}, batch, 0));
+    total += faults(mask::bind(mask::last_queries{{lengths, 2}, mask::causal_window(5) & mask::causal{}}, batch, 0));
   }
   return total;
 }

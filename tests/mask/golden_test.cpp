@@ -100,20 +100,20 @@ index_t number(const golden& g, const char* key) { return g.params.at(key).get<i
 TEST_CASE("causal: golden files", "[mask][golden]") {
   for (const golden& g : {golden("masks-text", "causal_square"), golden("masks-text", "causal_append"),
                           golden("masks-text", "causal_topleft"), golden("masks-text", "causal_tall_emptyrows")})
-    require_golden(g, mask::causal{.offset = number(g, "offset")});
+    require_golden(g, mask::shifted(mask::causal{}, number(g, "offset")));
 }
 
 TEST_CASE("sliding_window: golden files", "[mask][golden]") {
   for (const golden& g : {golden("masks-text", "window_w16"), golden("masks-text", "window_w1"),
                           golden("masks-text", "window_two_sided"), golden("masks-text", "window_append")})
-    require_golden(
-        g, mask::sliding_window{.left = number(g, "left"), .right = number(g, "right"), .offset = number(g, "offset")});
+    require_golden(g, mask::shifted(mask::sliding_window{.left = number(g, "left"), .right = number(g, "right")},
+                                    number(g, "offset")));
 }
 
 TEST_CASE("attention_sinks: golden files", "[mask][golden]") {
   for (const golden& g : {golden("masks-text", "sinks_s4_w16"), golden("masks-text", "sinks_s4_w24_append")})
-    require_golden(g, mask::attention_sinks{
-                          .sinks = number(g, "sinks"), .window = number(g, "window"), .offset = number(g, "offset")});
+    require_golden(g, mask::shifted(mask::attention_sinks{.sinks = number(g, "sinks"), .window = number(g, "window")},
+                                    number(g, "offset")));
 }
 
 TEST_CASE("key_padding: golden files, with causal", "[mask][golden]") {
@@ -136,8 +136,8 @@ TEST_CASE("key_padding: golden cross attention", "[mask][golden]") {
 TEST_CASE("prefix: golden files, one length for each batch row", "[mask][golden]") {
   for (const golden& g : {golden("masks-text", "prefix_batch"), golden("masks-text", "prefix_append")}) {
     const auto lengths = g.load<std::int64_t, 1>("prefix");
-    const mask::prefix_per_batch m{.lengths = lengths, .offset = number(g, "offset")};
-    require_golden_batch(g, [&](index_t b) { return mask::bind(m, b, 0); });
+    const mask::prefix_per_batch m{.lengths = lengths};
+    require_golden_batch(g, [&](index_t b) { return mask::shifted(mask::bind(m, b, 0), number(g, "offset")); });
   }
 }
 
@@ -197,7 +197,7 @@ TEST_CASE("algebra: golden compositions", "[mask][golden]") {
   {
     const golden g("masks-text", "compose_doc_and_not_future_a");
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
-    const mask::sliding_window future{.left = 0, .right = mask::unlimited, .offset = 1};
+    const auto future = mask::shifted(mask::sliding_window{.left = 0, .right = mask::unlimited}, 1);
     require_golden(g, mask::documents{.offsets = offsets} & ~future);
   }
   {

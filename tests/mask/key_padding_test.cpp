@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/key_padding.hpp>
+#include <seqprim/mask/shifted_rows.hpp>
 
 #include <array>
 #include <cstdint>
@@ -29,8 +30,8 @@ TEST_CASE("key_padding: classify and bounds agree with the element rule, alone a
   const mask::key_padding m{.lengths = lengths, .k_len = 40, .side = side};
   const mask::shape problem{.batch = 4, .heads = 1, .q_len = 37, .k_len = 40};
   require_exact(m, problem);
-  require_exact(m & mask::causal{.offset = 3}, problem);
-  require_exact(mask::causal{.offset = 3} & m, problem);
+  require_exact(m & mask::shifted(mask::causal{}, 3), problem);
+  require_exact(mask::shifted(mask::causal{}, 3) & m, problem);
 }
 
 TEST_CASE("key_padding: rejects lengths beyond k_len, another k_len, and missing batch rows", "[mask][errors]") {

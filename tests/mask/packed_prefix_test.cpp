@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/mask/packed_prefix.hpp>
+#include <seqprim/mask/shifted_rows.hpp>
 
 #include <array>
 #include <cstdint>
@@ -29,9 +30,7 @@ TEST_CASE("packed_prefix: causal inside each document, with its prefix visible f
 TEST_CASE("packed_prefix: classify, runs and bounds agree with the element rule", "[mask][property]") {
   require_exact(packed, 90, 90);
   const auto offset = GENERATE(as<index_t>{}, -10, 50, 85);
-  mask::packed_prefix moved = packed;
-  moved.offset = offset;
-  require_exact(moved, 20, 90);
+  require_exact(mask::shifted(packed, offset), 20, 90);
 }
 
 TEST_CASE("packed_prefix: rejects a prefix end outside of its document, and a wrong number of them", "[mask][errors]") {

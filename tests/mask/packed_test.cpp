@@ -38,8 +38,7 @@ void require_definition(const M& m, const sequences& s, alignment align, const I
     for (index_t q = s.q[dq]; q < s.q[dq + 1]; ++q)
       for (std::size_t dk = 0; dk + 1 < s.k.size(); ++dk)
         for (index_t k = s.k[dk]; k < s.k[dk + 1]; ++k) {
-          const index_t shift =
-              align == alignment::top_left ? 0 : mask::bottom_right(s.q[dq + 1] - s.q[dq], s.k[dk + 1] - s.k[dk]);
+          const index_t shift = align == alignment::top_left ? 0 : (s.k[dk + 1] - s.k[dk]) - (s.q[dq + 1] - s.q[dq]);
           const bool expected = dq == dk && inner(dq)(q - s.q[dq] + shift, k - s.k[dk]);
           if (m(q, k) != expected) {
             CAPTURE(q, k, dq, dk);
@@ -65,10 +64,10 @@ TEST_CASE("packed: a query sees what the inner mask shows it within its own sequ
     CAPTURE(trial, p.q_len(), p.k_len());
     check(mask::full{});
     check(mask::causal{});
-    check(mask::causal{.offset = 2});
+    check(mask::shifted(mask::causal{}, 2));
     check(mask::causal_window(5));
     check(mask::sliding_window{.left = 3, .right = 6});
-    check(mask::sliding_window{.left = mask::unlimited, .right = 1, .offset = -1});
+    check(mask::shifted(mask::sliding_window{.left = mask::unlimited, .right = 1}, -1));
     check(mask::attention_sinks{.sinks = 2, .window = 4});
     check(mask::causal{} & mask::causal_window(7));
   }
@@ -165,7 +164,7 @@ TEST_CASE("packed: tiles of rows end where two sequences are better taken apart"
   REQUIRE(tiles(mask::packed{packing{long_ones, long_ones}, mask::causal{}}, 350) ==
           std::vector<index_t>{100, 300, 350});
   REQUIRE(tiles(mask::documents{long_ones} & mask::causal{}, 350) == std::vector<index_t>{100, 300, 350});
-  REQUIRE(tiles(mask::documents{.offsets = long_ones, .offset = -7}, 360) == std::vector<index_t>{107, 307, 360});
+  REQUIRE(tiles(mask::shifted(mask::documents{.offsets = long_ones}, -7), 360) == std::vector<index_t>{107, 307, 360});
   REQUIRE(tiles(mask::packed{packing{short_ones, short_ones}, mask::causal{}}, 12) == std::vector<index_t>{12});
   REQUIRE(tiles(mask::packed{packing{single, caches}, mask::causal{}}, 40) == std::vector<index_t>{16, 32, 40});
   REQUIRE(tiles(mask::causal{}, 100) == std::vector<index_t>{100});

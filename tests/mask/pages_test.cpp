@@ -39,16 +39,16 @@ TEST_CASE("pages: masks", "[mask]") {
   }
   {
     // example-begin causal
-    const mask::causal training{};
-    const mask::causal decoding{.offset = mask::bottom_right(q_len, k_len)};
+    const mask::causal m{};  // training, prefill and decoding alike: the operator says where the queries are
+    const auto decoding = mask::shifted(m, k_len - q_len);  // asked in rows of a call: row 0 is query k_len - q_len
     // example-end causal
-    REQUIRE(training(3, 3));
+    REQUIRE(m(3, 3));
     REQUIRE(decoding(11, 39));
   }
   {
     // example-begin sliding_window
     const mask::sliding_window both_sides{.left = 64, .right = 16};
-    const mask::sliding_window newest_4096 = mask::causal_window(4096, mask::bottom_right(q_len, k_len));
+    const mask::sliding_window newest_4096 = mask::causal_window(4096);
     const mask::sliding_window no_future{.left = mask::unlimited};
     // example-end sliding_window
     REQUIRE(both_sides(70, 6));
@@ -73,12 +73,12 @@ TEST_CASE("pages: masks", "[mask]") {
   {
     // example-begin last_queries
     const std::vector<std::int32_t> lengths = {100, 0, 7};  // [batch] tokens, the 4 new ones among them
-    const mask::last_queries newest{lengths, 4, mask::causal{}};
-    const mask::last_queries looking_back{lengths, 4, mask::causal_window(64)};
+    const mask::last_queries newest{lengths, mask::causal{}};
+    const mask::last_queries looking_back{lengths, mask::causal_window(64)};
     // example-end last_queries
-    REQUIRE(mask::bind(newest, 0, 0)(0, 96));
-    REQUIRE_FALSE(mask::bind(newest, 0, 0)(0, 97));
-    REQUIRE_FALSE(mask::bind(looking_back, 0, 0)(3, 35));
+    REQUIRE(mask::bind(newest, 0, 0)(96, 96));
+    REQUIRE_FALSE(mask::bind(newest, 0, 0)(96, 97));
+    REQUIRE_FALSE(mask::bind(looking_back, 0, 0)(99, 35));
   }
   {
     // example-begin key_range

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/mask/causal.hpp>
+#include <seqprim/mask/shifted_rows.hpp>
 #include <seqprim/mask/sliding_window.hpp>
 
 #include <mask/brute_force.hpp>
@@ -8,7 +9,7 @@ using namespace seqprim;
 using namespace seqprim::test;
 
 TEST_CASE("sliding_window: both reaches are inclusive", "[mask]") {
-  const mask::sliding_window m{.left = 2, .right = 1, .offset = 10};
+  const auto m = mask::shifted(mask::sliding_window{.left = 2, .right = 1}, 10);
   for (index_t k = 0; k < 30; ++k) {
     CAPTURE(k);
     REQUIRE(m(5, k) == (13 <= k && k <= 16));
@@ -20,19 +21,19 @@ TEST_CASE("sliding_window: classify, runs and bounds agree with the element rule
   const auto right = GENERATE(as<index_t>{}, 0, 3, 70, mask::unlimited);
   const auto offset = GENERATE(as<index_t>{}, -40, 0, 34);
   CAPTURE(left, right, offset);
-  require_exact(mask::sliding_window{.left = left, .right = right, .offset = offset}, 67, 101);
+  require_exact(mask::shifted(mask::sliding_window{.left = left, .right = right}, offset), 67, 101);
 }
 
 TEST_CASE("sliding_window: without a limit to the left it is causal", "[mask]") {
-  const mask::sliding_window m{.left = mask::unlimited, .offset = 4};
-  const mask::causal c{.offset = 4};
+  const auto m = mask::shifted(mask::sliding_window{.left = mask::unlimited}, 4);
+  const auto c = mask::shifted(mask::causal{}, 4);
   for (index_t q = 0; q < 20; ++q)
     for (index_t k = 0; k < 30; ++k) REQUIRE(m(q, k) == c(q, k));
 }
 
 TEST_CASE("causal_window: a row sees `width` keys, its own the last", "[mask]") {
   const auto width = GENERATE(as<index_t>{}, 1, 2, 16);
-  const mask::sliding_window m = mask::causal_window(width, 20);
+  const auto m = mask::shifted(mask::causal_window(width), 20);
   index_t seen = 0;
   for (index_t k = 0; k < 60; ++k) seen += m(3, k);
   REQUIRE(seen == width);

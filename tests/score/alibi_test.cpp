@@ -23,24 +23,24 @@ TEST_CASE("alibi: other numbers of heads continue with every second rung of the 
   REQUIRE(score::alibi_slope(3, 4, 16.0f) == 0x1p-16f);
 }
 
-TEST_CASE("alibi: lowers a logit by slope times distance from the key-aligned query", "[score]") {
-  const auto bias = score::bind(score::alibi{.heads = 4, .offset = 10}, 0, 1);
+TEST_CASE("alibi: lowers a logit by slope times distance", "[score]") {
+  const auto bias = score::bind(score::alibi{.heads = 4}, 0, 1);
   REQUIRE(bias.slope == 1.0f / 16);
-  REQUIRE(bias(2.0f, {3, 5}) == 2.0f - 8.0f / 16);
-  REQUIRE(bias(2.0f, {3, 13}) == 2.0f);
-  REQUIRE(bias(2.0f, {3, 15}) == 2.0f + 2.0f / 16);
-  REQUIRE(bias.derivative(2.0f, {3, 5}) == 1.0f);
-  const auto both = score::bind(score::alibi{.heads = 4, .offset = 10, .bidirectional = true}, 0, 1);
-  REQUIRE(both(2.0f, {3, 15}) == 2.0f - 2.0f / 16);
-  REQUIRE(both(2.0, {3, 15}) == 2.0 - 2.0 / 16);
+  REQUIRE(bias(2.0f, {13, 5}) == 2.0f - 8.0f / 16);
+  REQUIRE(bias(2.0f, {13, 13}) == 2.0f);
+  REQUIRE(bias(2.0f, {13, 15}) == 2.0f + 2.0f / 16);
+  REQUIRE(bias.derivative(2.0f, {13, 5}) == 1.0f);
+  const auto both = score::bind(score::alibi{.heads = 4, .bidirectional = true}, 0, 1);
+  REQUIRE(both(2.0f, {13, 15}) == 2.0f - 2.0f / 16);
+  REQUIRE(both(2.0, {13, 15}) == 2.0 - 2.0 / 16);
 }
 
 TEST_CASE("alibi_table: takes the slope of the head from the table", "[score]") {
   tensor<float, 1> slopes(3);
   slopes(2) = 0.75f;
-  const score::alibi_table m{.slopes = slopes.view(), .offset = 1};
-  REQUIRE(score::bind(m, 5, 2)(0.0f, {4, 1}) == -3.0f);
-  REQUIRE(score::bind(m, 5, 1)(0.0f, {4, 1}) == 0.0f);
+  const score::alibi_table m{.slopes = slopes.view()};
+  REQUIRE(score::bind(m, 5, 2)(0.0f, {5, 1}) == -3.0f);
+  REQUIRE(score::bind(m, 5, 1)(0.0f, {5, 1}) == 0.0f);
 }
 
 TEST_CASE("alibi: rejects wrong numbers of heads and a slope range out of bounds", "[score][errors]") {

@@ -38,16 +38,16 @@ TEST_CASE("pages: scores", "[score]") {
     REQUIRE(slope < 0.16f);
   }
   {
-    const index_t heads = 8, q_len = 1, k_len = 100;
+    const index_t heads = 8;
     // example-begin alibi
-    const score::alibi decoding{.heads = heads, .offset = k_len - q_len};
-    const score::distance_bias third = score::bind(decoding, 0, 2);  // batch row 0, head 2: slope 1/8
+    const score::alibi m{.heads = heads};
+    const score::distance_bias third = score::bind(m, 0, 2);  // batch row 0, head 2: slope 1/8
 
     tensor<float, 1> slopes(heads);  // your own, learned for one
-    const score::alibi_table table{.slopes = slopes.view(), .offset = k_len - q_len};
+    const score::alibi_table table{.slopes = slopes.view()};
     // example-end alibi
-    REQUIRE(third(1.0f, {0, 91}) == 0.0f);
-    REQUIRE(score::bind(table, 0, 2)(1.0f, {0, 91}) == 1.0f);
+    REQUIRE(third(1.0f, {99, 91}) == 0.0f);
+    REQUIRE(score::bind(table, 0, 2)(1.0f, {99, 91}) == 1.0f);
   }
   {
     // example-begin chain

@@ -12,6 +12,7 @@
 #include <seqprim/core/packing.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/philox.hpp>
+#include <seqprim/core/row_starts.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/core/tensor_view.hpp>

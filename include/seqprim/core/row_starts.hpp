@@ -22,6 +22,10 @@ struct row_starts {
   }
   [[nodiscard]] SEQPRIM_HD constexpr bool one_for_all() const noexcept { return ends.size() == 0; }
 
+  [[nodiscard]] SEQPRIM_HD constexpr bool host_readable() const noexcept {
+    return one_for_all() || ends.host_readable();
+  }
+
   /// From the least to behind the greatest start of the first `batch` rows; empty where the host cannot read them.
   [[nodiscard]] constexpr range bounds(index_t batch) const noexcept {
     if (one_for_all()) return {common, common + 1};

@@ -70,12 +70,13 @@ template <bindable A, bindable B> struct both {
     return min(mask::tile_end(first, q), mask::tile_end(second, q));
   }
 
-  SEQPRIM_HD constexpr index_t query_end(index_t q_len, index_t k_len) const noexcept
-      requires(counts_queries<A> || counts_queries<B>) {
-    if constexpr (counts_queries<A>) {
-      return first.query_end(q_len, k_len);
+  static constexpr bool ignores_queries = mask::ignores_queries<A> && mask::ignores_queries<B>;
+  SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t k_len) const noexcept
+      requires(places_queries<A> || places_queries<B>) {
+    if constexpr (places_queries<A>) {
+      return first.query_starts(q_len, k_len);
     } else {
-      return second.query_end(q_len, k_len);
+      return second.query_starts(q_len, k_len);
     }
   }
 
@@ -115,12 +116,13 @@ template <bindable A, bindable B> struct either {
     return bounding_range(mask::query_bounds(first, k, all), mask::query_bounds(second, k, all));
   }
 
-  SEQPRIM_HD constexpr index_t query_end(index_t q_len, index_t k_len) const noexcept
-      requires(counts_queries<A> || counts_queries<B>) {
-    if constexpr (counts_queries<A>) {
-      return first.query_end(q_len, k_len);
+  static constexpr bool ignores_queries = mask::ignores_queries<A> && mask::ignores_queries<B>;
+  SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t k_len) const noexcept
+      requires(places_queries<A> || places_queries<B>) {
+    if constexpr (places_queries<A>) {
+      return first.query_starts(q_len, k_len);
     } else {
-      return second.query_end(q_len, k_len);
+      return second.query_starts(q_len, k_len);
     }
   }
 
@@ -160,8 +162,9 @@ template <bindable A> struct inverse {
     return rest;
   }
 
-  SEQPRIM_HD constexpr index_t query_end(index_t q_len, index_t k_len) const noexcept requires counts_queries<A> {
-    return part.query_end(q_len, k_len);
+  static constexpr bool ignores_queries = mask::ignores_queries<A>;
+  SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t k_len) const noexcept requires places_queries<A> {
+    return part.query_starts(q_len, k_len);
   }
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<A> {
@@ -210,6 +213,25 @@ template <class M> inline constexpr bool is_inverse = false;
 template <class A> inline constexpr bool is_inverse<inverse<A>> = true;
 template <class M> concept is_composition = is_both<M> || is_either<M> || is_inverse<M>;
 }  // namespace detail
+
+/// True when all parts of a composition place the queries of a call alike. A part that places them itself (a matrix of the rows
+/// of the call) and one that counts from the last key mean different queries by the same number, unless it is the same place.
+template <class M>
+[[nodiscard]] constexpr bool places_alike(const M& m, index_t batch, index_t q_len, index_t k_len) noexcept {
+  if constexpr (detail::is_both<M> || detail::is_either<M>) {
+    if (!places_alike(m.first, batch, q_len, k_len) || !places_alike(m.second, batch, q_len, k_len)) return false;
+    if (ignores_queries<decltype(m.first)> || ignores_queries<decltype(m.second)>) return true;
+    const row_starts a = query_starts(m.first, q_len, k_len), b = query_starts(m.second, q_len, k_len);
+    if (!a.host_readable() || !b.host_readable()) return true;
+    for (index_t n = 0; n < batch; ++n)
+      if (a(n) != b(n)) return false;
+    return true;
+  } else if constexpr (detail::is_inverse<M>) {
+    return places_alike(m.part, batch, q_len, k_len);
+  } else {
+    return true;
+  }
+}
 
 /// The composition with f applied to every part: how a wrapper keeps a composition visible to kernels.
 template <rule M, class F> [[nodiscard]] SEQPRIM_HD constexpr auto map_parts(const M& m, const F& f) noexcept {

@@ -52,12 +52,18 @@ template <rule M> struct block_map {
     return {rows.begin * q_block, rows.end * q_block};
   }
 
+  /// The last query of a call is the last one that the map was made for.
+  SEQPRIM_HD constexpr row_starts query_starts(index_t call_q_len, index_t) const noexcept {
+    return {.common = q_len - call_q_len};
+  }
+
   constexpr void validate() const { mask::validate(mask); }
   constexpr void validate(const shape& problem) const {
     mask::validate(mask, problem);
-    SEQPRIM_EXPECTS(problem.q_len == q_len && problem.k_len == k_len, "mask::block_map: made for [", q_len, ", ", k_len,
-                    "] but [q_len, k_len] is [", problem.q_len, ", ", problem.k_len,
-                    "]. See docs/reference/mask/block_map.md");
+    SEQPRIM_EXPECTS(0 <= problem.start && problem.start + problem.q_len <= q_len && problem.k_len <= k_len,
+                    "mask::block_map: made for [", q_len, ", ", k_len, "], asked for are queries [", problem.start,
+                    ", ", problem.start + problem.q_len, ") and ", problem.k_len,
+                    " keys. See docs/reference/mask/block_map.md");
   }
 
  private:

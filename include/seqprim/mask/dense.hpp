@@ -14,7 +14,10 @@ namespace seqprim::mask {
 ///
 ///     visible(q, k)  <=>  visible[q][k]
 ///
-/// Errors  precondition_error: the matrix is smaller than [q_len, k_len].
+/// Rows are queries and the last query of a call is the last row, so that a [q_len, k_len] matrix of one call fits, and so does
+/// one of a whole sequence while it is decoded.
+///
+/// Errors  precondition_error: asked for queries or keys that the matrix does not have.
 /// Cost    classify() reads the tile, until it has seen both values; exact. A `block_map` reads it only once.
 /// Source  spec masks-text 2.
 struct dense {
@@ -49,11 +52,17 @@ struct dense {
     return corner ? tile_kind::full : tile_kind::empty;
   }
 
+  /// The last query of a call is the last row of the matrix.
+  SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t) const noexcept {
+    return {.common = visible.extent(0) - q_len};
+  }
+
   constexpr void validate(const shape& problem) const {
-    SEQPRIM_EXPECTS(visible.extent(0) >= problem.q_len && visible.extent(1) >= problem.k_len,
-                    "mask::dense: the matrix is [", visible.extent(0), ", ", visible.extent(1),
-                    "] but [q_len, k_len] is [", problem.q_len, ", ", problem.k_len,
-                    "]. See docs/reference/mask/dense.md");
+    SEQPRIM_EXPECTS(
+        0 <= problem.start && problem.start + problem.q_len <= visible.extent(0) && problem.k_len <= visible.extent(1),
+        "mask::dense: the matrix is [", visible.extent(0), ", ", visible.extent(1), "], asked for are queries [",
+        problem.start, ", ", problem.start + problem.q_len, ") and ", problem.k_len,
+        " keys. See docs/reference/mask/dense.md");
   }
 };
 static_assert(rule<dense>);
@@ -68,14 +77,19 @@ struct dense_per_head {
     return {.visible = visible[visible.extent(0) == 1 ? 0 : batch][visible.extent(1) == 1 ? 0 : head]};
   }
 
+  /// The last query of a call is the last row of the matrices.
+  SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t) const noexcept {
+    return {.common = visible.extent(2) - q_len};
+  }
+
   constexpr void validate(const shape& problem) const {
     SEQPRIM_EXPECTS((visible.extent(0) == 1 || visible.extent(0) >= problem.batch) &&
-                        (visible.extent(1) == 1 || visible.extent(1) >= problem.heads) &&
-                        visible.extent(2) >= problem.q_len && visible.extent(3) >= problem.k_len,
+                        (visible.extent(1) == 1 || visible.extent(1) >= problem.heads) && 0 <= problem.start &&
+                        problem.start + problem.q_len <= visible.extent(2) && problem.k_len <= visible.extent(3),
                     "mask::dense_per_head: the matrices are [", visible.extent(0), ", ", visible.extent(1), ", ",
-                    visible.extent(2), ", ", visible.extent(3), "] but [batch, heads, q_len, k_len] is [",
-                    problem.batch, ", ", problem.heads, ", ", problem.q_len, ", ", problem.k_len,
-                    "]. See docs/reference/mask/dense.md");
+                    visible.extent(2), ", ", visible.extent(3), "], asked for are batch ", problem.batch, ", heads ",
+                    problem.heads, ", queries [", problem.start, ", ", problem.start + problem.q_len, ") and ",
+                    problem.k_len, " keys. See docs/reference/mask/dense.md");
   }
 };
 static_assert(depends_on_batch_or_head<dense_per_head>);

@@ -27,6 +27,7 @@ struct key_padding {
   index_t k_len;                            ///< columns, padding included [tokens]
   padding_side side = padding_side::right;  ///< where the padding stands
 
+  static constexpr bool ignores_queries = true;
   SEQPRIM_HD constexpr key_range bind(index_t batch, index_t) const noexcept {
     const index_t length = lengths[batch];
     return side == padding_side::right ? key_range{.begin = 0, .end = length}

@@ -17,6 +17,8 @@ struct key_range {
   index_t begin;  ///< first visible key
   index_t end;    ///< one past the last visible key
 
+  static constexpr bool ignores_queries = true;
+
   SEQPRIM_HD constexpr bool operator()(index_t, index_t k) const noexcept { return begin <= k && k < end; }
 
   SEQPRIM_HD constexpr range visible_keys(index_t) const noexcept { return {begin, end}; }

@@ -19,5 +19,6 @@
 #include <seqprim/mask/packed_prefix.hpp>
 #include <seqprim/mask/prefix.hpp>
 #include <seqprim/mask/rule.hpp>
+#include <seqprim/mask/shifted_rows.hpp>
 #include <seqprim/mask/sliding_window.hpp>
 #include <seqprim/mask/where.hpp>

@@ -128,10 +128,10 @@ template <class Inner> struct packed {
 
   /// Queries are rows of the packed buffer: they end where the sequences end. Where both sides have one array, a call may bring
   /// the last of them only.
-  SEQPRIM_HD constexpr index_t query_end(index_t q_len, index_t) const noexcept {
-    const bool one_array = same_array(sequences.q_offsets, sequences.k_offsets);
-    return one_array && sequences.q_offsets.host_readable() && sequences.q_offsets.size() > 0 ? sequences.q_len()
-                                                                                              : q_len;
+  SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t) const noexcept {
+    const bool last_ones = same_array(sequences.q_offsets, sequences.k_offsets) && sequences.q_offsets.size() > 0 &&
+                           sequences.q_offsets.host_readable();
+    return {.common = last_ones ? sequences.q_len() - q_len : 0};
   }
 
   SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept requires settled {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/core/index.hpp>
+#include <seqprim/core/row_starts.hpp>
 
 #include <concepts>
 #include <type_traits>
@@ -67,20 +68,26 @@ struct shape {
   index_t start = 0;  ///< position of the first query [tokens]
 };
 
-/// A mask that counts queries for itself (a packed batch counts the rows of its buffer): query_end(q_len, k_len) is the
-/// position behind the last of the q_len queries of a call.
-template <class M> concept counts_queries = requires(const M& m, index_t length) {
-  { m.query_end(length, length) } -> std::same_as<index_t>;
+/// A mask that says where the q_len queries of a call are, unless the operator does: the rows of a packed buffer, of a matrix.
+/// For every other mask the last query is at the last key.
+template <class M> concept places_queries = requires(const M& m, index_t length) {
+  { m.query_starts(length, length) } -> std::same_as<row_starts>;
 };
 
-/// The position behind the last of q_len queries: k_len, so that the last query is at the last key (bottom-right alignment),
-/// unless the mask counts queries for itself.
+/// A mask whose answers do not depend on the query; it says so by `static constexpr bool ignores_queries = true`.
+template <class M> inline constexpr bool ignores_queries = false;
 template <class M>
-[[nodiscard]] SEQPRIM_HD constexpr index_t query_end(const M& m, index_t q_len, index_t k_len) noexcept {
-  if constexpr (counts_queries<M>) {
-    return m.query_end(q_len, k_len);
+requires requires { requires M::ignores_queries; }
+inline constexpr bool ignores_queries<M> = true;
+
+/// Where the queries of a call are, by default: what the mask says, or the last one at the last of k_len keys (bottom-right
+/// alignment).
+template <class M>
+[[nodiscard]] SEQPRIM_HD constexpr row_starts query_starts(const M& m, index_t q_len, index_t k_len) noexcept {
+  if constexpr (places_queries<M>) {
+    return m.query_starts(q_len, k_len);
   } else {
-    return k_len;
+    return {.common = k_len - q_len};
   }
 }
 

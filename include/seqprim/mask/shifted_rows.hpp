@@ -2,8 +2,6 @@
 #pragma once
 
 #include <seqprim/mask/algebra.hpp>
-#include <seqprim/mask/full.hpp>
-#include <seqprim/mask/key_range.hpp>
 #include <seqprim/mask/rule.hpp>
 
 namespace seqprim::mask {
@@ -45,15 +43,11 @@ template <rule Inner> struct shifted_rows {
 };
 
 namespace detail {
-template <class M> inline constexpr bool ignores_queries = false;
-template <> inline constexpr bool ignores_queries<full> = true;
-template <> inline constexpr bool ignores_queries<key_range> = true;
-
 // A functor, not a lambda: nvcc refuses lambdas in functions of both sides without a flag.
 struct shift_part {
   index_t start;
   template <rule M> SEQPRIM_HD constexpr auto operator()(const M& m) const noexcept {
-    if constexpr (ignores_queries<M>) {
+    if constexpr (mask::ignores_queries<M>) {
       return m;
     } else {
       return shifted_rows<M>{m, start};

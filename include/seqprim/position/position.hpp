@@ -10,4 +10,5 @@
 #include <seqprim/position/rotary_table.hpp>
 #include <seqprim/position/rule.hpp>
 #include <seqprim/position/sequential.hpp>
+#include <seqprim/position/shifted.hpp>
 #include <seqprim/position/token_ids.hpp>

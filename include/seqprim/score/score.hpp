@@ -6,4 +6,5 @@
 #include <seqprim/score/chain.hpp>
 #include <seqprim/score/packed.hpp>
 #include <seqprim/score/rule.hpp>
+#include <seqprim/score/shifted.hpp>
 #include <seqprim/score/soft_cap.hpp>

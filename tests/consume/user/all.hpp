@@ -23,7 +23,7 @@ struct report {
 report report_of_other();
 
 inline seqprim::index_t count_visible(seqprim::index_t q_len, seqprim::index_t k_len) {
-  const seqprim::mask::causal mask{.offset = seqprim::mask::bottom_right(q_len, k_len)};
+  const auto mask = seqprim::mask::shifted(seqprim::mask::causal{}, k_len - q_len);
   seqprim::index_t count = 0;
   for (seqprim::index_t q = 0; q < q_len; ++q)
     for (seqprim::index_t k = 0; k < k_len; ++k) count += mask(q, k);

@@ -113,6 +113,10 @@ template <entry Entry, class Op, class Q, class K, class V>
                   " sinks for ", p.heads, " heads", page);
   SEQPRIM_EXPECTS(op.starts.size() == 0 || op.starts.size() >= p.batch, name, ": the op has ", op.starts.size(),
                   " starting positions for ", p.batch, " batch rows", page);
+  SEQPRIM_EXPECTS(op.starts.size() > 0 || op.start != last_query_at_last_key ||
+                      mask::places_alike(op.mask, p.batch, p.q_len, p.k_len),
+                  name, ": a part of the mask counts rows of the call or of a buffer, another positions up to k_len (",
+                  p.k_len, "); say where the first query is with starting_at", page);
   const range first = p.starts.bounds(p.batch);
   mask::validate(op.mask, mask::shape{p.batch, p.heads, p.q_len + (first.empty() ? 0 : first.end - 1 - first.begin),
                                       p.k_len, first.begin});

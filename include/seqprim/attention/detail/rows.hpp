@@ -16,9 +16,8 @@ template <class Op>
                                                   const index_array& lengths = {}) noexcept {
   if (op.starts.size() > 0) return {.common = 0, .ends = op.starts, .len = 0};
   if (op.start != last_query_at_last_key) return {.common = op.start};
-  if (lengths.size() > 0 && !mask::counts_queries<decltype(op.mask)>)
-    return {.common = 0, .ends = lengths, .len = q_len};
-  return {.common = mask::query_end(op.mask, q_len, k_len) - q_len};
+  if (lengths.size() > 0 && !mask::places_queries<decltype(op.mask)>) return {.ends = lengths, .len = q_len};
+  return mask::query_starts(op.mask, q_len, k_len);
 }
 
 /// The mask of an operator, asked in rows of the call.

@@ -50,10 +50,11 @@ void naive_backward(const Op& op, const attention_problem<T>& p, const trained<T
                     tensor<float, 4>& dk, tensor<float, 4>& dv, tensor<float, 2>* dscore = nullptr) {
   const float scale = static_cast<float>(op.scale_for(p.head_dim));
   const auto number = [](T x) { return static_cast<float>(x); };
+  const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
   for (index_t b = 0; b < p.batch; ++b)
     for (index_t h = 0; h < p.heads; ++h) {
-      const auto mask = mask::bind(op.mask, b, h);
-      const auto score = score::bind(op.score, b, h);
+      const auto mask = mask::bind(rows.mask, b, h);
+      const auto score = score::bind(rows.score, b, h);
       const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
       for (index_t i = 0; i < p.q_len; ++i) {
         float delta = 0;

@@ -41,7 +41,8 @@ template <class Shape, class T, class Op> results<T> run(const Op& op, const att
   using view = tensor_view<const T, 4>;
   const auto problem = attention::detail::validate_inputs<attention::detail::entry::forward>(
       cpu{}, op, view(p.q.view()), view(p.k.view()), view(p.v.view()));
-  launch<Shape>(op, problem, view(p.q.view()), view(p.k.view()), view(p.v.view()), r.out.view(), r.lse.view());
+  launch<Shape>(attention::detail::in_rows(op, problem.starts), problem, view(p.q.view()), view(p.k.view()),
+                view(p.v.view()), r.out.view(), r.lse.view());
   return r;
 }
 
@@ -266,7 +267,8 @@ TEST_CASE("attention block: rows at odd multiples of two bytes, and strides of a
   tensor<float, 3> lse(1, 2, 50);
   const auto problem =
       attention::detail::validate_inputs<attention::detail::entry::forward>(cpu{}, op, part(0), part(1), part(2));
-  launch<small<float16>>(op, problem, part(0), part(1), part(2), wide.view().slice(3, {1, 41}), lse.view());
+  launch<small<float16>>(attention::detail::in_rows(op, problem.starts), problem, part(0), part(1), part(2),
+                         wide.view().slice(3, {1, 41}), lse.view());
   for (index_t h = 0; h < 2; ++h)
     for (index_t i = 0; i < 50; ++i) {
       for (index_t d = 0; d < 40; ++d) REQUIRE(wide(0, h, i, d + 1).bits == expected.out(0, h, i, d).bits);
@@ -313,13 +315,14 @@ results<T> decode(const Op& op, const attention::detail::problem& p, const tenso
 }
 
 template <class T> attention::detail::problem problem_of(const attention_problem<T>& p, attention::head_order order) {
-  return {p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, order};
+  return {p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, order, {}};
 }
 
 template <class Shape, int Split, class T, class Op>
 results<T> decode_dense(const Op& op, const attention_problem<T>& p) {
   using cache = attention::detail::cache_of_rows<T>;
-  return decode<Shape, Split>(op, problem_of(p, op.order), tensor_view<const T, 4>(p.q.view()),
+  const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
+  return decode<Shape, Split>(rows, problem_of(p, op.order), tensor_view<const T, 4>(p.q.view()),
                               cache{tensor_view<const T, 4>(p.k.view())}, cache{tensor_view<const T, 4>(p.v.view())},
                               attention::detail::rows_are_aligned(p.k.view()),
                               attention::detail::rows_are_aligned(p.v.view()));
@@ -428,8 +431,9 @@ TEST_CASE("decode block: pages of any size and order give the bits of a contiguo
   using cache = attention::detail::cache_of_pages<float16>;
   const tensor_view<const float16, 4> k_view = k_pages.view(), v_view = v_pages.view().transposed(1, 2);
   const attention::softmax op{};
-  const auto paged = decode<Shape, 64>(op, problem_of(p, op.order), tensor_view<const float16, 4>(p.q.view()),
-                                       cache{k_view, table}, cache{v_view, table}, true, true);
+  const auto paged = decode<Shape, 64>(attention::detail::in_rows(op, {}), problem_of(p, op.order),
+                                       tensor_view<const float16, 4>(p.q.view()), cache{k_view, table},
+                                       cache{v_view, table}, true, true);
   const attention::softmax padded{mask::key_padding{.lengths = {lengths, 3}, .k_len = most}};
   const auto dense = decode_dense<Shape, 64>(padded, p);
   for (index_t n = 0; n < dense.out.size(); ++n) REQUIRE(paged.out.data()[n].bits == dense.out.data()[n].bits);

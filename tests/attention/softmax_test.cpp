@@ -94,6 +94,8 @@ template <class Op> void require_one_value(const Op& op) {
             tolerance);
   }
 
+  if constexpr (position::is_placed<std::remove_cvref_t<decltype(op.position)>>) return;  // has maps of its own
+
   // Packed: the last tokens of the same sequences behind their keys, in one row.
   const std::vector<std::int32_t> q_offsets{0, 3, 6, 9}, k_offsets{0, len, len + 5, len + 5 + 61};
   tensor<float, 4> q_packed(1, heads, 9, dim), k_packed(1, kv_heads, len + 66, dim),

@@ -57,9 +57,10 @@ void run_blocks(const Op& op, const attention_problem<T>& p, gradients<T, Gradie
           delta += static_cast<float>(g.out(b, h, i, d)) * static_cast<float>(g.dout(b, h, i, d));
         statistics.push_back(block::row_statistics_of(g.lse(b, h, i), delta));
       }
-  const block::problem sizes{p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, op.order};
-  const block::backward_operands<decltype(Op::mask), decltype(Op::score), T, Gradient, Gradient, Gradient> in{
-      op.mask,       op.score,          sizes,       static_cast<float>(op.scale_for(p.head_dim)),
+  const block::problem sizes{p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, op.order, {}};
+  const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
+  const block::backward_operands<decltype(rows.mask), decltype(rows.score), T, Gradient, Gradient, Gradient> in{
+      rows.mask,     rows.score,        sizes,       static_cast<float>(op.scale_for(p.head_dim)),
       wide,          p.q.view(),        p.k.view(),  p.v.view(),
       g.dout.view(), statistics.data(), g.dq.view(), g.dk.view(),
       g.dv.view()};

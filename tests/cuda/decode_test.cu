@@ -45,7 +45,7 @@ template <int Dim, class T, class Op> results<T> run(const Op& op, const attenti
   const device_tensor<T, 4> q(p.q), k(p.k), v(p.v), out(r.out);
   const device_tensor<float, 3> lse(r.lse);
   const auto keys = fixed<Dim>(k.view()), values = fixed<Dim>(v.view());
-  const cuda executor;
+  const gpu executor;
   // example-begin workspace
   const index_t floats = attention::decode_workspace(q.view(), keys, values);
   // example-end workspace

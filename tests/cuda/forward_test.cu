@@ -49,7 +49,7 @@ template <int Dims> struct one_size {
     const tensor_view<const T, 4> queries(q), keys(k), values(v);
     const problem p = validate_inputs<entry::forward>(cpu{}, op, queries, keys, values);
     launch_forward_block<arch::cuda::mma_sync, attention::default_block_policy, dims_constant<Dims>>(
-        gpu{}, op, p, queries, keys, values, out, lse);
+        gpu{}, in_rows(op, p.starts), p, queries, keys, values, out, lse);
   }
 };
 

@@ -43,7 +43,7 @@ TEST_CASE("dense: rejects a matrix smaller than the problem", "[mask][errors]") 
   const tensor<bool, 4> matrices(2, 1, 5, 7);
   REQUIRE_NOTHROW(mask::validate(mask::dense{.visible = matrix.view()}, {.q_len = 5, .k_len = 7}));
   REQUIRE_THROWS_WITH(mask::validate(mask::dense{.visible = matrix.view()}, {.q_len = 6, .k_len = 7}),
-                      ContainsSubstring("the matrix is [5, 7] but [q_len, k_len] is [6, 7]"));
+                      ContainsSubstring("the matrix is [5, 7], asked for are queries [0, 6) and 7 keys"));
   REQUIRE_THROWS_AS(mask::validate(mask::dense{.visible = matrix.view()}, {.q_len = 5, .k_len = 8}),
                     precondition_error);
   const mask::dense_per_head m{.visible = matrices.view()};

@@ -41,11 +41,11 @@ TEST_CASE("packed positions: rotary of packed rows is rotary of each sequence al
   }
 }
 
-TEST_CASE("packed positions: rejects offsets that end elsewhere", "[position][errors]") {
+TEST_CASE("packed positions: rejects offsets that end before the last row", "[position][errors]") {
   const packing sequences{q_offsets, k_offsets};
   REQUIRE_NOTHROW(position::validate_map(position::packed_queries{sequences}, 1, 13));
-  REQUIRE_THROWS_WITH(position::validate_map(position::packed_queries{sequences}, 1, 12),
-                      ContainsSubstring("q_offsets ends at 13 but the number of queries is 12"));
+  REQUIRE_THROWS_WITH(position::validate_map(position::packed_queries{sequences}, 1, 14),
+                      ContainsSubstring("q_offsets ends at 13, but there are 14 queries"));
   REQUIRE_THROWS_WITH(position::validate_map(position::packed_keys{sequences}, 1, 16),
-                      ContainsSubstring("k_offsets ends at 15 but the number of keys is 16"));
+                      ContainsSubstring("k_offsets ends at 15, but there are 16 keys"));
 }

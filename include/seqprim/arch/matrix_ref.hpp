@@ -15,7 +15,7 @@ template <class T> struct matrix_ref {
   T* data = nullptr;
   index_t ld = 0;
 
-  SEQPRIM_HD constexpr matrix_ref() noexcept = default;
+  constexpr matrix_ref() noexcept = default;
   SEQPRIM_HD constexpr matrix_ref(T* first, index_t leading) noexcept : data(first), ld(leading) {}
   /// Read-only matrix of a mutable one.
   template <class Other>

@@ -157,9 +157,11 @@ constexpr auto softmax<Mask, Score, Position>::packed(const packing& sequences) 
     }
   }();
   const auto packed_position = [&] {
-    if constexpr (position::is_placed<Position>) {
-      return position;
-    } else if constexpr (std::is_same_v<Position, position::none>) {
+    static_assert(
+        !position::is_placed<Position>,
+        "seqprim: 'packed' gives the tokens of a packed batch their positions; an operator with position maps of "
+        "its own takes maps of the packed rows. See docs/reference/position/packed.md");
+    if constexpr (position::is_placed<Position> || std::is_same_v<Position, position::none>) {
       return position;
     } else {
       return position::placed{position, position::packed_queries{sequences}, position::packed_keys{sequences}};

@@ -43,7 +43,7 @@ CPP
   for call in "$@"; do
     case $call in
       forward | decode) echo "  attention::$call(cpu{}, op, q, k, v, out, lse);" ;;
-      backward) echo "  attention::backward(cpu{}, op, q, k, v, out, lse, dout, dq, dk, dv);" ;;
+      backward) echo "  attention::backward(cpu{}, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));" ;;
     esac
   done
   echo "}"

@@ -63,7 +63,8 @@ template <class T> struct attention_gradients : attention_inputs<T> {
   }
 
   template <class Op> void backward(const Op& op, int threads = 1) {
-    attention::backward(cpu{.threads = threads}, op, this->q, this->k, this->v, this->out, this->lse, dout, dq, dk, dv);
+    attention::backward(cpu{.threads = threads}, op, this->q, this->k, this->v, this->out, this->lse, dout,
+                        attention::gradients{}.dq(dq).dk(dk).dv(dv));
   }
 };
 

@@ -39,7 +39,7 @@ template <class T> static float more_attention(float* dsinks) {
   visible.fill(true);
   const auto run = [&](const auto& op) {
     attention::forward(cpu{}, op, x, x, x, out, lse);
-    attention::backward(cpu{}, op, x, x, x, out, lse, x, dq, dk, dv);
+    attention::backward(cpu{}, op, x, x, x, out, lse, x, attention::gradients{}.dq(dq).dk(dk).dv(dv));
     attention::decode(cpu{}, op, x, x, x, out, lse);
     attention::sink_gradient(cpu{}, op, out, lse, x, sinks);
   };

@@ -32,7 +32,7 @@ template <class T> struct trained {
 
   template <class Op> void run(const cpu& executor, const Op& op, const attention_problem<T>& p) {
     attention::forward(executor, op, p.q, p.k, p.v, out, lse);
-    attention::backward(executor, op, p.q, p.k, p.v, out, lse, dout, dq, dk, dv);
+    attention::backward(executor, op, p.q, p.k, p.v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
   }
 };
 
@@ -207,7 +207,8 @@ TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with 
       tensor<float, 2> dscore(p.heads, parameters), naive(p.heads, parameters);
       dscore.fill(9.0f);
       attention::forward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse);
-      attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv, dscore);
+      attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                          attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(dscore));
       tensor<double, 4> dq(p.batch, p.heads, p.q_len, p.head_dim), dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
           dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
       tensor<double, 2> exact(p.heads, parameters);
@@ -276,7 +277,8 @@ TEST_CASE("backward: gradients by the parameters of a score agree with central d
           .starting_at(1);
   tensor<double, 2> dscore(heads, 2);  // [head, slope and cap]; float where the operands are
   attention::forward(executor, op, q, k, v, out, lse);
-  attention::backward(executor, op, q, k, v, out, lse, dout, dq, dk, dv, dscore);
+  attention::backward(executor, op, q, k, v, out, lse, dout,
+                      attention::gradients{}.dq(dq).dk(dk).dv(dv).dscore(dscore));
   // example-end score-gradient
   const auto slope_of = [&](float& parameter) {
     const float kept = parameter, step = 0x1p-8f;  // exact in float
@@ -498,9 +500,10 @@ TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[at
   random.fill(t.dout);
   tensor<float, 2> one(6, 1), many(6, 1);
   attention::forward(cpu{}, op, shared.q, shared.k, shared.v, t.out, t.lse);
-  attention::backward(cpu{.threads = 1}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv, one);
-  attention::backward(cpu{.threads = 3}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv,
-                      many);
+  attention::backward(cpu{.threads = 1}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
+                      attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(one));
+  attention::backward(cpu{.threads = 3}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
+                      attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(many));
   REQUIRE(same(one, many));
 }
 
@@ -609,8 +612,8 @@ TEST_CASE("backward: gradients may be slices of one fused buffer", "[attention][
   t.run(cpu{}, attention::softmax{mask::causal{}}, p);
   tensor<float, 4> fused(2, 20, 6, 8);  // [batch, len, q heads then k heads then v heads, dim]
   const auto part = [&](index_t first) { return fused.view().slice(2, {first, first + 2}).transposed(1, 2); };
-  attention::backward(cpu{}, attention::softmax{mask::causal{}}, p.q, p.k, p.v, t.out, t.lse, t.dout, part(0), part(2),
-                      part(4));
+  attention::backward(cpu{}, attention::softmax{mask::causal{}}, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                      attention::gradients{}.dq(part(0)).dk(part(2)).dv(part(4)));
   for (index_t b = 0; b < 2; ++b)
     for (index_t h = 0; h < 2; ++h)
       for (index_t i = 0; i < 20; ++i)
@@ -619,9 +622,9 @@ TEST_CASE("backward: gradients may be slices of one fused buffer", "[attention][
           REQUIRE(fused(b, i, 2 + h, d) == t.dk(b, h, i, d));
           REQUIRE(fused(b, i, 4 + h, d) == t.dv(b, h, i, d));
         }
-  REQUIRE_THROWS_WITH(
-      attention::backward(cpu{}, attention::softmax{}, p.q, p.k, p.v, t.out, t.lse, t.dout, part(0), part(1), part(4)),
-      ContainsSubstring("dq overlaps dk"));
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, attention::softmax{}, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                          attention::gradients{}.dq(part(0)).dk(part(1)).dv(part(4))),
+                      ContainsSubstring("dq overlaps dk"));
 }
 
 TEST_CASE("backward: every broken precondition is named and nothing is written", "[attention][errors]") {
@@ -630,28 +633,35 @@ TEST_CASE("backward: every broken precondition is named and nothing is written",
   t.dq.fill(9.0f);
   const attention::softmax op{};
   tensor<float, 4> wrong(1, 2, 6, 8);
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, wrong, t.dv),
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                          attention::gradients{}.dq(t.dq).dk(wrong).dv(t.dv)),
                       "attention::backward: axis 2 of dk is 6, expected 7. See docs/reference/attention/backward.md");
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, p.k.view(), t.dv),
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                          attention::gradients{}.dq(t.dq).dk(p.k.view()).dv(t.dv)),
                       ContainsSubstring("dk overlaps k"));
-  REQUIRE_THROWS_WITH(
-      attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse.view().slice(2, {0, 3}), t.dout, t.dq, t.dk, t.dv),
-      ContainsSubstring("axis 2 of lse is 3, expected 5"));
-  REQUIRE_THROWS_WITH(
-      attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq.view().transposed(2, 3).transposed(2, 3),
-                          t.dk, tensor<float, 4>(1, 2, 4, 7).view().transposed(2, 3)),
-      ContainsSubstring("the last axis of dv must be contiguous"));
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse.view().slice(2, {0, 3}), t.dout,
+                                          attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv)),
+                      ContainsSubstring("axis 2 of lse is 3, expected 5"));
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                          attention::gradients{}
+                                              .dq(t.dq.view().transposed(2, 3).transposed(2, 3))
+                                              .dk(t.dk)
+                                              .dv(tensor<float, 4>(1, 2, 4, 7).view().transposed(2, 3))),
+                      ContainsSubstring("the last axis of dv must be contiguous"));
   tensor_view<float, 4> folded = t.dq.view();
   folded.strides[1] = 0;
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout, folded, t.dk, t.dv),
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                          attention::gradients{}.dq(folded).dk(t.dk).dv(t.dv)),
                       ContainsSubstring("elements of dq share memory"));
   const attention::softmax scored{mask::full{}, score::soft_cap{.cap = 5.0f}};
   tensor<float, 2> dscore(2, 2);
   REQUIRE_THROWS_WITH(
-      attention::backward(cpu{}, scored, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv, dscore),
+      attention::backward(cpu{}, scored, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                          attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(dscore)),
       "attention::backward: axis 1 of dscore is 2, expected 1. See docs/reference/attention/backward.md");
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, scored, p.q, p.k, p.v, t.out, t.lse, t.dout, t.dq, t.dk, t.dv,
-                                          t.dv.view()[0].slice(1, {0, 1}).slice(0, {0, 2})[0].slice(0, {0, 1})),
+  REQUIRE_THROWS_WITH(attention::backward(cpu{}, scored, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                          attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(
+                                              t.dv.view()[0].slice(1, {0, 1}).slice(0, {0, 2})[0].slice(0, {0, 1}))),
                       ContainsSubstring("dscore"));
   for (const float x : t.dq) REQUIRE(x == 9.0f);
 }

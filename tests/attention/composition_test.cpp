@@ -152,7 +152,8 @@ void require_close(random_numbers& random, const Op& op, const attention_problem
   tensor<T, 4> dout(p.batch, p.heads, p.q_len, p.value_dim), dq(p.batch, p.heads, p.q_len, p.head_dim),
       dk(p.batch, p.kv_heads, p.k_len, p.head_dim), dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
   random.fill(dout);
-  attention::backward(cpu{}, op, q.view(), k.view(), v.view(), out.view(), lse, dout, dq, dk, dv);
+  attention::backward(cpu{}, op, q.view(), k.view(), v.view(), out.view(), lse, dout,
+                      attention::gradients{}.dq(dq).dk(dk).dv(dv));
   tensor<double, 4> exact_dq(p.batch, p.heads, p.q_len, p.head_dim), exact_dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
       exact_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
   attention::reference::backward(plain, encoded.q, encoded.k, encoded.v, dout, exact_dq, exact_dk, exact_dv);

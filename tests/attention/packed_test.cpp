@@ -50,7 +50,8 @@ void require_same(const packing& sequences, const attention_problem<T>& p, rando
   tensor<T, 4> dout(p.batch, p.heads, p.q_len, p.value_dim);
   random.fill(dout);
   attention::forward(cpu{}, packed, p.q, p.k, p.v, all.out, all.lse);
-  attention::backward(cpu{}, packed, p.q, p.k, p.v, all.out, all.lse, dout, all.dq, all.dk, all.dv);
+  attention::backward(cpu{}, packed, p.q, p.k, p.v, all.out, all.lse, dout,
+                      attention::gradients{}.dq(all.dq).dk(all.dk).dv(all.dv));
   if constexpr (std::is_same_v<T, float>) {
     if constexpr (std::is_same_v<decltype(packed.position), position::none>)
       attention::decode(cpu{}, packed, p.q, p.k, p.v, all.decoded);
@@ -62,7 +63,8 @@ void require_same(const packing& sequences, const attention_problem<T>& p, rando
     const auto k_part = [&](auto& x) { return x.view().slice(2, keys); };
     attention::forward(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.out), q_part(each.lse));
     attention::backward(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.out), q_part(each.lse),
-                        q_part(dout), q_part(each.dq), k_part(each.dk), k_part(each.dv));
+                        q_part(dout),
+                        attention::gradients{}.dq(q_part(each.dq)).dk(k_part(each.dk)).dv(k_part(each.dv)));
     if constexpr (std::is_same_v<T, float>) {
       if constexpr (std::is_same_v<decltype(packed.position), position::none>)
         attention::decode(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.decoded));

@@ -84,7 +84,7 @@ TEST_CASE("the pages of attention: their code runs", "[attention][docs]") {
     random.fill(dout);
     // example-begin backward
     tensor<float, 4> dq(2, 4, len, 16), dk(2, 2, len, 16), dv(2, 2, len, 16);
-    attention::backward(executor, op, q, k, v, out, lse, dout, dq, dk, dv);
+    attention::backward(executor, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
     // example-end backward
     // example-begin reference
     tensor<double, 4> exact(2, 4, len, 16);

@@ -226,7 +226,8 @@ TEST_CASE("tiles: backward agrees with the same on registers", "[attention][prop
       using Isa = decltype(engine);
       gradients g{p.q, p.k, p.v};
       attention::forward<Isa>(cpu{}, op, p.q, p.k, p.v, out, lse);
-      attention::backward<Isa>(cpu{}, op, p.q, p.k, p.v, out, lse, dout, g.dq, g.dk, g.dv);
+      attention::backward<Isa>(cpu{}, op, p.q, p.k, p.v, out, lse, dout,
+                               attention::gradients{}.dq(g.dq).dk(g.dk).dv(g.dv));
       return g;
     };
     const gradients tiles = run(isa{}), registers = run(arch::avx512_bf16{});

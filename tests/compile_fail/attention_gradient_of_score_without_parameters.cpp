@@ -19,5 +19,6 @@ struct modifier {
 
 void differentiate(tensor_view<const float, 4> x, tensor_view<const float, 3> lse, tensor_view<float, 4> dq,
                    tensor_view<float, 4> dk, tensor_view<float, 4> dv, tensor_view<float, 2> dscore) {
-  attention::backward(cpu{}, attention::softmax{mask::full{}, modifier{2.0f}}, x, x, x, x, lse, x, dq, dk, dv, dscore);
+  attention::backward(cpu{}, attention::softmax{mask::full{}, modifier{2.0f}}, x, x, x, x, lse, x,
+                      attention::gradients{}.dq(dq).dk(dk).dv(dv).dscore(dscore));
 }

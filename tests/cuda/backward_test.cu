@@ -90,7 +90,7 @@ gradients<T> run(const Op& op, const attention_problem<T>& p, const tensor<T, 4>
   const device_tensor<float, 1> device_workspace(workspace);
   attention::backward(gpu{}, op, with_last<HeadDim>(q.view()), with_last<HeadDim>(k.view()),
                       with_last<ValueDim>(v.view()), device_out.view(), device_lse.view(), device_dout.view(),
-                      dq.view(), dk.view(), dv.view(), device_workspace.view());
+                      attention::gradients{}.dq(dq.view()).dk(dk.view()).dv(dv.view()), device_workspace.view());
   dq.read(result.dq);
   dk.read(result.dk);
   dv.read(result.dv);
@@ -114,7 +114,8 @@ void check(const Op& op, const attention_problem<T>& p, random_numbers& random) 
       naive_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
   naive_backward(op, p, out, lse, dout, naive_dq, naive_dk, naive_dv);
   gradients<T> host(p);
-  attention::backward(cpu{}, op, p.q, p.k, p.v, out, lse, dout, host.dq, host.dk, host.dv);
+  attention::backward(cpu{}, op, p.q, p.k, p.v, out, lse, dout,
+                      attention::gradients{}.dq(host.dq).dk(host.dk).dv(host.dv));
   const auto compare = [](const auto& device, const auto& naive, const auto& exact, const auto& of_cpu) {
     const double size = std::max(1.0, largest(exact));
     const double budget = 2 * distance(naive, exact) + 2 * (rounding<T> + 0x1p-22) * size;
@@ -162,7 +163,8 @@ void check_example() {
   cudaStream_t stream = nullptr;
   // example-begin cuda-backward
   // q, k, ...: views of device memory; workspace: attention::backward_workspace(q) floats
-  attention::backward(gpu{.stream = stream}, op, q, k, v, out, lse, dout, dq, dk, dv, workspace);
+  attention::backward(gpu{.stream = stream}, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv),
+                      workspace);
   // example-end cuda-backward
   device_dq.read(host.dq);
   device_dk.read(host.dk);
@@ -201,14 +203,21 @@ void check_errors() {
     return false;
   };
   const attention::softmax<mask::causal> op;  // the host memory is never touched: every call below is refused
-  SEQPRIM_EXPECT(
-      refuses([&] { attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, dq, dk, dv, short_of_one); }));
-  SEQPRIM_EXPECT(refuses([&] { attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, dq, dk, dk, enough); }));
-  SEQPRIM_EXPECT(refuses([&] { attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, p.q, dk, dv, enough); }));
+  SEQPRIM_EXPECT(refuses([&] {
+    attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, attention::gradients{}.dq(dq).dk(dk).dv(dv),
+                        short_of_one);
+  }));
+  SEQPRIM_EXPECT(refuses([&] {
+    attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, attention::gradients{}.dq(dq).dk(dk).dv(dk), enough);
+  }));
+  SEQPRIM_EXPECT(refuses([&] {
+    attention::backward(gpu{}, op, p.q, p.k, p.v, out, lse, out, attention::gradients{}.dq(p.q).dk(dk).dv(dv), enough);
+  }));
   attention_problem<bfloat16> too_wide(1, 1, 1, 4, 4, 513, 8);
   tensor<bfloat16, 4> wide_dq(1, 1, 4, 513), wide_dk(1, 1, 4, 513);
   SEQPRIM_EXPECT(refuses([&] {
-    attention::backward(gpu{}, op, too_wide.q, too_wide.k, too_wide.v, out, lse, out, wide_dq, wide_dk, dv, enough);
+    attention::backward(gpu{}, op, too_wide.q, too_wide.k, too_wide.v, out, lse, out,
+                        attention::gradients{}.dq(wide_dq).dk(wide_dk).dv(dv), enough);
   }));
 }
 

@@ -65,7 +65,7 @@ TEST_CASE("guide: one operator value serves forward, backward and the definition
   const attention::softmax op{mask, score};
 
   attention::forward(cpu{}, op, q, k, v, out, lse);
-  attention::backward(cpu{}, op, q, k, v, out, lse, dout, dq, dk, dv);
+  attention::backward(cpu{}, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
   // example-end compose
 
   tensor<double, 4> expected(batch, heads, len, head_dim);

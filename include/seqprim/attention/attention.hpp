@@ -6,6 +6,7 @@
 #include <seqprim/attention/backward.hpp>
 #include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/forward.hpp>
+#include <seqprim/attention/gradients.hpp>
 #include <seqprim/attention/merge.hpp>
 #include <seqprim/attention/paged.hpp>
 #include <seqprim/attention/quantized.hpp>

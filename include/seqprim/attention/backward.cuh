@@ -7,6 +7,7 @@
 #include <seqprim/attention/detail/cuda/block_dims.cuh>
 #include <seqprim/attention/detail/cuda/block_softmax.hpp>
 #include <seqprim/attention/detail/problem.hpp>
+#include <seqprim/attention/gradients.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/core/gpu.cuh>
 
@@ -70,10 +71,15 @@ template <class Q> [[nodiscard]] index_t backward_workspace(const Q& queries) {
 ///          captured into a graph.
 /// Page     docs/reference/attention/backward.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_backward_policy, class Op, class Q, class K,
-          class V, class Out, class Lse, class Dout, class Dq, class Dk, class Dv, class Workspace>
+          class V, class Out, class Lse, class Dout, class Gradients, class Workspace>
 void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
-              const Lse& log_sum_exp, const Dout& result_gradient, Dq&& query_gradient, Dk&& key_gradient,
-              Dv&& value_gradient, Workspace&& workspace) {
+              const Lse& log_sum_exp, const Dout& result_gradient, const Gradients& wanted, Workspace&& workspace) {
+  static_assert(require_gradients<Gradients>());
+  static_assert(std::is_same_v<decltype(Gradients::score), not_wanted>,
+                "seqprim: attention on CUDA does not compute gradients with respect to the parameters of a score yet");
+  using Dq = decltype(Gradients::query);
+  using Dk = decltype(Gradients::key);
+  using Dv = decltype(Gradients::value);
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
                 detail::require_operand<V, 4>() && detail::require_operand<Out, 4>() &&
                 detail::require_operand<Lse, 3>() && detail::require_operand<Dout, 4>() &&
@@ -93,9 +99,9 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   const auto out = tensor_view<const element_of<Out>, 4>(as_view(result));
   const auto lse = tensor_view<const float, 3>(as_view(log_sum_exp));
   const auto dout = tensor_view<const element_of<Dout>, 4>(as_view(result_gradient));
-  const auto dq = tensor_view<element_of<Dq>, 4>(as_view(query_gradient));
-  const auto dk = tensor_view<element_of<Dk>, 4>(as_view(key_gradient));
-  const auto dv = tensor_view<element_of<Dv>, 4>(as_view(value_gradient));
+  const auto dq = tensor_view<element_of<Dq>, 4>(wanted.query);
+  const auto dk = tensor_view<element_of<Dk>, 4>(wanted.key);
+  const auto dv = tensor_view<element_of<Dv>, 4>(wanted.value);
   const auto space = tensor_view<float, 1>(as_view(workspace));
   constexpr auto self = detail::entry::backward;
   constexpr const char* page = ". See docs/reference/attention/backward.md";

@@ -7,6 +7,7 @@
 #include <seqprim/attention/detail/cpu/ordered_sum.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
+#include <seqprim/attention/gradients.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
 #include <seqprim/core/scratch.hpp>
@@ -175,8 +176,9 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
 template <class Isa, class Policy, int Parameters, class Op, class Q, class K, class V, class Out, class Lse,
           class Dout, class Dq, class Dk, class Dv>
 void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values,
-                  const Out& result, const Lse& log_sum_exp, const Dout& result_gradient, Dq& query_gradient,
-                  Dk& key_gradient, Dv& value_gradient, const tensor_view<accumulator<element_of<Q>>, 2>& dscore) {
+                  const Out& result, const Lse& log_sum_exp, const Dout& result_gradient, const Dq& query_gradient,
+                  const Dk& key_gradient, const Dv& value_gradient,
+                  const tensor_view<accumulator<element_of<Q>>, 2>& dscore) {
   static_assert(require_op<Op>() && require_operand<Q, 4>() && require_operand<K, 4>() && require_operand<V, 4>() &&
                 require_operand<Out, 4>() && require_operand<Lse, 3>() && require_operand<Dout, 4>() &&
                 require_result<Dq, 4>() && require_result<Dk, 4>() && require_result<Dv, 4>());
@@ -227,11 +229,17 @@ using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const 
 
 }  // namespace detail
 
-/// Attention backward: the gradients of sum(out * dout) by q, k and v, from what forward left (out, lse). Weights are computed
-/// again tile by tile; nothing of size q_len x k_len is ever stored, and empty tiles cost nothing.
+/// Attention backward: the gradients of sum(out * dout) with respect to q, k and v, given forward's out and lse. Weights are
+/// recomputed tile by tile; nothing of size q_len x k_len is ever stored, and empty tiles cost nothing.
 ///
-/// Shapes   as forward; dout like out, dq like q, dk like k, dv like v. Gradients of k and v are summed over the query heads
-///          that share them.
+///     attention::backward(executor, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
+///
+/// `.dscore(dscore)` adds the gradients with respect to the parameters of the score: dscore(h, n) belongs to the n-th
+/// parameter of the modifier of head h, summed over the batch. A parameter that heads share has the sum over them as its
+/// gradient.
+///
+/// Shapes   as forward; dout like out, dq like q, dk like k, dv like v; dscore [heads, score::parameters]. Gradients of k and v
+///          are summed over the query heads that share them.
 /// Types    q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own; lse and sums float. All double for checks.
 /// Layout   the last axis contiguous, other strides free; dq, dk, dv may not overlap anything else. They are overwritten.
 /// Edge     a row without visible key (lse = -inf) has dq = 0 and adds nothing to dk and dv; neither does dout there, even NaN.
@@ -243,38 +251,27 @@ using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const 
 ///          query row, and 4 head_dim more unless dq is float with head_dim a multiple of 16; and encoded copies of q and k if op.position encodes.
 /// Source   Dao et al., "FlashAttention"; spec layers-losses 1.6.  Page docs/reference/attention/backward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
-          class Lse, class Dout, class Dq, class Dk, class Dv>
+          class Lse, class Dout, class Gradients>
 void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
-              const Lse& log_sum_exp, const Dout& result_gradient, Dq&& query_gradient, Dk&& key_gradient,
-              Dv&& value_gradient) {
-  static_assert(detail::require_operand<Q, 4>());
-  detail::run_backward<Isa, Policy, 0>(executor, op, queries, keys, values, result, log_sum_exp, result_gradient,
-                                       query_gradient, key_gradient, value_gradient,
-                                       tensor_view<accumulator<element_of<Q>>, 2>{});
-}
-
-/// The same with the gradients with respect to the parameters of the score: dscore(h, n) belongs to the n-th parameter of the modifier of head h,
-/// summed over the batch. A parameter that heads share has the sum over them as its gradient.
-///
-/// Shapes   dscore [heads, score::parameters of the modifier]; float (double with double), overwritten.
-/// Repeat   same bits for any number of threads: tiles are summed in order, in double.
-/// Cost     one more evaluation of the modifier a visible pair; allocates 8 bytes for each parameter, head and 64 keys.
-/// Source   score/rule.hpp.  Page docs/reference/attention/backward.md
-template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
-          class Lse, class Dout, class Dq, class Dk, class Dv, class Dscore>
-void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
-              const Lse& log_sum_exp, const Dout& result_gradient, Dq&& query_gradient, Dk&& key_gradient,
-              Dv&& value_gradient, Dscore&& score_gradient) {
-  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_result<Dscore, 2>());
+              const Lse& log_sum_exp, const Dout& result_gradient, const Gradients& wanted) {
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && require_gradients<Gradients>());
+  using T = accumulator<element_of<Q>>;
+  constexpr bool asked = !std::is_same_v<decltype(Gradients::score), not_wanted>;
   constexpr int parameters = score::parameters<detail::bound_score<Op>>;
-  static_assert(parameters > 0,
-                "seqprim: this score modifier has no parameters to learn: it lacks 'static constexpr int "
-                "parameters' and 'parameter_derivative'. See docs/reference/score/rule.md");
-  static_assert(std::is_same_v<element_of<Dscore>, accumulator<element_of<Q>>>,
-                "seqprim: the gradients by the parameters of a score are float (double when the queries are double)");
-  detail::run_backward<Isa, Policy, parameters>(executor, op, queries, keys, values, result, log_sum_exp,
-                                                result_gradient, query_gradient, key_gradient, value_gradient,
-                                                tensor_view<element_of<Dscore>, 2>(as_view(score_gradient)));
+  tensor_view<T, 2> dscore;
+  if constexpr (asked) {
+    static_assert(detail::require_result<decltype(Gradients::score), 2>());
+    static_assert(parameters > 0,
+                  "seqprim: this score modifier has no parameters to learn: it lacks 'static constexpr int "
+                  "parameters' and 'parameter_derivative'. See docs/reference/score/rule.md");
+    static_assert(std::is_same_v<element_of<decltype(Gradients::score)>, T>,
+                  "seqprim: the gradients with respect to the parameters of a score are float (double when the queries "
+                  "are double)");
+    dscore = tensor_view<T, 2>(wanted.score);
+  }
+  detail::run_backward<Isa, Policy, asked ? parameters : 0>(executor, op, queries, keys, values, result, log_sum_exp,
+                                                            result_gradient, wanted.query, wanted.key, wanted.value,
+                                                            dscore);
 }
 
 }  // namespace seqprim::attention

@@ -153,8 +153,8 @@ class attention_mixer {
     const auto dq = split(saved.dq, batch, len, heads_), dk = split(saved.dk, batch, len, kv_heads_);
     attention::backward<Isa>(executor, op_, split(saved.q, batch, len, heads_), split(saved.k, batch, len, kv_heads_),
                              split(saved.v, batch, len, kv_heads_), split(saved.out, batch, len, heads_),
-                             saved.lse.view(batch, heads_, len), split(saved.dout, batch, len, heads_), dq, dk,
-                             split(saved.dv, batch, len, kv_heads_));
+                             saved.lse.view(batch, heads_, len), split(saved.dout, batch, len, heads_),
+                             attention::gradients{}.dq(dq).dk(dk).dv(split(saved.dv, batch, len, kv_heads_)));
     if constexpr (encodes) {
       const position::sequential map{};
       position::encode_backward<Isa>(executor, encoding_, map, dq, dq);

@@ -22,7 +22,7 @@ int main() {
 
   tensor<float, 4> dout(1, 8, len, dim), dq(1, 8, len, dim), dk(1, 2, len, dim), dv(1, 2, len, dim);
   dout.fill(1);
-  attention::backward(cpu{}, op, q, k, v, out, lse, dout, dq, dk, dv);
+  attention::backward(cpu{}, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
 
   const auto tiles = mask::count_tiles(mask, len, len, 64, 64);
   std::printf("a mean of twos: %.3f; %d of %d tiles skipped\n", out(0, 7, len - 1, 0), static_cast<int>(tiles.empty),

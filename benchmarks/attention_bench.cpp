@@ -5,7 +5,7 @@
 //   attention_bench --benchmark_filter=forward --benchmark_counters_tabular=true
 //
 // benchmarks/report/compare.py runs all of it and puts it beside PyTorch.
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/linalg/matmul.hpp>
 
 #include <cmath>
 #include <string>
@@ -74,15 +74,15 @@ template <class T> class unfused {
     const index_t keys = causal_ ? rows.end : in_.k.extent(2);
     const auto logits = logits_.view().slice(0, {0, rows.size()}).slice(1, {0, keys});
     const auto out = out_.view()[0][h].slice(0, rows);
-    arch::matmul(one, in_.q.view()[0][h].slice(0, rows), in_.k.view()[0][h].slice(0, {0, keys}).transposed(0, 1),
-                 logits);
+    linalg::matmul(one, in_.q.view()[0][h].slice(0, rows), in_.k.view()[0][h].slice(0, {0, keys}).transposed(0, 1),
+                   logits);
     const auto scale = v::set(1.4426950f / std::sqrt(static_cast<float>(in_.q.extent(3))));
     for (index_t i = 0; i < rows.size(); ++i) softmax(&logits(i, 0), causal_ ? rows.begin + i + 1 : keys, keys, scale);
     const auto values = in_.v.view()[0][h].slice(0, {0, keys});
     if constexpr (std::is_same_v<T, float>) {
-      arch::matmul(one, logits, values, out);
+      linalg::matmul(one, logits, values, out);
     } else {
-      arch::matmul(one, logits, values, result_.view().slice(0, {0, rows.size()}));
+      linalg::matmul(one, logits, values, result_.view().slice(0, {0, rows.size()}));
       const float* const from = result_.data();  // dense rows, as in out
       T* const to = out.data;
       for (index_t n = 0; n < rows.size() * out.extent(1); ++n) to[n] = static_cast<T>(from[n]);

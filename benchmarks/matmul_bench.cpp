@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The matrix product at the sizes of layers: forward (x W^T), gradient of the input (dy W), gradient of the weights (dy^T x),
 // and one row against a weight matrix, which decoding does.
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/linalg/matmul.hpp>
 
 #include <benchmark/benchmark.h>
 
@@ -44,22 +44,22 @@ struct layer {
 
 void linear_forward(benchmark::State& state) {
   layer l(state);
-  run(state, l.flop(), [&] { arch::matmul(cpu{.threads = 1}, l.x, l.w.view().transposed(0, 1), l.y); });
+  run(state, l.flop(), [&] { linalg::matmul(cpu{.threads = 1}, l.x, l.w.view().transposed(0, 1), l.y); });
 }
 void linear_input_gradient(benchmark::State& state) {
   layer l(state);
-  run(state, l.flop(), [&] { arch::matmul(cpu{.threads = 1}, l.y, l.w, l.x); });
+  run(state, l.flop(), [&] { linalg::matmul(cpu{.threads = 1}, l.y, l.w, l.x); });
 }
 void linear_weight_gradient(benchmark::State& state) {
   layer l(state);
   run(state, l.flop(),
-      [&] { arch::matmul(cpu{.threads = 1}, l.y.view().transposed(0, 1), l.x, l.dw, arch::store::accumulate); });
+      [&] { linalg::matmul(cpu{.threads = 1}, l.y.view().transposed(0, 1), l.x, l.dw, linalg::store::accumulate); });
 }
 /// One row reads the whole weight matrix: the limit is memory, not arithmetic.
 void one_row(benchmark::State& state) {
   layer l(state);
   const bench::stopwatch watch;
-  for (auto _ : state) arch::matmul(cpu{.threads = 1}, l.x, l.w.view().transposed(0, 1), l.y);
+  for (auto _ : state) linalg::matmul(cpu{.threads = 1}, l.x, l.w.view().transposed(0, 1), l.y);
   const double speed =
       4.0 * static_cast<double>(l.in * l.out) * static_cast<double>(state.iterations()) / watch.seconds();
   state.counters["GB/s"] = speed * 1e-9;

@@ -6,6 +6,7 @@
 /// definitions (<seqprim/attention/reference.hpp>).
 #include <seqprim/attention/attention.hpp>
 #include <seqprim/core/core.hpp>
+#include <seqprim/linalg/linalg.hpp>
 #include <seqprim/loss/loss.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/nn/nn.hpp>

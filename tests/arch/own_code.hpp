@@ -2,9 +2,9 @@
 #pragma once
 
 #include <seqprim/arch/isa.hpp>
-#include <seqprim/arch/matmul.hpp>
 #include <seqprim/attention/attention.hpp>
 #include <seqprim/core/tensor.hpp>
+#include <seqprim/linalg/matmul.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 
@@ -60,7 +60,7 @@ template <class T> static float more_attention(float* dsinks) {
   x[0] = 1e8f;
   x[4] = 1.0f;
   x[8] = -1e8f;
-  own_code report{arch::native_isa::name, arch::dot<arch::native_isa, float>(x, ones, 128),
+  own_code report{arch::native_isa::name, linalg::dot<arch::native_isa, float>(x, ones, 128),
                   tensor<float, 4>(1, 2, 100, 32), tensor<float, 1>(4)};
   attention::forward(cpu{}, attention::softmax{mask::causal{}}, numbers(1), numbers(2), numbers(3), report.out);
   report.more(0) = more_attention<float>(&report.more(2));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // expect-error: matmul sums float, float16 and bfloat16 into float, and double into double
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/linalg/matmul.hpp>
 
 using namespace seqprim;
 
@@ -10,5 +10,5 @@ using result = float;
 using result = float16;
 #endif
 void multiply(tensor_view<const float16, 2> a, tensor_view<const float16, 2> b, tensor_view<result, 2> c) {
-  arch::matmul(cpu{}, a, b, c);
+  linalg::matmul(cpu{}, a, b, c);
 }

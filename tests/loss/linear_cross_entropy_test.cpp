@@ -10,8 +10,9 @@ using namespace seqprim;
 namespace {
 
 template <index_t Rows> struct chunks_of {
-  constexpr loss::linear_cross_entropy_policy operator()() const noexcept {
-    return {.chunk_numbers = 1, .least_rows = Rows};
+  template <class Isa>
+  constexpr loss::linear_cross_entropy_policy operator()(Isa, const loss::linear_cross_entropy_shape&) const noexcept {
+    return {.chunk_rows = Rows};
   }
 };
 
@@ -57,12 +58,12 @@ TEST_CASE("linear_cross_entropy: equals the two layers one after the other, for 
   tensor<float, 2> logits(67, 53);
   for (index_t i = 0; i < 67; ++i)
     for (index_t j = 0; j < 53; ++j) logits(i, j) = p.bias(j);
-  arch::matmul(cpu{}, p.x, p.weight.view().transposed(0, 1), logits, arch::store::accumulate);
+  linalg::matmul(cpu{}, p.x, p.weight.view().transposed(0, 1), logits, linalg::store::accumulate);
   head_gradients<float> expected(p);
   const auto unfused =
       loss::cross_entropy(cpu{}, options, logits, p.labels, logits.view(), {.weights = p.weights.view()});
-  arch::matmul(cpu{}, logits, p.weight, expected.dx);
-  arch::matmul(cpu{}, logits.view().transposed(0, 1), p.x, expected.dweight, arch::store::accumulate);
+  linalg::matmul(cpu{}, logits, p.weight, expected.dx);
+  linalg::matmul(cpu{}, logits.view().transposed(0, 1), p.x, expected.dweight, linalg::store::accumulate);
   for (index_t i = 0; i < 67; ++i)
     for (index_t j = 0; j < 53; ++j) expected.dbias(j) += logits(i, j);
 
@@ -166,7 +167,8 @@ TEST_CASE("linear_cross_entropy: wrong shapes, labels and options are errors bef
                        const auto& labels, const loss::linear_cross_entropy_gradients<float>& gradients) {
     loss::linear_cross_entropy(cpu{}, options, p.x, weight, bias, labels, gradients, w);
   };
-  REQUIRE_THROWS_WITH(run({}, wrong, p.bias, p.labels, g.views()), ContainsSubstring("weight [5, 3]"));
+  REQUIRE_THROWS_WITH(run({}, wrong, p.bias, p.labels, g.views()),
+                      ContainsSubstring("weight has dim 3 (axis 1), but x has dim 4"));
   REQUIRE_THROWS_AS(run({}, empty_head, p.bias, p.labels, g.views()), precondition_error);
   REQUIRE_THROWS_AS(run({}, p.weight, short_bias, p.labels, g.views()), precondition_error);
   REQUIRE_THROWS_AS(run({}, p.weight, p.bias, few, g.views()), precondition_error);

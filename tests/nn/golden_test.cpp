@@ -81,11 +81,11 @@ TEST_CASE("decoder parts: golden values of a tied head", "[nn][golden]") {
     embed.forward(cpu{}, ids, x);
     norm.forward(cpu{}, x, hidden, norm_saved);
     for (float& h : hidden) h *= scale;
-    arch::matmul(cpu{}, flat, embed.weight.value.view().transposed(0, 1), logits);
+    linalg::matmul(cpu{}, flat, embed.weight.value.view().transposed(0, 1), logits);
     const auto result =
         loss::cross_entropy(cpu{}, {}, logits, tensor_view<const std::int64_t, 1>(labels.data(), batch * len), dlogits);
-    arch::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, embed.weight.grad, arch::store::accumulate);
-    arch::matmul(cpu{}, dlogits, embed.weight.value, flat_dx);
+    linalg::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, embed.weight.grad, linalg::store::accumulate);
+    linalg::matmul(cpu{}, dlogits, embed.weight.value, flat_dx);
     for (float& d : dx) d *= scale;
     norm.backward(cpu{}, x, dx, dx.view(), norm_saved);
     embed.backward(cpu{}, ids, dx, embed_saved);
@@ -136,7 +136,7 @@ TEST_CASE("rms_norm: golden values of the fused addition", "[nn][golden]") {
     auto sum = like(x), out = like(x), dx = rows(g, "dsum");
     nn::rms_norm<>::activations saved;
     layer.forward_add(cpu{}, x, rows(g, "residual"), sum, out, saved);
-    layer.backward(cpu{}, sum, rows(g, "dout"), dx, saved, arch::store::accumulate);
+    layer.backward(cpu{}, sum, rows(g, "dout"), dx, saved, linalg::store::accumulate);
     REQUIRE(test::worst_error(sum, rows(g, "sum")) < value_budget);
     REQUIRE(test::worst_error(out, rows(g, "out")) < value_budget);
     REQUIRE(test::worst_error(dx, rows(g, "dx")) < gradient_golden_budget);
@@ -343,8 +343,8 @@ void require_model(const golden& g) {
   REQUIRE(result.loss == Approx(g.scalar<float>("loss")).epsilon(value_budget));
   tensor<float, 3> dhidden(batch, len, m.dim());
   const tensor_view<float, 2> flat(hidden.data, batch * len, m.dim()), dflat(dhidden.data(), batch * len, m.dim());
-  arch::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, m.head_weight().grad, arch::store::accumulate);
-  arch::matmul(cpu{}, dlogits, m.head_weight().value, dflat);
+  linalg::matmul(cpu{}, dlogits.view().transposed(0, 1), flat, m.head_weight().grad, linalg::store::accumulate);
+  linalg::matmul(cpu{}, dlogits, m.head_weight().value, dflat);
   m.backward(cpu{}, ids, dhidden, saved);
   index_t gradients = 0;
   m.visit_parameters([&](const std::string& name, const auto& p) {

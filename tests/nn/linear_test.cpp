@@ -30,7 +30,7 @@ TEST_CASE("linear: forward is the definition, overwriting or adding", "[nn][prop
   random.fill(x);
   layer.forward(cpu{}, x, once);
   layer.forward(cpu{}, x, twice);
-  layer.forward(cpu{}, x, twice, arch::store::accumulate);
+  layer.forward(cpu{}, x, twice, linalg::store::accumulate);
   for (index_t i = 0; i < 6; ++i)
     for (index_t o = 0; o < 4; ++o) {
       double expected = layer.bias.value(o);
@@ -93,8 +93,9 @@ TEST_CASE("linear: wrong shapes are named before anything is written", "[nn][err
   nn::linear<>::activations saved;
   tensor<float, 2> x(4, 3), y(4, 2), wrong(4, 5), short_y(3, 2);
   y.fill(9.0f);
-  REQUIRE_THROWS_WITH(layer.forward(cpu{}, wrong, y), ContainsSubstring("nn::linear: x [4, 5] must be [4, 3]"));
-  REQUIRE_THROWS_WITH(layer.forward(cpu{}, x, short_y), ContainsSubstring("nn::linear: y [3, 2] must be [4, 2]"));
+  REQUIRE_THROWS_WITH(layer.forward(cpu{}, wrong, y),
+                      ContainsSubstring("nn::linear: the last axis of x is 5, but in is 3"));
+  REQUIRE_THROWS_WITH(layer.forward(cpu{}, x, short_y), ContainsSubstring("nn::linear: y has 3 rows, but x has 4"));
   REQUIRE_THROWS_AS(layer.forward(cpu{}, x, wrong), precondition_error);
   REQUIRE_THROWS_AS(layer.backward_parameters(cpu{}, x, wrong, saved), precondition_error);
   REQUIRE_THROWS_AS(layer.backward_input(cpu{}, wrong, x), precondition_error);

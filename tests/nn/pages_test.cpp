@@ -29,8 +29,8 @@ TEST_CASE("pages: layers", "[nn]") {
     weight.fill(3);
     dy.fill(1);
     // example-begin matmul
-    arch::matmul(executor, x, weight.view().transposed(0, 1), y);                             // y = x W^T
-    arch::matmul(executor, dy.view().transposed(0, 1), x, dweight, arch::store::accumulate);  // dW += dy^T x
+    linalg::matmul(executor, x, weight.view().transposed(0, 1), y);                               // y = x W^T
+    linalg::matmul(executor, dy.view().transposed(0, 1), x, dweight, linalg::store::accumulate);  // dW += dy^T x
     // example-end matmul
     REQUIRE(y(9, 127) == 6 * 64);
     REQUIRE(dweight(127, 63) == 20);
@@ -52,8 +52,8 @@ TEST_CASE("pages: layers", "[nn]") {
     nn::rms_norm<>::activations saved;
     tensor<float, 3> x(2, 10, 64), branch(2, 10, 64), sum(2, 10, 64), y(2, 10, 64), dy(2, 10, 64), dsum(2, 10, 64);
     norm.forward(executor, x, y, saved);
-    norm.forward_add(executor, x, branch, sum, y, saved);                    // sum = x + branch, y = norm(sum)
-    norm.backward(executor, sum, dy, dsum, saved, arch::store::accumulate);  // dsum += gradient of the norm
+    norm.forward_add(executor, x, branch, sum, y, saved);                      // sum = x + branch, y = norm(sum)
+    norm.backward(executor, sum, dy, dsum, saved, linalg::store::accumulate);  // dsum += gradient of the norm
     // example-end rms_norm
     REQUIRE(norm.dim() == 64);
   }

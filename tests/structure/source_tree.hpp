@@ -94,6 +94,7 @@ inline const std::vector<std::set<std::string>>& arrows() {
   static const std::vector<std::set<std::string>> groups = {
       {"core"},
       {"arch"},
+      {"linalg"},
       {"io", "mask", "score", "position", "tokenize", "transform"},
       {"attention", "recurrence", "sampling"},
       {"decode", "nn", "loss"},

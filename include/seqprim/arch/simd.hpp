@@ -15,6 +15,46 @@ namespace seqprim::arch {
 inline constexpr float exp2_polynomial[6] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
                                              0x1.3b2d4cp-7f, 0x1.5f3e52p-10f, 0x1.41fbbcp-13f};
 
+namespace detail {
+
+SEQPRIM_HD constexpr float power_of_two(int n) noexcept {
+  return bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23);
+}
+
+/// 2^x for one float.
+SEQPRIM_HD float exp2_float(float x) noexcept {
+  const float low = x < -127.0f ? -127.0f : x;
+  const float clamped = low > 128.0f ? 128.0f : low;
+#if defined(__CUDA_ARCH__)
+  const float n = clamped == clamped ? rintf(clamped) : 0.0f;
+#else
+  const float n = clamped == clamped ? __builtin_rintf(clamped) : 0.0f;
+#endif
+  const float r = clamped - n;
+  float p = exp2_polynomial[5];
+  for (int i = 4; i >= 0; --i) p = p * r + exp2_polynomial[i];
+  p = p * r + 1.0f;
+  // Two factors: 2^n itself does not exist as a float for n = 128.
+  const int half_n = static_cast<int>(n) / 2;
+  const int rest = static_cast<int>(n) - half_n;
+  const float result = p * power_of_two(half_n) * power_of_two(rest);
+  return x < -126.0f ? 0.0f : result;
+}
+
+/// Bits of sqrt(1/2): exponents are counted from there, so that mantissas are in [sqrt(1/2), sqrt(2)).
+inline constexpr std::uint32_t sqrt_half_bits = 0x3f3504f3u;
+
+/// x = m 2^exponent, for x > 0 and finite; anything finite for others.
+SEQPRIM_HD constexpr float split_float(float x, float& exponent) noexcept {
+  const bool tiny = x < 0x1p-126f;
+  const auto bits = bit_cast<std::uint32_t>(tiny ? x * 0x1p23f : x);
+  const std::int32_t n = static_cast<std::int32_t>(bits - sqrt_half_bits) >> 23;
+  exponent = static_cast<float>(tiny ? n - 23 : n);
+  return bit_cast<float>(bits - (static_cast<std::uint32_t>(n) << 23));
+}
+
+}  // namespace detail
+
 /// One register of elements of type T (float or double) under instruction set Isa, as a bundle of static functions over
 /// `reg`. Loads widen float16, bfloat16 and int8, stores round float16 and bfloat16. `partial` forms touch the first n elements only (0 <= n <=
 /// lanes) and read zeros beyond.
@@ -59,21 +99,15 @@ template <class Isa, class T> struct simd {
     if constexpr (sizeof(T) == 8) {
       return std::exp2(x);
     } else {
-      const float low = x < -127.0f ? -127.0f : x;
-      const float clamped = low > 128.0f ? 128.0f : low;
-      const float n = clamped == clamped ? __builtin_rintf(clamped) : 0.0f;
-      const float r = clamped - n;
-      float p = exp2_polynomial[5];
-      for (int i = 4; i >= 0; --i) p = p * r + exp2_polynomial[i];
-      p = p * r + 1.0f;
-      // Two factors: 2^n itself does not exist as a float for n = 128.
-      const int half_n = static_cast<int>(n) / 2;
-      const int rest = static_cast<int>(n) - half_n;
-      const float result = p * power_of_two(half_n) * power_of_two(rest);
-      return x < -126.0f ? 0.0f : result;
+      return detail::exp2_float(x);
     }
   }
-  /// One bool per lane.
+  /// x = m 2^exponent with m in [sqrt(1/2), sqrt(2)), for x > 0 and finite; anything finite for others. Float only.
+  [[gnu::always_inline]] static reg split(reg x, reg& exponent) noexcept {
+    static_assert(sizeof(T) == 4, "seqprim: split takes floats");
+    return detail::split_float(x, exponent);
+  }
+  /// Which lanes: an answer for each.
   using lane_mask = bool;
   /// Lanes with lower[lane] <= index < upper[lane].
   [[gnu::always_inline]] static lane_mask in_run(std::int32_t index, const std::int32_t* lower,
@@ -97,11 +131,6 @@ template <class Isa, class T> struct simd {
   [[gnu::always_inline]] static T sum(reg x) noexcept { return x; }
   [[gnu::always_inline]] static reg reduce_add(const reg* x) noexcept { return *x; }
   [[gnu::always_inline]] static T maximum(reg x) noexcept { return x; }
-
- private:
-  static constexpr float power_of_two(int n) noexcept {
-    return bit_cast<float>(static_cast<std::uint32_t>(n + 127) << 23);
-  }
 };
 
 /// De-interleaving load of narrow elements: lane i of register n holds element registers * i + n, which is cheaper than loads in

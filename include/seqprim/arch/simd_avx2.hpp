@@ -83,6 +83,15 @@ template <> struct simd<avx2, float> {
     return _mm256_andnot_ps(_mm256_cmp_ps(x, set(-126.0f), _CMP_LT_OQ), result);
   }
 
+  [[gnu::always_inline]] static reg split(reg x, reg& exponent) noexcept {
+    const __m256 tiny = _mm256_cmp_ps(x, set(0x1p-126f), _CMP_LT_OQ);
+    const __m256i bits = _mm256_castps_si256(_mm256_blendv_ps(x, mul(x, set(0x1p23f)), tiny));
+    const __m256i n =
+        _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(static_cast<int>(detail::sqrt_half_bits))), 23);
+    exponent = sub(_mm256_cvtepi32_ps(n), _mm256_and_ps(tiny, set(23.0f)));
+    return _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(n, 23)));
+  }
+
   using lane_mask = __m256i;
   [[gnu::always_inline]] static lane_mask in_run(std::int32_t index, const std::int32_t* lower,
                                                  const std::int32_t* upper) noexcept {

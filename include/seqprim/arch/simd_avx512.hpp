@@ -73,6 +73,16 @@ template <> struct simd<avx512, float> {
     return _mm512_scalef_ps(fma(p, r, set(1.0f)), n);
   }
 
+  [[gnu::always_inline]] static reg split(reg x, reg& exponent) noexcept {
+    const __mmask16 tiny = _mm512_cmp_ps_mask(x, set(0x1p-126f), _CMP_LT_OQ);
+    const __m512i bits = _mm512_castps_si512(_mm512_mask_mul_ps(x, tiny, x, set(0x1p23f)));
+    const __m512i n =
+        _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(static_cast<int>(detail::sqrt_half_bits))), 23);
+    const reg whole = _mm512_cvtepi32_ps(n);
+    exponent = _mm512_mask_sub_ps(whole, tiny, whole, set(23.0f));
+    return _mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(n, 23)));
+  }
+
   using lane_mask = __mmask16;
   [[gnu::always_inline]] static lane_mask in_run(std::int32_t index, const std::int32_t* lower,
                                                  const std::int32_t* upper) noexcept {

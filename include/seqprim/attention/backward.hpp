@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/matmul.hpp>
 #include <seqprim/attention/detail/cpu/key_tile.hpp>
 #include <seqprim/attention/detail/cpu/key_tile_bf16.hpp>
 #include <seqprim/attention/detail/cpu/ordered_sum.hpp>
@@ -12,6 +11,7 @@
 #include <seqprim/attention/tuning.hpp>
 #include <seqprim/core/scratch.hpp>
 #include <seqprim/core/tensor.hpp>
+#include <seqprim/linalg/reduce.hpp>
 
 #include <atomic>
 #include <limits>
@@ -38,7 +38,7 @@ void prepare_rows(const tensor_view<const Out, 2>& out, const tensor_view<const 
     const bool empty = natural == -std::numeric_limits<T>::infinity();
     row_lse[i] = empty ? std::numeric_limits<T>::infinity() : natural * static_cast<T>(log2_e);
     delta[i] =
-        empty ? T{0} : arch::dot<Isa, T>(out.data + i * out.stride(0), dout.data + i * dout.stride(0), out.extent(1));
+        empty ? T{0} : linalg::dot<Isa, T>(out.data + i * out.stride(0), dout.data + i * dout.stride(0), out.extent(1));
   }
 }
 

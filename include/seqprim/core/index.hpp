@@ -41,7 +41,11 @@ struct range {
 /// The smallest multiple of b that is >= a, for a >= 0, b > 0.
 [[nodiscard]] SEQPRIM_HD constexpr index_t round_up(index_t a, index_t b) noexcept { return ceil_div(a, b) * b; }
 
-// <algorithm> costs more to include than all of core.
+/// The smaller and the larger; the first operand where neither is, as with NaN. Named apart from the min and max of std and
+/// CUDA, so that a program may say `using namespace` for several; <algorithm> costs more to include than all of core.
+template <class T> [[nodiscard]] SEQPRIM_HD constexpr T min_of(T a, T b) noexcept { return b < a ? b : a; }
+template <class T> [[nodiscard]] SEQPRIM_HD constexpr T max_of(T a, T b) noexcept { return a < b ? b : a; }
+
 template <class T> [[nodiscard]] SEQPRIM_HD constexpr T min(T a, T b) noexcept { return b < a ? b : a; }
 template <class T> [[nodiscard]] SEQPRIM_HD constexpr T max(T a, T b) noexcept { return a < b ? b : a; }
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/simd.hpp>
+#include <seqprim/arch/math.hpp>
+#include <seqprim/core/constants.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/scratch.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor.hpp>
+#include <seqprim/linalg/rows.hpp>
 #include <seqprim/score/soft_cap.hpp>
 
 #include <cmath>
@@ -34,16 +37,13 @@ struct cross_entropy_options {
   double upstream = 1;  ///< gradient of the loss itself, for mean and sum
 
   void validate() const {
-    constexpr const char* page = ". See docs/reference/loss/cross_entropy.md";
-    SEQPRIM_EXPECTS(label_smoothing >= 0 && label_smoothing <= 1, "loss::cross_entropy: label_smoothing (",
-                    label_smoothing, ") must be in [0, 1]", page);
-    SEQPRIM_EXPECTS(z_loss >= 0 && std::isfinite(z_loss), "loss::cross_entropy: z_loss (", z_loss,
-                    ") must be finite and >= 0", page);
-    SEQPRIM_EXPECTS(soft_cap >= 0 && std::isfinite(soft_cap), "loss::cross_entropy: soft_cap (", soft_cap,
-                    ") must be finite and >= 0", page);
-    SEQPRIM_EXPECTS(normalizer >= 0 && std::isfinite(normalizer), "loss::cross_entropy: normalizer (", normalizer,
-                    ") must be finite and >= 0", page);
-    SEQPRIM_EXPECTS(std::isfinite(upstream), "loss::cross_entropy: upstream must be finite", page);
+    constexpr subject self{"loss::cross_entropy", "loss/cross_entropy"};
+    self.expects(label_smoothing >= 0 && label_smoothing <= 1, "label_smoothing (", label_smoothing,
+                 ") must be in [0, 1]");
+    self.expects(z_loss >= 0 && std::isfinite(z_loss), "z_loss (", z_loss, ") must be finite and >= 0");
+    self.expects(soft_cap >= 0 && std::isfinite(soft_cap), "soft_cap (", soft_cap, ") must be finite and >= 0");
+    self.expects(normalizer >= 0 && std::isfinite(normalizer), "normalizer (", normalizer, ") must be finite and >= 0");
+    self.expects(std::isfinite(upstream), "upstream must be finite");
   }
 };
 
@@ -76,73 +76,63 @@ struct row_statistics {
   bool correct = false;
 };
 
-template <class V, class Body> [[gnu::always_inline]] inline void over_row(index_t count, const Body& body) {
-  index_t j = 0;
-  for (; j + V::lanes <= count; j += V::lanes) body(j, V::lanes);
-  if (j < count) body(j, static_cast<int>(count - j));
-}
-
 /// Reads logits, through the soft cap when there is one.
-template <class V, class T> struct logits_reader {
+template <class X> struct logits_reader {
+  using T = typename X::value_type;
   const T* row;
   score::soft_cap cap;
 
-  [[gnu::always_inline]] typename V::reg operator()(index_t j, int n) const noexcept {
-    const auto x = n == V::lanes ? V::load(row + j) : V::load_partial(row + j, n);
-    return cap.cap > 0 ? each(x, [this](T z) { return cap(z, {}); }) : x;
+  template <class Part> [[gnu::always_inline]] X operator()(index_t j, Part part) const noexcept {
+    const X z = part.load(row + j);
+    return cap.cap > 0 ? cap(z, {}) : z;
   }
-  [[gnu::always_inline]] typename V::reg slope(index_t j, int n) const noexcept {
-    const auto x = n == V::lanes ? V::load(row + j) : V::load_partial(row + j, n);
-    return each(x, [this](T z) { return cap.derivative(z, {}); });
+  template <class Part> [[gnu::always_inline]] X slope(index_t j, Part part) const noexcept {
+    return cap.derivative(part.load(row + j), {});
   }
-
- private:
-  template <class F> static typename V::reg each(typename V::reg x, F f) noexcept {
-    T numbers[V::lanes];
-    V::store(numbers, x);
-    for (T& z : numbers) z = f(z);
-    return V::load(numbers);
+  /// One logit, with the bits that it has in a register.
+  [[nodiscard]] T at(index_t j) const noexcept {
+    T value;
+    const linalg::first_lanes<X> one{1};
+    one.store(&value, (*this)(j, one));
+    return value;
   }
 };
-
-inline constexpr double log2_e = 1.4426950408889634;
 
 /// Two passes over one row. Sums run over chunks in registers and over the row in double.
 template <class Isa, class T>
 [[nodiscard]] row_statistics examine(const T* row, index_t vocab, index_t label, float soft_cap) noexcept {
-  using v = arch::simd<Isa, T>;
-  const logits_reader<v, T> z{row, {.cap = soft_cap}};
-  const auto minus_infinity = v::set(-std::numeric_limits<T>::infinity());
-  auto tops = minus_infinity;
-  over_row<v>(vocab,
-              [&](index_t j, int n) { tops = v::max(tops, v::select(v::lanes_in(0, n), z(j, n), minus_infinity)); });
-  // Infinite tops would turn infinity - infinity into NaN; a finite substitute keeps the terms 0 or infinite.
-  const T top = min(max(v::maximum(tops), std::numeric_limits<T>::lowest()), std::numeric_limits<T>::max());
-  const auto shift = v::set(top);
-  const auto log2e = v::set(static_cast<T>(log2_e));
+  using lanes = arch::lanes<Isa, T>;
+  using limits = std::numeric_limits<T>;
+  const logits_reader<lanes> z{row, {.cap = soft_cap}};
+  const lanes minus_infinity(-limits::infinity()), zero(T{0});
+  lanes tops = minus_infinity;
+  linalg::for_lanes<lanes>(vocab,
+                           [&](index_t j, auto part) { tops = max_of(part.select(z(j, part), minus_infinity), tops); });
+  // Infinite tops would turn infinity - infinity into NaN; a finite stand-in keeps the terms 0 or infinite.
+  const T top = min_of(max_of(arch::maximum(tops), limits::lowest()), limits::max());
+  const lanes shift(top), log2_e(static_cast<T>(constants::log2_e)), lowest(limits::lowest());
 
   row_statistics result;
   double sum = 0, weighted = 0;
   constexpr index_t chunk = 4096;
   for (index_t begin = 0; begin < vocab; begin += chunk) {
-    auto exps = v::zero(), weights = v::zero(), logits = v::zero();
-    over_row<v>(min(chunk, vocab - begin), [&](index_t j, int n) {
-      const auto x = z(begin + j, n);
-      const auto e = v::select(v::lanes_in(0, n), v::exp2(v::mul(v::sub(x, shift), log2e)), v::zero());
-      exps = v::add(exps, e);
-      weights = v::fma(e, v::max(v::sub(x, shift), v::set(std::numeric_limits<T>::lowest())), weights);
-      logits = v::add(logits, v::select(v::lanes_in(0, n), x, v::zero()));
+    lanes exps = zero, weights = zero, logits = zero;
+    linalg::for_lanes<lanes>(min_of(chunk, vocab - begin), [&](index_t j, auto part) {
+      const lanes x = z(begin + j, part);
+      const lanes e = part.select(arch::exp2((x - shift) * log2_e), zero);
+      exps += e;
+      weights = arch::fma(e, max_of(lowest, x - shift), weights);
+      logits += part.select(x, zero);
     });
-    sum += static_cast<double>(v::sum(exps));
-    weighted += static_cast<double>(v::sum(weights));
-    result.sum += static_cast<double>(v::sum(logits));
+    sum += static_cast<double>(arch::sum(exps));
+    weighted += static_cast<double>(arch::sum(weights));
+    result.sum += static_cast<double>(arch::sum(logits));
   }
   result.lse = static_cast<double>(top) + std::log(sum);
   result.entropy = std::log(sum) - weighted / sum;
 
-  const auto at = [&](index_t j) { return soft_cap > 0 ? z.cap(row[j], {}) : row[j]; };
-  result.correct = at(label) == top;
-  for (index_t j = 0; result.correct && j < label; ++j) result.correct = at(j) != top;
+  result.correct = z.at(label) == top;
+  for (index_t j = 0; result.correct && j < label; ++j) result.correct = z.at(j) != top;
   return result;
 }
 
@@ -150,43 +140,39 @@ template <class Isa, class T>
 template <class Isa, class T>
 void row_gradient(const T* row, T* out, index_t vocab, index_t label, const cross_entropy_options& options, double lse,
                   double weight) noexcept {
-  using v = arch::simd<Isa, T>;
-  const logits_reader<v, T> z{row, {.cap = options.soft_cap}};
-  const auto shift = v::set(static_cast<T>(lse));
-  const auto log2e = v::set(static_cast<T>(log2_e));
-  const auto scale = v::set(static_cast<T>(weight * (1 + 2 * options.z_loss * lse)));
-  const auto smooth = v::set(static_cast<T>(-weight * options.label_smoothing / static_cast<double>(vocab)));
+  using lanes = arch::lanes<Isa, T>;
+  const logits_reader<lanes> z{row, {.cap = options.soft_cap}};
+  const lanes shift(static_cast<T>(lse)), log2_e(static_cast<T>(constants::log2_e));
+  const lanes scale(static_cast<T>(weight * (1 + 2 * options.z_loss * lse)));
+  const lanes smooth(static_cast<T>(-weight * options.label_smoothing / static_cast<double>(vocab)));
   T hit = static_cast<T>(-weight * (1 - options.label_smoothing));
   if (options.soft_cap > 0) hit *= z.cap.derivative(row[label], {});
-  over_row<v>(vocab, [&](index_t j, int n) {
-    auto d = v::fma(scale, v::exp2(v::mul(v::sub(z(j, n), shift), log2e)), smooth);
-    if (options.soft_cap > 0) d = v::mul(d, z.slope(j, n));
-    if (n == v::lanes) {
-      v::store(out + j, d);
-    } else {
-      v::store_partial(out + j, d, n);
-    }
+  linalg::for_lanes<lanes>(vocab, [&](index_t j, auto part) {
+    lanes d = arch::fma(scale, arch::exp2((z(j, part) - shift) * log2_e), smooth);
+    if (options.soft_cap > 0) d = d * z.slope(j, part);
+    part.store(out + j, d);
   });
   out[label] += hit;
 }
 
-template <class T> void expect_rows(const tensor_view<T, 1>& view, const char* operand, index_t rows) {
-  SEQPRIM_EXPECTS(view.data == nullptr || view.extent(0) == rows, "loss::cross_entropy: ", operand, " [",
-                  view.extent(0), "] must be [", rows, "]. See docs/reference/loss/cross_entropy.md");
+/// A view with an entry for each row, or an empty one.
+template <class T>
+void expect_rows(const subject& self, const tensor_view<T, 1>& view, const char* operand, index_t rows) {
+  self.expects(view.data == nullptr || view.extent(0) == rows, operand, " has ", view.extent(0), " entries for ", rows,
+               " rows");
 }
 
 /// Which rows count, and their weight; checks labels and weights.
 template <class T, class Id>
-[[nodiscard]] cross_entropy_result count_rows(const cross_entropy_options& options,
+[[nodiscard]] cross_entropy_result count_rows(const subject& self, const cross_entropy_options& options,
                                               const tensor_view<const Id, 1>& labels,
                                               const tensor_view<const T, 1>& weights, index_t vocab) {
   cross_entropy_result result;
   for (index_t i = 0; i < labels.extent(0); ++i) {
     const auto label = static_cast<index_t>(labels(i));
     if (label == options.ignore_index) continue;
-    SEQPRIM_EXPECTS(label >= 0 && label < vocab, "loss::cross_entropy: label (", label, ") of row ", i,
-                    " must be in [0, ", vocab, ") or the ignore index (", options.ignore_index,
-                    "). See docs/reference/loss/cross_entropy.md");
+    self.expects(label >= 0 && label < vocab, "label (", label, ") of row ", i, " must be in [0, vocab (", vocab,
+                 ")) or the ignore index (", options.ignore_index, ")");
     ++result.rows;
     result.weight += weights.data == nullptr ? 1.0 : static_cast<double>(weights(i));
   }
@@ -217,7 +203,7 @@ template <class Isa, class T, class Id>
   double* const hits = losses + pieces;
   parallel_for(executor, pieces, [&](index_t p, int) {
     losses[p] = hits[p] = 0;
-    for (index_t i = p * piece; i < min((p + 1) * piece, count); ++i) {
+    for (index_t i = p * piece; i < min_of((p + 1) * piece, count); ++i) {
       const auto label = static_cast<index_t>(labels(i));
       const T* const z = logits.data + i * logits.strides[0];
       T* const dz = dlogits.data == nullptr ? nullptr : dlogits.data + i * dlogits.strides[0];
@@ -292,31 +278,28 @@ cross_entropy_result cross_entropy(const cpu& executor, const cross_entropy_opti
   const auto logits = tensor_view<const T, 2>(as_view(scores));
   const auto labels = tensor_view<const element_of<Labels>, 1>(as_view(targets));
   const auto dlogits = tensor_view<T, 2>(as_view(gradient));
-  constexpr const char* page = ". See docs/reference/loss/cross_entropy.md";
+  constexpr subject self{"loss::cross_entropy", "loss/cross_entropy"};
   executor.validate();
   options.validate();
   const index_t count = logits.extent(0), vocab = logits.extent(1);
-  SEQPRIM_EXPECTS(vocab >= 1, "loss::cross_entropy: vocab (", vocab, ") must be >= 1", page);
-  SEQPRIM_EXPECTS(logits.strides[1] == 1 || vocab == 1, "loss::cross_entropy: logits must be contiguous in vocab",
-                  page);
-  SEQPRIM_EXPECTS(labels.extent(0) == count, "loss::cross_entropy: labels [", labels.extent(0), "] must be [", count,
-                  "]", page);
+  self.expects(vocab >= 1, "vocab (", vocab, ") must be >= 1");
+  self.expects_contiguous("logits", logits);
+  self.expects_extent("labels", labels, 0, "rows", count, "logits");
   if (dlogits.data != nullptr) {
-    SEQPRIM_EXPECTS(dlogits.extent(0) == count && dlogits.extent(1) == vocab, "loss::cross_entropy: dlogits [",
-                    dlogits.extent(0), ", ", dlogits.extent(1), "] must be [", count, ", ", vocab, "]", page);
-    SEQPRIM_EXPECTS(dlogits.strides[1] == 1 || vocab == 1, "loss::cross_entropy: dlogits must be contiguous in vocab",
-                    page);
-    SEQPRIM_EXPECTS(
+    self.expects_extent("dlogits", dlogits, 0, "rows", count, "logits");
+    self.expects_extent("dlogits", dlogits, 1, "vocab", vocab, "logits");
+    self.expects_contiguous("dlogits", dlogits);
+    self.expects(
         (dlogits.data == logits.data && dlogits.strides[0] == logits.strides[0]) || !may_overlap(dlogits, logits),
-        "loss::cross_entropy: dlogits overlaps logits without being the same view", page);
+        "dlogits overlaps logits without being the same view");
   }
-  detail::expect_rows(rows.weights, "weights", count);
-  detail::expect_rows(rows.upstream, "upstream", count);
-  detail::expect_rows(rows.loss, "loss", count);
-  detail::expect_rows(rows.lse, "lse", count);
-  detail::expect_rows(rows.entropy, "entropy", count);
-  detail::expect_rows(rows.correct, "correct", count);
-  cross_entropy_result result = detail::count_rows<T>(options, labels, rows.weights, vocab);
+  detail::expect_rows(self, rows.weights, "weights", count);
+  detail::expect_rows(self, rows.upstream, "upstream", count);
+  detail::expect_rows(self, rows.loss, "loss", count);
+  detail::expect_rows(self, rows.lse, "lse", count);
+  detail::expect_rows(self, rows.entropy, "entropy", count);
+  detail::expect_rows(self, rows.correct, "correct", count);
+  cross_entropy_result result = detail::count_rows<T>(self, options, labels, rows.weights, vocab);
   const double scale = detail::gradient_scale(options, result);
   result.loss = detail::run_rows<Isa>(executor, options, logits, labels, dlogits, rows, scale, result.correct);
   if (options.reduction == reduction::mean) {

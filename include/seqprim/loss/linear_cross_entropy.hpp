@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/linalg/buffer.hpp>
+#include <seqprim/linalg/gather.hpp>
+#include <seqprim/linalg/matmul.hpp>
+#include <seqprim/linalg/reduce.hpp>
 #include <seqprim/loss/cross_entropy.hpp>
 #include <seqprim/loss/tuning.hpp>
 
@@ -9,11 +12,11 @@ namespace seqprim::loss {
 
 /// Memory of linear_cross_entropy, owned by the caller: sized on first use, then reused.
 template <class T> struct linear_cross_entropy_workspace {
-  tensor<T, 1> logits;              ///< one chunk [chunk, vocab]
-  tensor<T, 1> states;              ///< the rows of a chunk that count, when some do not [chunk, dim]
-  tensor<T, 1> gradients;           ///< their gradients
-  tensor<index_t, 1> rows, labels;  ///< of the rows that count in a chunk
-  tensor<T, 1> weights;
+  linalg::buffer<T> logits;              ///< one chunk [chunk, vocab]
+  linalg::buffer<T> states;              ///< the rows of a chunk that count, when some do not [chunk, dim]
+  linalg::buffer<T> gradients;           ///< their gradients
+  linalg::buffer<index_t> rows, labels;  ///< of the rows that count in a chunk
+  linalg::buffer<T> weights;
 };
 
 /// The gradients of linear_cross_entropy; each may be left empty. dx is overwritten, dweight and dbias are added to.
@@ -22,64 +25,6 @@ template <class T> struct linear_cross_entropy_gradients {
   tensor_view<T, 2> dweight = {};
   tensor_view<T, 1> dbias = {};
 };
-
-namespace detail {
-
-/// The memory as [rows, columns], enlarged when it is too small.
-template <class T> [[nodiscard]] tensor_view<T, 2> shaped(tensor<T, 1>& memory, index_t rows, index_t columns) {
-  if (memory.size() < rows * columns) memory = tensor<T, 1>(rows * columns);
-  return tensor_view<T, 2>(memory.data(), rows, columns);
-}
-
-/// body(row) for each row, in parallel.
-template <class Body> void for_rows(const cpu& executor, index_t rows, const Body& body) {
-  constexpr index_t piece = 32;
-  parallel_for(executor, ceil_div(rows, piece), [&](index_t p, int) {
-    for (index_t i = p * piece; i < min((p + 1) * piece, rows); ++i) body(i);
-  });
-}
-
-template <class T>
-[[nodiscard]] tensor_view<const T, 2> gather_rows(const cpu& executor, const tensor_view<const T, 2>& from,
-                                                  const tensor<index_t, 1>& rows, const tensor_view<T, 2>& to) {
-  for_rows(executor, to.extent(0), [&](index_t i) {
-    for (index_t d = 0; d < to.extent(1); ++d) to(i, d) = from(rows(i), d);
-  });
-  return to;
-}
-
-template <class T>
-void scatter_rows(const cpu& executor, const tensor_view<T, 2>& from, const tensor<index_t, 1>& rows,
-                  const tensor_view<T, 2>& to) {
-  for_rows(executor, from.extent(0), [&](index_t i) {
-    for (index_t d = 0; d < from.extent(1); ++d) to(rows(i), d) = from(i, d);
-  });
-}
-
-template <class T>
-void fill_rows(const cpu& executor, const tensor_view<T, 2>& out, const tensor_view<const T, 1>& row) {
-  for_rows(executor, out.extent(0), [&](index_t i) {
-    for (index_t j = 0; j < out.extent(1); ++j) out(i, j) = row(j);
-  });
-}
-
-/// total[j] += x[0, j] + x[1, j] + ... in this order.
-template <class Isa, class T>
-void add_columns(const cpu& executor, const tensor_view<T, 2>& x, const tensor_view<T, 1>& total) {
-  using v = arch::simd<Isa, T>;
-  constexpr index_t piece = 256;
-  parallel_for(executor, ceil_div(x.extent(1), piece), [&](index_t p, int) {
-    const index_t begin = p * piece;
-    over_row<v>(min(piece, x.extent(1) - begin), [&](index_t j, int n) {
-      auto sum = v::load_partial(total.data + begin + j, n);
-      for (index_t i = 0; i < x.extent(0); ++i)
-        sum = v::add(sum, v::load_partial(x.data + i * x.strides[0] + begin + j, n));
-      v::store_partial(total.data + begin + j, sum, n);
-    });
-  });
-}
-
-}  // namespace detail
 
 /// Head and cross entropy in one: cross_entropy(x W^T + b, labels) without ever storing all logits. Rows are processed
 /// in chunks; the logits of a chunk are overwritten by their gradient, and both products of the backward pass follow at
@@ -96,7 +41,7 @@ void add_columns(const cpu& executor, const tensor_view<T, 2>& x, const tensor_v
 ///         needs one value to start from; weights of rows are the way to differ between them.
 /// Repeat  same bits for any number of threads, and for any chunks as long as none (the last included) has fewer than
 ///         five rows that count; the matrix product sums so few rows in another order.
-/// Cost    2 n dim vocab flop, and 4 n dim vocab for the gradients, n the rows that count; memory chunk_numbers logits.
+/// Cost    2 n dim vocab flop, and 4 n dim vocab for the gradients, n the rows that count; memory chunk_rows x vocab logits.
 /// Source  Wijmans et al., "Cut your losses in large-vocabulary language models".  Page
 ///         docs/reference/loss/linear_cross_entropy.md
 template <class Isa = arch::native_isa, class Selector = default_linear_cross_entropy_policy, viewable<2> X,
@@ -115,45 +60,47 @@ cross_entropy_result linear_cross_entropy(const cpu& executor, const cross_entro
   const auto bias = tensor_view<const T, 1>(as_view(offsets));
   const auto labels = tensor_view<const element_of<Labels>, 1>(as_view(targets));
   const auto& [dx, dweight, dbias] = gradients;
-  constexpr const char* page = ". See docs/reference/loss/linear_cross_entropy.md";
+  constexpr subject self{"loss::linear_cross_entropy", "loss/linear_cross_entropy"};
   executor.validate();
   options.validate();
   const index_t rows = x.extent(0), dim = x.extent(1), vocab = weight.extent(0);
-  SEQPRIM_EXPECTS(options.reduction != reduction::none, "loss::linear_cross_entropy: reduction must be mean or sum",
-                  page);
-  SEQPRIM_EXPECTS(vocab >= 1 && weight.extent(1) == dim, "loss::linear_cross_entropy: weight [", vocab, ", ",
-                  weight.extent(1), "] must be [vocab >= 1, dim (", dim, ")]", page);
-  SEQPRIM_EXPECTS(bias.data == nullptr || (bias.extent(0) == vocab && bias.strides[0] == 1),
-                  "loss::linear_cross_entropy: bias [", bias.extent(0), "] must be dense [", vocab, "]", page);
-  SEQPRIM_EXPECTS(labels.extent(0) == rows, "loss::linear_cross_entropy: labels [", labels.extent(0), "] must be [",
-                  rows, "]", page);
-  SEQPRIM_EXPECTS(x.strides[1] == 1 || dim <= 1, "loss::linear_cross_entropy: x must be contiguous in dim", page);
-  if (dx.data != nullptr) {
-    SEQPRIM_EXPECTS(dx.extent(0) == rows && dx.extent(1) == dim && (dx.strides[1] == 1 || dim <= 1),
-                    "loss::linear_cross_entropy: dx [", dx.extent(0), ", ", dx.extent(1), "] must be [", rows, ", ",
-                    dim, "] and contiguous in dim", page);
-    SEQPRIM_EXPECTS(!may_overlap(dx, x) && !may_overlap(dx, weight), "loss::linear_cross_entropy: dx overlaps an input",
-                    page);
+  self.expects(options.reduction != reduction::none, "reduction must be mean or sum");
+  self.expects(vocab >= 1, "vocab (", vocab, ") must be >= 1");
+  self.expects_extent("weight", weight, 1, "dim", dim, "x");
+  self.expects_extent("labels", labels, 0, "rows", rows, "x");
+  self.expects_contiguous("x", x);
+  if (bias.data != nullptr) {
+    self.expects_extent("bias", bias, 0, "vocab", vocab, "weight");
+    self.expects_contiguous("bias", bias);
   }
-  if (dweight.data != nullptr)
-    SEQPRIM_EXPECTS(dweight.extent(0) == vocab && dweight.extent(1) == dim && (dweight.strides[1] == 1 || dim <= 1) &&
-                        !may_overlap(dweight, x) && !may_overlap(dweight, weight),
-                    "loss::linear_cross_entropy: dweight [", dweight.extent(0), ", ", dweight.extent(1), "] must be [",
-                    vocab, ", ", dim, "], contiguous in dim and apart from the inputs", page);
-  SEQPRIM_EXPECTS(dbias.data == nullptr || (dbias.extent(0) == vocab && dbias.strides[0] == 1),
-                  "loss::linear_cross_entropy: dbias [", dbias.extent(0), "] must be dense [", vocab, "]", page);
-  detail::expect_rows(weights, "weights", rows);
-  cross_entropy_result result = detail::count_rows<T>(options, labels, weights, vocab);
+  if (dx.data != nullptr) {
+    self.expects_extent("dx", dx, 0, "rows", rows, "x");
+    self.expects_extent("dx", dx, 1, "dim", dim, "x");
+    self.expects_contiguous("dx", dx);
+    self.expects_apart("dx", dx, "x", x);
+    self.expects_apart("dx", dx, "weight", weight);
+  }
+  if (dweight.data != nullptr) {
+    self.expects_extent("dweight", dweight, 0, "vocab", vocab, "weight");
+    self.expects_extent("dweight", dweight, 1, "dim", dim, "weight");
+    self.expects_contiguous("dweight", dweight);
+    self.expects_apart("dweight", dweight, "x", x);
+    self.expects_apart("dweight", dweight, "weight", weight);
+  }
+  if (dbias.data != nullptr) {
+    self.expects_extent("dbias", dbias, 0, "vocab", vocab, "weight");
+    self.expects_contiguous("dbias", dbias);
+  }
+  detail::expect_rows(self, weights, "weights", rows);
+  cross_entropy_result result = detail::count_rows<T>(self, options, labels, weights, vocab);
   const double scale = detail::gradient_scale(options, result);
   const bool wants_gradient = dx.data != nullptr || dweight.data != nullptr || dbias.data != nullptr;
 
-  constexpr linear_cross_entropy_policy policy = Selector{}();
-  const index_t chunk = min(policy.chunk_rows(vocab), max<index_t>(rows, 1));
-  if (workspace.rows.size() < chunk) {
-    workspace.rows = tensor<index_t, 1>(chunk);
-    workspace.labels = tensor<index_t, 1>(chunk);
-    workspace.weights = tensor<T, 1>(chunk);
-  }
+  const linear_cross_entropy_policy policy = Selector{}(Isa{}, linear_cross_entropy_shape{rows, dim, vocab});
+  const index_t chunk = min_of(policy.chunk_rows, max_of<index_t>(rows, 1));
+  index_t* const chosen = workspace.rows.view(chunk).data;
+  index_t* const chosen_labels = workspace.labels.view(chunk).data;
+  T* const chosen_weights = workspace.weights.view(chunk).data;
   double total = 0;
   for (index_t begin = 0; begin < rows;) {
     // The next rows, until `chunk` of them count. Neighbors that all count are used where they are.
@@ -161,9 +108,9 @@ cross_entropy_result linear_cross_entropy(const cpu& executor, const cross_entro
     for (; end < rows && live < chunk; ++end) {
       const auto label = static_cast<index_t>(labels(end));
       if (label == options.ignore_index) continue;
-      workspace.rows(live) = end;
-      workspace.labels(live) = label;
-      workspace.weights(live) = weights.data == nullptr ? T{1} : weights(end);
+      chosen[live] = end;
+      chosen_labels[live] = label;
+      chosen_weights[live] = weights.data == nullptr ? T{1} : weights(end);
       ++live;
     }
     const bool all = live == end - begin;
@@ -171,25 +118,28 @@ cross_entropy_result linear_cross_entropy(const cpu& executor, const cross_entro
       for (index_t i = begin; i < end; ++i)
         for (index_t d = 0; d < dim; ++d) dx(i, d) = 0;
     if (live > 0) {
-      const auto xs =
-          all ? x.slice(0, {begin, end})
-              : detail::gather_rows(executor, x, workspace.rows, detail::shaped(workspace.states, live, dim));
-      const auto logits = detail::shaped(workspace.logits, live, vocab);
-      if (bias.data != nullptr) detail::fill_rows(executor, logits, bias);
-      arch::matmul<Isa>(executor, xs, weight.transposed(0, 1), logits,
-                        bias.data != nullptr ? arch::store::accumulate : arch::store::overwrite);
-      const tensor_view<const index_t, 1> chunk_labels(workspace.labels.data(), live);
-      const cross_entropy_rows<T> chunk_rows{.weights = tensor_view<const T, 1>(workspace.weights.data(), live)};
+      const auto gather = [&] {
+        const auto to = workspace.states.view(live, dim);
+        linalg::gather_rows(executor, x, chosen, to);
+        return to;
+      };
+      const auto xs = all ? x.slice(0, {begin, end}) : tensor_view<const T, 2>(gather());
+      const auto logits = workspace.logits.view(live, vocab);
+      if (bias.data != nullptr) linalg::fill_rows(executor, bias, logits);
+      linalg::matmul<Isa>(executor, xs, weight.transposed(0, 1), logits,
+                          bias.data != nullptr ? linalg::store::accumulate : linalg::store::overwrite);
+      const tensor_view<const index_t, 1> chunk_labels(chosen_labels, live);
+      const cross_entropy_rows<T> chunk_rows{.weights = tensor_view<const T, 1>(chosen_weights, live)};
       total += detail::run_rows<Isa>(executor, options, tensor_view<const T, 2>(logits), chunk_labels,
                                      wants_gradient ? logits : tensor_view<T, 2>{}, chunk_rows, scale, result.correct);
       if (dx.data != nullptr) {
-        const auto dxs = all ? dx.slice(0, {begin, end}) : detail::shaped(workspace.gradients, live, dim);
-        arch::matmul<Isa>(executor, logits, weight, dxs);
-        if (!all) detail::scatter_rows(executor, dxs, workspace.rows, dx);
+        const auto dxs = all ? dx.slice(0, {begin, end}) : workspace.gradients.view(live, dim);
+        linalg::matmul<Isa>(executor, logits, weight, dxs);
+        if (!all) linalg::scatter_rows(executor, tensor_view<const T, 2>(dxs), chosen, dx);
       }
       if (dweight.data != nullptr)
-        arch::matmul<Isa>(executor, logits.transposed(0, 1), xs, dweight, arch::store::accumulate);
-      if (dbias.data != nullptr) detail::add_columns<Isa>(executor, logits, dbias);
+        linalg::matmul<Isa>(executor, logits.transposed(0, 1), xs, dweight, linalg::store::accumulate);
+      if (dbias.data != nullptr) linalg::add_rows<Isa>(executor, logits, dbias.data);
     }
     begin = end;
   }

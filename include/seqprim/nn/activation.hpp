@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/arch/math.hpp>
+#include <seqprim/core/constants.hpp>
+#include <seqprim/linalg/rows.hpp>
 #include <seqprim/nn/detail/rows.hpp>
 
-#include <cmath>
+#include <concepts>
 
-/// Pointwise activations: types with `value<V>(x)` and `derivative<V>(x)` on registers of an arch::simd bundle V, so that
-/// one formula serves every instruction set and double.
+/// Pointwise activations: types with `value(x)` and `derivative(x)`, templates over a number, so that one formula serves every
+/// instruction set (arch::lanes), devices, and double.
 ///
 ///     relu          max(x, 0)                    relu2     max(x, 0)^2
 ///     gelu_erf      x (1 + erf(x / sqrt 2)) / 2  silu      x sigma(x)
@@ -16,166 +18,128 @@
 ///
 /// Types    float: values accurate to 2e-6, derivatives to 4e-6 (absolute, or relative beyond 1). double for gradient checks.
 /// Edge     relu'(0) = 0. Finite for |x| <= 1e9. NaN in, NaN out.
-/// Cost     gelu_erf, tanh and softplus call the C library for each element; the others stay in registers.
+/// Cost     10 to 50 operations per element, in registers; double calls the C library.
 /// Source   Hendrycks and Gimpel, "Gaussian error linear units"; Ramachandran et al., "Searching for activation functions"
 ///          (silu); So et al., "Primer" (relu2).  Page docs/reference/nn/activation.md
 namespace seqprim::nn {
 
-/// The element type of V::reg.
-template <class V> using lane_type = decltype(V::sum(V::zero()));
-
 namespace detail {
 
-template <class V> [[gnu::always_inline]] inline typename V::reg sigma(typename V::reg x) noexcept {
-  const auto one = V::set(1);
-  const auto minus_log2e = V::set(static_cast<lane_type<V>>(-1.4426950408889634));
-  return V::div(one, V::add(one, V::exp2(V::mul(x, minus_log2e))));
+/// A constant in the type of a number.
+template <class X> [[nodiscard]] SEQPRIM_HD constexpr X constant(double value) noexcept {
+  return X(static_cast<arch::real_of<X>>(value));
 }
 
-/// 1 where x > 0, else 0, exactly and without a comparison; NaN stays.
-template <class V> [[gnu::always_inline]] inline typename V::reg positive(typename V::reg x) noexcept {
-  using T = lane_type<V>;
-  const auto huge = V::set(sizeof(T) == 8 ? static_cast<T>(0x1p1022) : static_cast<T>(0x1p126));
-  const auto large = V::mul(V::mul(V::max(V::zero(), x), huge), huge);  // 0, or above 1 even for subnormals
-  return V::sub(V::set(1), V::max(V::zero(), V::sub(V::set(1), large)));
-}
-
-/// f on each element of a register.
-template <class V, class F> [[gnu::always_inline]] inline typename V::reg each(typename V::reg x, F f) noexcept {
-  lane_type<V> numbers[V::lanes];
-  V::store(numbers, x);
-  for (auto& number : numbers) number = f(number);
-  return V::load(numbers);
-}
-
-/// x sigma(u(x)) and its derivative, for u with derivative du.
-template <class V> [[gnu::always_inline]] inline typename V::reg gated(typename V::reg x, typename V::reg u) noexcept {
-  return V::mul(x, sigma<V>(u));
-}
-template <class V>
-[[gnu::always_inline]] inline typename V::reg gated_derivative(typename V::reg x, typename V::reg u,
-                                                               typename V::reg du) noexcept {
-  const auto s = sigma<V>(u);
-  const auto one = V::set(1);
-  return V::mul(s, V::fma(V::mul(x, du), V::sub(one, s), one));  // s (1 + x du (1 - s))
+/// The derivative of x sigmoid(u(x)), for u with derivative du: s (1 + x du (1 - s)).
+template <class X> [[nodiscard]] SEQPRIM_HD X gated_derivative(X x, X u, X du) noexcept {
+  const X s = arch::sigmoid(u), one = constant<X>(1);
+  return s * arch::fma(x * du, one - s, one);
 }
 
 }  // namespace detail
 
 struct identity {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept { return x; }
-  template <class V> static typename V::reg derivative(typename V::reg) noexcept { return V::set(1); }
+  template <class X> SEQPRIM_HD static X value(X x) noexcept { return x; }
+  template <class X> SEQPRIM_HD static X derivative(X) noexcept { return detail::constant<X>(1); }
 };
 
 struct relu {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept { return V::max(V::zero(), x); }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept { return detail::positive<V>(x); }
+  template <class X> SEQPRIM_HD static X value(X x) noexcept { return max_of(x, detail::constant<X>(0)); }
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept {
+    const X zero = detail::constant<X>(0);
+    return arch::if_larger(x, zero, detail::constant<X>(1), arch::if_larger(zero, x, zero, x));  // 0 and NaN stay
+  }
 };
 
 struct relu2 {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept {
-    const auto r = V::max(V::zero(), x);
-    return V::mul(r, r);
-  }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept {
-    return V::mul(V::set(2), V::max(V::zero(), x));
-  }
+  template <class X> SEQPRIM_HD static X value(X x) noexcept { return relu::value(x) * relu::value(x); }
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept { return detail::constant<X>(2) * relu::value(x); }
 };
 
 struct gelu_erf {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept {
-    using T = lane_type<V>;
-    return detail::each<V>(x, [](T t) { return t * normal_cdf(t); });
-  }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept {
-    using T = lane_type<V>;
-    return detail::each<V>(
-        x, [](T t) { return normal_cdf(t) + t * static_cast<T>(0.3989422804014327) * std::exp(t * t * T{-0.5}); });
+  template <class X> SEQPRIM_HD static X value(X x) noexcept { return x * normal_cdf(x); }
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept {
+    const X density = detail::constant<X>(constants::inv_sqrt_2pi) * arch::exp(x * x * detail::constant<X>(-0.5));
+    return arch::fma(x, density, normal_cdf(x));
   }
 
  private:
   // erfc keeps its digits where 1 + erf would cancel.
-  template <class T> static T normal_cdf(T t) noexcept {
-    return T{0.5} * std::erfc(t * static_cast<T>(-0.7071067811865476));
+  template <class X> SEQPRIM_HD static X normal_cdf(X x) noexcept {
+    return detail::constant<X>(0.5) * arch::erfc(x * detail::constant<X>(-constants::sqrt_half));
   }
 };
 
 struct gelu_tanh {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept {
-    return detail::gated<V>(x, argument<V>(x));
-  }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept {
-    using T = lane_type<V>;
-    const auto slope =
-        V::fma(V::set(static_cast<T>(3 * 0.044715 * two_c)), V::mul(x, x), V::set(static_cast<T>(two_c)));
-    return detail::gated_derivative<V>(x, argument<V>(x), slope);
+  template <class X> SEQPRIM_HD static X value(X x) noexcept { return x * arch::sigmoid(argument(x)); }
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept {
+    return detail::gated_derivative(
+        x, argument(x), arch::fma(detail::constant<X>(3 * 0.044715 * two_c), x * x, detail::constant<X>(two_c)));
   }
 
  private:
   static constexpr double two_c = 1.5957691216057308;  // 2 sqrt(2 / pi)
-  template <class V> static typename V::reg argument(typename V::reg x) noexcept {
-    using T = lane_type<V>;
-    return V::mul(x, V::fma(V::set(static_cast<T>(0.044715 * two_c)), V::mul(x, x), V::set(static_cast<T>(two_c))));
+  template <class X> SEQPRIM_HD static X argument(X x) noexcept {
+    return x * arch::fma(detail::constant<X>(0.044715 * two_c), x * x, detail::constant<X>(two_c));
   }
 };
 
 struct gelu_quick {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept {
-    return detail::gated<V>(x, V::mul(x, slope<V>()));
+  template <class X> SEQPRIM_HD static X value(X x) noexcept {
+    return x * arch::sigmoid(x * detail::constant<X>(slope));
   }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept {
-    return detail::gated_derivative<V>(x, V::mul(x, slope<V>()), slope<V>());
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept {
+    return detail::gated_derivative(x, x * detail::constant<X>(slope), detail::constant<X>(slope));
   }
 
  private:
-  template <class V> static typename V::reg slope() noexcept { return V::set(static_cast<lane_type<V>>(1.702)); }
+  static constexpr double slope = 1.702;
 };
 
 struct silu {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept { return detail::gated<V>(x, x); }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept {
-    return detail::gated_derivative<V>(x, x, V::set(1));
+  template <class X> SEQPRIM_HD static X value(X x) noexcept { return x * arch::sigmoid(x); }
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept {
+    return detail::gated_derivative(x, x, detail::constant<X>(1));
   }
 };
 
 struct sigmoid {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept { return detail::sigma<V>(x); }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept {
-    const auto s = detail::sigma<V>(x);
-    return V::mul(s, V::sub(V::set(1), s));
+  template <class X> SEQPRIM_HD static X value(X x) noexcept { return arch::sigmoid(x); }
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept {
+    const X s = arch::sigmoid(x);
+    return s * (detail::constant<X>(1) - s);
   }
 };
 
 struct tanh {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept {
-    return detail::each<V>(x, [](auto t) { return std::tanh(t); });
-  }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept {
-    const auto y = value<V>(x);
-    return V::sub(V::set(1), V::mul(y, y));
+  template <class X> SEQPRIM_HD static X value(X x) noexcept { return arch::tanh(x); }
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept {
+    const X y = arch::tanh(x);
+    return detail::constant<X>(1) - y * y;
   }
 };
 
 struct softplus {
-  template <class V> static typename V::reg value(typename V::reg x) noexcept {
-    return V::add(V::max(V::zero(), x),
-                  detail::each<V>(x, [](auto t) { return std::log1p(std::exp(t > 0 ? -t : t)); }));
+  template <class X> SEQPRIM_HD static X value(X x) noexcept {
+    return relu::value(x) + arch::log1p(arch::exp(-arch::abs(x)));
   }
-  template <class V> static typename V::reg derivative(typename V::reg x) noexcept { return detail::sigma<V>(x); }
+  template <class X> SEQPRIM_HD static X derivative(X x) noexcept { return arch::sigmoid(x); }
 };
 
 /// An activation type, for layers that take one.
-template <class A> concept activation = requires(float x) {
-  { A::template value<arch::simd<arch::scalar, float>>(x) } -> std::same_as<float>;
-  { A::template derivative<arch::simd<arch::scalar, float>>(x) } -> std::same_as<float>;
+template <class A> concept activation = requires(float x, arch::lanes<arch::native_isa, float> y) {
+  { A::value(x) } -> std::same_as<float>;
+  { A::derivative(x) } -> std::same_as<float>;
+  { A::value(y) } -> std::same_as<arch::lanes<arch::native_isa, float>>;
+  { A::derivative(y) } -> std::same_as<arch::lanes<arch::native_isa, float>>;
 };
 
 /// Named requirement of what takes an activation.
 template <class A> consteval bool require_activation() {
   static_assert(
       activation<A>,
-      "seqprim: an activation needs static 'value<V>(x)' and 'derivative<V>(x)' on registers of an arch::simd "
-      "bundle V. See docs/reference/nn/activation.md");
+      "seqprim: an activation needs static templates 'X value(X x)' and 'X derivative(X x)' for float, double and "
+      "arch::lanes. See docs/reference/nn/activation.md");
   return true;
 }
 
@@ -186,17 +150,16 @@ template <class A> consteval bool require_activation() {
 template <class Activation, class Isa = arch::native_isa, row_viewable X, row_viewable Y>
 void activate(const cpu& executor, const X& input, Y&& output) {
   static_assert(require_activation<Activation>());
-  using v = arch::simd<Isa, element_of<X>>;
-  const auto x = detail::rows_of("nn::activate: x", input);
-  const auto y = detail::rows_of("nn::activate: y", output);
-  detail::expect_shape(y, "nn::activate: y", x.extent(0), x.extent(1), "activation.md");
+  constexpr subject self{"nn::activate", "nn/activation"};
+  const auto x = detail::rows_of(self, "x", input);
+  const auto y = detail::rows_of(self, "y", output);
+  detail::expect_same_shape(self, "y", y, "x", x);
   executor.validate();
   parallel_for(executor, x.extent(0), [&](index_t row, int) {
     const auto* const from = x.data + row * x.strides[0];
     auto* const to = y.data + row * y.strides[0];
-    detail::for_lanes<v>(x.extent(1), [&](index_t j, auto part) {
-      part.store(to + j, Activation::template value<v>(part.load(from + j)));
-    });
+    linalg::for_lanes<arch::lanes<Isa, element_of<X>>>(
+        x.extent(1), [&](index_t j, auto part) { part.store(to + j, Activation::value(part.load(from + j))); });
   });
 }
 
@@ -204,17 +167,17 @@ void activate(const cpu& executor, const X& input, Y&& output) {
 template <class Activation, class Isa = arch::native_isa, row_viewable X, row_viewable Dy, row_viewable Dx>
 void activate_backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient) {
   static_assert(require_activation<Activation>());
-  using v = arch::simd<Isa, element_of<X>>;
-  const auto x = detail::rows_of("nn::activate: x", input);
-  const auto dy = detail::rows_of("nn::activate: dy", output_gradient);
-  const auto dx = detail::rows_of("nn::activate: dx", input_gradient);
-  detail::expect_shape(dy, "nn::activate: dy", x.extent(0), x.extent(1), "activation.md");
-  detail::expect_shape(dx, "nn::activate: dx", x.extent(0), x.extent(1), "activation.md");
+  constexpr subject self{"nn::activate_backward", "nn/activation"};
+  const auto x = detail::rows_of(self, "x", input);
+  const auto dy = detail::rows_of(self, "dy", output_gradient);
+  const auto dx = detail::rows_of(self, "dx", input_gradient);
+  detail::expect_same_shape(self, "dy", dy, "x", x);
+  detail::expect_same_shape(self, "dx", dx, "x", x);
   executor.validate();
   parallel_for(executor, x.extent(0), [&](index_t row, int) {
-    detail::for_lanes<v>(x.extent(1), [&](index_t j, auto part) {
-      const auto slope = Activation::template derivative<v>(part.load(x.data + row * x.strides[0] + j));
-      part.store(dx.data + row * dx.strides[0] + j, v::mul(part.load(dy.data + row * dy.strides[0] + j), slope));
+    linalg::for_lanes<arch::lanes<Isa, element_of<X>>>(x.extent(1), [&](index_t j, auto part) {
+      const auto slope = Activation::derivative(part.load(x.data + row * x.strides[0] + j));
+      part.store(dx.data + row * dx.strides[0] + j, part.load(dy.data + row * dy.strides[0] + j) * slope);
     });
   });
 }

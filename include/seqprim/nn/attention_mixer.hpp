@@ -167,8 +167,8 @@ class attention_mixer {
       k_norm.backward(executor, saved.raw_k.view(k_rows, head_dim_), flat_dk, flat_dk, saved.k_norm);
     }
     q_proj.backward(executor, x, joined(saved.dq, x, heads_), dx, saved.projections);
-    k_proj.backward(executor, x, joined(saved.dk, x, kv_heads_), dx, saved.projections, arch::store::accumulate);
-    v_proj.backward(executor, x, joined(saved.dv, x, kv_heads_), dx, saved.projections, arch::store::accumulate);
+    k_proj.backward(executor, x, joined(saved.dk, x, kv_heads_), dx, saved.projections, linalg::store::accumulate);
+    v_proj.backward(executor, x, joined(saved.dv, x, kv_heads_), dx, saved.projections, linalg::store::accumulate);
   }
 
   /// What extend() expects of a state: that it was made for a mixer of this shape and for `batch` sequences, and has room for

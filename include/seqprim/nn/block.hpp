@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/arch/math.hpp>
+#include <seqprim/linalg/matmul.hpp>
+#include <seqprim/linalg/rows.hpp>
 #include <seqprim/nn/detail/rows.hpp>
 #include <seqprim/nn/parameter.hpp>
 
@@ -68,7 +70,7 @@ concept token_norm = detail::configured_part<N> && detail::differentiable_part<N
     requires(const N& fixed, N& norm, const cpu& executor, tensor_view<const T, 3> x, tensor_view<T, 3> y,
              typename N::activations& saved, T scale) {
   fixed.forward_add(executor, x, x, y, y, saved, scale);
-  norm.backward(executor, x, x, y, saved, arch::store::accumulate);
+  norm.backward(executor, x, x, y, saved, linalg::store::accumulate);
   { fixed.dim() } -> std::convertible_to<index_t>;
 };
 
@@ -176,9 +178,9 @@ template <class Mixer, class Mlp, class Norm> class block {
     const auto gradient = shaped(saved.gradient);
     mlp.backward(executor, shaped(saved.normed_sum), through_branch(executor, dy, saved), gradient, saved.mlp);
     if (dx.data != dy.data) copy(executor, dy, dx);
-    post_norm.backward(executor, shaped(saved.sum), gradient, dx, saved.post_norm, arch::store::accumulate);
+    post_norm.backward(executor, shaped(saved.sum), gradient, dx, saved.post_norm, linalg::store::accumulate);
     mixer.backward(executor, shaped(saved.normed), through_branch(executor, dx, saved), gradient, saved.mixer);
-    input_norm.backward(executor, x, gradient, dx, saved.input_norm, arch::store::accumulate);
+    input_norm.backward(executor, x, gradient, dx, saved.input_norm, linalg::store::accumulate);
   }
 
   /// Refuses a state of another block, of another batch, or without room for `len` tokens after `start`.
@@ -197,7 +199,7 @@ template <class Mixer, class Mlp, class Norm> class block {
   template <class Visit> void visit_parameters(Visit&& visit) const { visit_all(*this, visit); }
 
  private:
-  using v = arch::simd<isa, value_type>;
+  using lanes = arch::lanes<isa, value_type>;
 
   template <class View, class Like> void expect_like(const char* operand, const View& view, const Like& like) const {
     SEQPRIM_EXPECTS(view.extent(0) == like.extent(0) && view.extent(1) == like.extent(1) && view.extent(2) == dim() &&
@@ -219,9 +221,9 @@ template <class Mixer, class Mlp, class Norm> class block {
     mix(normed, mixed);
     post_norm.forward_add(executor, x, mixed, sum, normed_sum, saved.post_norm, residual_scale_);
     mlp.forward(executor, normed_sum, y, saved.mlp);
-    const auto scale = v::set(residual_scale_);
-    detail::for_elements<v>(executor, y.size(), [&](index_t i, auto part) {
-      part.store(y.data + i, v::fma(scale, part.load(y.data + i), part.load(sum.data + i)));
+    const lanes scale(residual_scale_);
+    linalg::for_elements<lanes>(executor, y.size(), [&](index_t i, auto part) {
+      part.store(y.data + i, arch::fma(scale, part.load(y.data + i), part.load(sum.data + i)));
     });
   }
 
@@ -231,16 +233,16 @@ template <class Mixer, class Mlp, class Norm> class block {
                                                                 activations& saved) const {
     if (residual_scale_ == value_type{1}) return dy;
     const auto scaled = saved.scaled.view(dy.extent(0), dy.extent(1), dy.extent(2));
-    const auto scale = v::set(residual_scale_);
-    detail::for_elements<v>(executor, dy.size(), [&](index_t i, auto part) {
-      part.store(scaled.data + i, v::mul(scale, part.load(dy.data + i)));
+    const lanes scale(residual_scale_);
+    linalg::for_elements<lanes>(executor, dy.size(), [&](index_t i, auto part) {
+      part.store(scaled.data + i, scale * part.load(dy.data + i));
     });
     return scaled;
   }
 
   template <class From, class To> static void copy(const cpu& executor, const From& from, const To& to) {
-    detail::for_elements<v>(executor, from.size(),
-                            [&](index_t i, auto part) { part.store(to.data + i, part.load(from.data + i)); });
+    linalg::for_elements<lanes>(executor, from.size(),
+                                [&](index_t i, auto part) { part.store(to.data + i, part.load(from.data + i)); });
   }
 
   // The names of published Llama and Qwen checkpoints.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/nn/detail/lanes.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/nn/parameter.hpp>
 
 #include <cmath>
@@ -30,8 +30,8 @@ struct gradient_norm {
 template <class Layer>
 [[nodiscard]] gradient_norm measure_gradients(const cpu& executor, Layer& layer, double max_norm) {
   executor.validate();
-  SEQPRIM_EXPECTS(max_norm > 0, "nn::measure_gradients: max_norm (", max_norm,
-                  ") must be > 0. See docs/reference/nn/clip.md");
+  constexpr subject self{"nn::measure_gradients", "nn/clip"};
+  self.expects(max_norm > 0, "max_norm (", max_norm, ") must be > 0");
   using T = typename Layer::value_type;
   const flat_parameters<T> all(layer);
   std::vector<double> sums(all.pieces.size());

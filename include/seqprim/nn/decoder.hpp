@@ -163,11 +163,13 @@ template <class Block> class decoder {
   /// logits = hidden W_head^T, for any number of rows.
   template <row_viewable Hidden, row_viewable Logits>
   void logits(const cpu& executor, const Hidden& hidden_states, Logits&& result) const {
-    const auto hidden = detail::rows_of("nn::decoder: hidden", hidden_states);
-    const auto out = detail::rows_of("nn::decoder: logits", result);
-    detail::expect_shape(hidden, "nn::decoder: hidden", hidden.extent(0), dim(), "decoder.md");
-    detail::expect_shape(out, "nn::decoder: logits", hidden.extent(0), vocab(), "decoder.md");
-    arch::matmul<isa>(executor, hidden, head_weight().value.view().transposed(0, 1), out);
+    constexpr subject self{"nn::decoder", "nn/decoder"};
+    const auto hidden = detail::rows_of(self, "hidden", hidden_states);
+    const auto out = detail::rows_of(self, "logits", result);
+    detail::expect_features(self, "hidden", hidden, "dim", dim());
+    detail::expect_features(self, "logits", out, "vocab", vocab());
+    detail::expect_same_rows(self, "logits", out, "hidden", hidden);
+    linalg::matmul<isa>(executor, hidden, head_weight().value.view().transposed(0, 1), out);
   }
 
   /// Adds to the gradients of everything below the head, from the gradient of the hidden states. The gradient of
@@ -218,7 +220,7 @@ template <class Block> class decoder {
     for (std::size_t l = 0; l < blocks.size(); ++l)
       blocks[l].validate_extend(state.blocks_[l], batch, state.length_, len);
     for (index_t begin = 0; begin < len; begin += prefill_chunk)
-      read(executor, ids.slice(1, {begin, min(begin + prefill_chunk, len)}), state);
+      read(executor, ids.slice(1, {begin, min_of(begin + prefill_chunk, len)}), state);
     const auto stream = state.stream_.view(batch, len - (len - 1) / prefill_chunk * prefill_chunk, dim());
     const auto last = stream.slice(1, {stream.extent(1) - 1, stream.extent(1)});
     const tensor_view<const value_type, 2> rows(last.data, {batch, dim()}, {last.strides[0], 1});

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/math.hpp>
+#include <seqprim/linalg/rows.hpp>
 #include <seqprim/nn/detail/rows.hpp>
 #include <seqprim/nn/parameter.hpp>
 
@@ -39,10 +41,9 @@ template <class T = float, class Isa = arch::native_isa> class embedding {
 
   embedding() = default;
   embedding(index_t vocab, index_t dim, const config& options = {}) : options_(options) {
-    SEQPRIM_EXPECTS(vocab >= 1 && dim >= 1, "nn::embedding: vocab (", vocab, ") and dim (", dim,
-                    ") must be >= 1. See docs/reference/nn/embedding.md");
-    SEQPRIM_EXPECTS(options.padding >= -1 && options.padding < vocab, "nn::embedding: padding (", options.padding,
-                    ") must be -1 or an id below vocab (", vocab, "). See docs/reference/nn/embedding.md");
+    self.expects(vocab >= 1 && dim >= 1, "vocab (", vocab, ") and dim (", dim, ") must be >= 1");
+    self.expects(options.padding >= -1 && options.padding < vocab, "padding (", options.padding,
+                 ") must be -1 or an id below vocab (", vocab, ")");
     weight = parameter<T, 2>(role::embedding, vocab, dim);
   }
 
@@ -54,13 +55,11 @@ template <class T = float, class Isa = arch::native_isa> class embedding {
     const auto y = as_view(output);
     executor.validate();
     check(ids, y, "out");
-    using v = arch::simd<Isa, T>;
-    const auto scale = v::set(options_.scale);
-    for_rows(executor, ids.size(), [&](index_t row) {
+    const lanes scale(options_.scale);
+    linalg::for_rows(executor, ids.size(), [&](index_t row) {
       const T* const from = weight.value.data() + id_at(ids, row) * dim();
       T* const to = y.data + row * dim();
-      detail::for_lanes<v>(dim(),
-                           [&](index_t j, auto part) { part.store(to + j, v::mul(scale, part.load(from + j))); });
+      linalg::for_lanes<lanes>(dim(), [&](index_t j, auto part) { part.store(to + j, scale * part.load(from + j)); });
     });
   }
 
@@ -79,18 +78,17 @@ template <class T = float, class Isa = arch::native_isa> class embedding {
     for (index_t id = 0; id < vocab(); ++id) first[id + 1] += first[id];
     for (index_t row = 0; row < rows; ++row) order[first[id_at(ids, row)]++] = row;  // first[id] becomes its end
 
-    using v = arch::simd<Isa, T>;
-    const auto scale = v::set(options_.scale);
+    const lanes scale(options_.scale);
     constexpr index_t ids_per_piece = 16;
     parallel_for(executor, ceil_div(vocab(), ids_per_piece), [&](index_t p, int) {
-      for (index_t id = p * ids_per_piece; id < min((p + 1) * ids_per_piece, vocab()); ++id) {
+      for (index_t id = p * ids_per_piece; id < min_of((p + 1) * ids_per_piece, vocab()); ++id) {
         const index_t begin = id > 0 ? first[id - 1] : 0, end = first[id];
         if (begin == end || id == options_.padding) continue;
         T* const total = weight.grad.data() + id * dim();
-        detail::for_lanes<v>(dim(), [&](index_t j, auto part) {
-          auto sum = v::zero();
-          for (index_t i = begin; i < end; ++i) sum = v::add(sum, part.load(dy.data + order[i] * dim() + j));
-          part.store(total + j, v::fma(scale, sum, part.load(total + j)));
+        linalg::for_lanes<lanes>(dim(), [&](index_t j, auto part) {
+          lanes sum(T{0});
+          for (index_t i = begin; i < end; ++i) sum += part.load(dy.data + order[i] * dim() + j);
+          part.store(total + j, arch::fma(scale, sum, part.load(total + j)));
         });
       }
     });
@@ -101,8 +99,7 @@ template <class T = float, class Isa = arch::native_isa> class embedding {
     const auto ids = as_view(tokens);
     for (index_t row = 0; row < ids.size(); ++row) {
       const index_t id = id_at(ids, row);
-      SEQPRIM_EXPECTS(id >= 0 && id < vocab(), "nn::embedding: id (", id, ") of token ", row, " must be in [0, ",
-                      vocab(), "). See docs/reference/nn/embedding.md");
+      self.expects(id >= 0 && id < vocab(), "id (", id, ") of token ", row, " must be in [0, vocab (", vocab(), "))");
     }
   }
 
@@ -110,24 +107,19 @@ template <class T = float, class Isa = arch::native_isa> class embedding {
   template <class Visit> void visit_parameters(Visit&& visit) const { visit(std::string("weight"), weight); }
 
  private:
+  using lanes = arch::lanes<Isa, T>;
+  static constexpr subject self{"nn::embedding", "nn/embedding"};
+
   template <class Ids> [[nodiscard]] static index_t id_at(const Ids& ids, index_t row) noexcept {
     return static_cast<index_t>(ids(row / ids.extent(1), row % ids.extent(1)));
   }
 
   template <class Ids, class Y> void check(const Ids& ids, const Y& y, const char* operand) const {
-    SEQPRIM_EXPECTS(y.extent(0) == ids.extent(0) && y.extent(1) == ids.extent(1) && y.extent(2) == dim(),
-                    "nn::embedding: ", operand, " [", y.extent(0), ", ", y.extent(1), ", ", y.extent(2),
-                    "] must be ids [", ids.extent(0), ", ", ids.extent(1), "] x dim (", dim(),
-                    "). See docs/reference/nn/embedding.md");
-    SEQPRIM_EXPECTS(y.contiguous(), "nn::embedding: ", operand, " must be dense. See docs/reference/nn/embedding.md");
+    self.expects_extent(operand, y, 0, "batch", ids.extent(0), "ids");
+    self.expects_extent(operand, y, 1, "len", ids.extent(1), "ids");
+    self.expects_extent(operand, y, 2, "dim", dim(), "weight");
+    self.expects(y.contiguous(), operand, " must be dense");
     check_ids(ids);
-  }
-
-  template <class Body> static void for_rows(const cpu& executor, index_t rows, const Body& body) {
-    constexpr index_t piece = 64;
-    parallel_for(executor, ceil_div(rows, piece), [&](index_t p, int) {
-      for (index_t row = p * piece; row < min((p + 1) * piece, rows); ++row) body(row);
-    });
   }
 
   config options_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/linalg/rows.hpp>
 #include <seqprim/nn/activation.hpp>
 #include <seqprim/nn/linear.hpp>
 
@@ -44,9 +45,9 @@ template <class Activation, class T = float, class Isa = arch::native_isa> class
 
   gated_mlp() = default;
   explicit gated_mlp(index_t dim, const config& options = {}) {
-    const index_t hidden = options.hidden != 0 ? options.hidden : round_up(ceil_div(max<index_t>(8 * dim, 0), 3), 64);
-    SEQPRIM_EXPECTS(dim >= 1 && hidden >= 1, "nn::gated_mlp: dim (", dim, ") and hidden (", hidden,
-                    ") must be >= 1. See docs/reference/nn/gated_mlp.md");
+    const index_t hidden =
+        options.hidden != 0 ? options.hidden : round_up(ceil_div(max_of<index_t>(8 * dim, 0), 3), 64);
+    self.expects(dim >= 1 && hidden >= 1, "dim (", dim, ") and hidden (", hidden, ") must be >= 1");
     gate_proj = linear<T, Isa>(dim, hidden);
     up_proj = linear<T, Isa>(dim, hidden);
     down_proj = linear<T, Isa>(hidden, dim, {.role = role::residual_projection});
@@ -57,18 +58,17 @@ template <class Activation, class T = float, class Isa = arch::native_isa> class
 
   template <row_viewable X, row_viewable Y>
   void forward(const cpu& executor, const X& input, Y&& output, activations& saved) const {
-    const auto x = detail::rows_of("nn::gated_mlp: x", input);
-    const auto y = detail::rows_of("nn::gated_mlp: y", output);
-    detail::expect_shape(x, "nn::gated_mlp: x", x.extent(0), dim(), "gated_mlp.md");
-    detail::expect_shape(y, "nn::gated_mlp: y", x.extent(0), dim(), "gated_mlp.md");
+    const auto x = detail::rows_of(self, "x", input);
+    const auto y = detail::rows_of(self, "y", output);
+    detail::expect_features(self, "x", x, "dim", dim());
+    detail::expect_same_shape(self, "y", y, "x", x);
     const auto gate = saved.gate.view(x.extent(0), hidden());
     const auto up = saved.up.view(x.extent(0), hidden());
     const auto product = saved.hidden.view(x.extent(0), hidden());
     gate_proj.forward(executor, x, gate);
     up_proj.forward(executor, x, up);
-    detail::for_elements<v>(executor, gate.size(), [&](index_t i, auto part) {
-      const auto a = Activation::template value<v>(part.load(gate.data + i));
-      part.store(product.data + i, v::mul(a, part.load(up.data + i)));
+    linalg::for_elements<lanes>(executor, gate.size(), [&](index_t i, auto part) {
+      part.store(product.data + i, Activation::value(part.load(gate.data + i)) * part.load(up.data + i));
     });
     down_proj.forward(executor, product, y);
     saved.rows = x.extent(0);
@@ -78,42 +78,41 @@ template <class Activation, class T = float, class Isa = arch::native_isa> class
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
   void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient,
                 activations& saved) {
-    const auto x = detail::rows_of("nn::gated_mlp: x", input);
-    const auto dy = detail::rows_of("nn::gated_mlp: dy", output_gradient);
-    const auto dx = detail::rows_of("nn::gated_mlp: dx", input_gradient);
-    detail::expect_shape(x, "nn::gated_mlp: x", x.extent(0), dim(), "gated_mlp.md");
-    detail::expect_shape(dy, "nn::gated_mlp: dy", x.extent(0), dim(), "gated_mlp.md");
-    detail::expect_shape(dx, "nn::gated_mlp: dx", x.extent(0), dim(), "gated_mlp.md");
-    SEQPRIM_EXPECTS(!may_overlap(dx, x) && !may_overlap(dx, dy),
-                    "nn::gated_mlp: dx overlaps x or dy. See docs/reference/nn/gated_mlp.md");
-    SEQPRIM_EXPECTS(saved.rows == x.extent(0), "nn::gated_mlp: backward of ", x.extent(0),
-                    " rows needs the activations of one forward over as many. See docs/reference/nn/gated_mlp.md");
+    const auto x = detail::rows_of(self, "x", input);
+    const auto dy = detail::rows_of(self, "dy", output_gradient);
+    const auto dx = detail::rows_of(self, "dx", input_gradient);
+    detail::expect_features(self, "x", x, "dim", dim());
+    detail::expect_same_shape(self, "dy", dy, "x", x);
+    detail::expect_same_shape(self, "dx", dx, "x", x);
+    self.expects_apart("dx", dx, "x", x);
+    self.expects_apart("dx", dx, "dy", dy);
+    detail::expect_saved(self, saved.rows, x.extent(0));
     saved.rows = -1;
     const auto gate = saved.gate.view(x.extent(0), hidden());
     const auto up = saved.up.view(x.extent(0), hidden());
     const auto product = saved.hidden.view(x.extent(0), hidden());
     down_proj.backward_parameters(executor, product, dy, saved.projections);
     down_proj.backward_input(executor, dy, product);  // product now holds its own gradient
-    detail::for_elements<v>(executor, gate.size(), [&](index_t i, auto part) {
-      const auto g = part.load(gate.data + i), d = part.load(product.data + i);
-      const auto u = part.load(up.data + i);
-      part.store(up.data + i, v::mul(d, Activation::template value<v>(g)));
-      part.store(gate.data + i, v::mul(v::mul(d, u), Activation::template derivative<v>(g)));
+    linalg::for_elements<lanes>(executor, gate.size(), [&](index_t i, auto part) {
+      const lanes g = part.load(gate.data + i), u = part.load(up.data + i), d = part.load(product.data + i);
+      part.store(up.data + i, d * Activation::value(g));
+      part.store(gate.data + i, d * u * Activation::derivative(g));
     });
     gate_proj.backward(executor, x, gate, dx, saved.projections);
-    up_proj.backward(executor, x, up, dx, saved.projections, arch::store::accumulate);
+    up_proj.backward(executor, x, up, dx, saved.projections, linalg::store::accumulate);
   }
 
   template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }
   template <class Visit> void visit_parameters(Visit&& visit) const { visit_all(*this, visit); }
 
  private:
-  using v = arch::simd<Isa, T>;
+  using lanes = arch::lanes<Isa, T>;
+  static constexpr subject self{"nn::gated_mlp", "nn/gated_mlp"};
 
-  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
-    self.gate_proj.visit_parameters(nested("gate_proj", visit));
-    self.up_proj.visit_parameters(nested("up_proj", visit));
-    self.down_proj.visit_parameters(nested("down_proj", visit));
+  template <class Self, class Visit> static void visit_all(Self& layer, Visit& visit) {
+    layer.gate_proj.visit_parameters(nested("gate_proj", visit));
+    layer.up_proj.visit_parameters(nested("up_proj", visit));
+    layer.down_proj.visit_parameters(nested("down_proj", visit));
   }
 };
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/constants.hpp>
 #include <seqprim/core/philox.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/nn/parameter.hpp>
 
 #include <cmath>
@@ -33,10 +35,10 @@ template <class Layer> void initialize(const cpu& executor, Layer& layer, const 
   if constexpr (requires { layer.layers(); }) {
     if (layers == 0) layers = layer.layers();
   }
-  SEQPRIM_EXPECTS(layers >= 1, "nn::initialize: layers (", layers,
-                  ") must be >= 1. See docs/reference/nn/initialize.md");
-  SEQPRIM_EXPECTS(options.stddev >= 0 && std::isfinite(options.stddev), "nn::initialize: stddev (", options.stddev,
-                  ") must be finite and >= 0. See docs/reference/nn/initialize.md");
+  constexpr subject self{"nn::initialize", "nn/initialize"};
+  self.expects(layers >= 1, "layers (", layers, ") must be >= 1");
+  self.expects(options.stddev >= 0 && std::isfinite(options.stddev), "stddev (", options.stddev,
+               ") must be finite and >= 0");
   std::uint32_t ordinal = 0;
   layer.visit_parameters([&](const std::string&, auto& p) {
     const random_stream stream{.seed = options.seed, .request = ordinal++};
@@ -49,14 +51,14 @@ template <class Layer> void initialize(const cpu& executor, Layer& layer, const 
     const index_t size = p.size();
     constexpr index_t piece = 1 << 14;
     parallel_for(executor, ceil_div(size, piece), [&](index_t i, int) {
-      for (index_t begin = i * piece; begin < min((i + 1) * piece, size); begin += 4) {
+      for (index_t begin = i * piece; begin < min_of((i + 1) * piece, size); begin += 4) {
         const auto words = stream.four(initial_weights, static_cast<std::uint32_t>(begin / 4));
         for (index_t pair = 0; pair < 2; ++pair) {  // Box and Muller: two uniforms make two normals
           const auto uniform = [&](index_t k) {
             return static_cast<double>(uniform_open(words[static_cast<int>(2 * pair + k)]));
           };
           const double radius = spread * std::sqrt(-2.0 * std::log(uniform(0)));
-          const double angle = 6.283185307179586 * uniform(1);
+          const double angle = 2 * constants::pi * uniform(1);
           const index_t at = begin + 2 * pair;
           if (at < size) out[at] = static_cast<T>(radius * std::cos(angle));
           if (at + 1 < size) out[at + 1] = static_cast<T>(radius * std::sin(angle));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/linalg/matmul.hpp>
+#include <seqprim/linalg/reduce.hpp>
 #include <seqprim/nn/detail/rows.hpp>
 #include <seqprim/nn/parameter.hpp>
 
@@ -39,8 +40,7 @@ template <class T = float, class Isa = arch::native_isa> class linear {
 
   linear() = default;
   linear(index_t in, index_t out, const config& options = {}) {
-    SEQPRIM_EXPECTS(in >= 1 && out >= 1, "nn::linear: in (", in, ") and out (", out,
-                    ") must be >= 1. See docs/reference/nn/linear.md");
+    self.expects(in >= 1 && out >= 1, "in (", in, ") and out (", out, ") must be >= 1");
     weight = parameter<T, 2>(options.role, out, in);
     if (options.bias) bias = parameter<T, 1>(nn::role::bias, out);
   }
@@ -50,43 +50,36 @@ template <class T = float, class Isa = arch::native_isa> class linear {
 
   /// y = x W^T + b, or y += x W^T + b.
   template <row_viewable X, row_viewable Y>
-  void forward(const cpu& executor, const X& input, Y&& output, arch::store mode = arch::store::overwrite) const {
-    const auto x = detail::rows_of("nn::linear: x", input);
-    const auto y = detail::rows_of("nn::linear: y", output);
-    detail::expect_shape(x, "nn::linear: x", x.extent(0), in(), "linear.md");
-    detail::expect_shape(y, "nn::linear: y", x.extent(0), out(), "linear.md");
+  void forward(const cpu& executor, const X& input, Y&& output, linalg::store mode = linalg::store::overwrite) const {
+    const auto x = detail::rows_of(self, "x", input);
+    const auto y = detail::rows_of(self, "y", output);
+    detail::expect_features(self, "x", x, "in", in());
+    detail::expect_features(self, "y", y, "out", out());
+    detail::expect_same_rows(self, "y", y, "x", x);
     executor.validate();
-    SEQPRIM_EXPECTS(!may_overlap(x, y), "nn::linear: y overlaps x. See docs/reference/nn/linear.md");
-    SEQPRIM_EXPECTS(y.strides[1] == 1 || y.extent(1) <= 1,
-                    "nn::linear: the last axis of y must be contiguous. See docs/reference/nn/linear.md");
+    self.expects_apart("y", y, "x", x);
     if (bias.present()) {
-      using v = arch::simd<Isa, T>;
-      constexpr index_t piece = 32;
-      parallel_for(executor, ceil_div(y.extent(0), piece), [&](index_t p, int) {
-        for (index_t i = p * piece; i < min((p + 1) * piece, y.extent(0)); ++i) {
-          T* const row = y.data + i * y.strides[0];
-          detail::for_lanes<v>(out(), [&](index_t j, auto part) {
-            const auto b = part.load(bias.value.data() + j);
-            part.store(row + j, mode == arch::store::overwrite ? b : v::add(part.load(row + j), b));
-          });
-        }
+      linalg::for_rows(executor, y.extent(0), [&](index_t i) {
+        T* const row = y.data + i * y.strides[0];
+        linalg::for_lanes<arch::lanes<Isa, T>>(out(), [&](index_t j, auto part) {
+          const auto b = part.load(bias.value.data() + j);
+          part.store(row + j, mode == linalg::store::overwrite ? b : part.load(row + j) + b);
+        });
       });
-      mode = arch::store::accumulate;
+      mode = linalg::store::accumulate;
     }
-    arch::matmul<Isa>(executor, x, weight.value.view().transposed(0, 1), y, mode);
+    linalg::matmul<Isa>(executor, x, weight.value.view().transposed(0, 1), y, mode);
   }
 
   /// Both parts of the backward pass.
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
   void backward(const cpu& executor, const X& input, const Dy& dy, Dx&& dx, activations& saved,
-                arch::store mode = arch::store::overwrite) {
-    const auto rows = detail::rows_of("nn::linear: dx", dx);
-    detail::expect_shape(rows, "nn::linear: dx", detail::rows_of("nn::linear: dy", dy).extent(0), in(), "linear.md");
+                linalg::store mode = linalg::store::overwrite) {
+    const auto rows = detail::rows_of(self, "dx", dx);
+    detail::expect_features(self, "dx", rows, "in", in());
+    detail::expect_same_rows(self, "dx", rows, "dy", detail::rows_of(self, "dy", dy));
     executor.validate();
-    SEQPRIM_EXPECTS(!may_overlap(rows, detail::rows_of("nn::linear: dy", dy)),
-                    "nn::linear: dx overlaps dy. See docs/reference/nn/linear.md");
-    SEQPRIM_EXPECTS(rows.strides[1] == 1 || rows.extent(1) <= 1,
-                    "nn::linear: the last axis of dx must be contiguous. See docs/reference/nn/linear.md");
+    self.expects_apart("dx", rows, "dy", detail::rows_of(self, "dy", dy));
     backward_parameters(executor, input, dy, saved);
     backward_input(executor, dy, dx, mode);
   }
@@ -94,32 +87,36 @@ template <class T = float, class Isa = arch::native_isa> class linear {
   /// dW += dy^T x, db += sum of the rows of dy.
   template <row_viewable X, row_viewable Dy>
   void backward_parameters(const cpu& executor, const X& input, const Dy& output_gradient, activations& saved) {
-    const auto x = detail::rows_of("nn::linear: x", input);
-    const auto dy = detail::rows_of("nn::linear: dy", output_gradient);
-    detail::expect_shape(x, "nn::linear: x", x.extent(0), in(), "linear.md");
-    detail::expect_shape(dy, "nn::linear: dy", x.extent(0), out(), "linear.md");
-    arch::matmul<Isa>(executor, dy.transposed(0, 1), x, weight.grad, arch::store::accumulate);
-    if (bias.present()) detail::add_column_sums<Isa, T>(executor, dy, bias.grad.data(), saved.sums);
+    const auto x = detail::rows_of(self, "x", input);
+    const auto dy = detail::rows_of(self, "dy", output_gradient);
+    detail::expect_features(self, "x", x, "in", in());
+    detail::expect_features(self, "dy", dy, "out", out());
+    detail::expect_same_rows(self, "dy", dy, "x", x);
+    linalg::matmul<Isa>(executor, dy.transposed(0, 1), x, weight.grad, linalg::store::accumulate);
+    if (bias.present()) linalg::add_column_sums<Isa, T>(executor, dy, bias.grad.data(), saved.sums);
   }
 
   /// dx = dy W, or dx += dy W.
   template <row_viewable Dy, row_viewable Dx>
   void backward_input(const cpu& executor, const Dy& output_gradient, Dx&& input_gradient,
-                      arch::store mode = arch::store::overwrite) const {
-    const auto dy = detail::rows_of("nn::linear: dy", output_gradient);
-    const auto dx = detail::rows_of("nn::linear: dx", input_gradient);
-    detail::expect_shape(dy, "nn::linear: dy", dy.extent(0), out(), "linear.md");
-    detail::expect_shape(dx, "nn::linear: dx", dy.extent(0), in(), "linear.md");
-    arch::matmul<Isa>(executor, dy, weight.value, dx, mode);
+                      linalg::store mode = linalg::store::overwrite) const {
+    const auto dy = detail::rows_of(self, "dy", output_gradient);
+    const auto dx = detail::rows_of(self, "dx", input_gradient);
+    detail::expect_features(self, "dy", dy, "out", out());
+    detail::expect_features(self, "dx", dx, "in", in());
+    detail::expect_same_rows(self, "dx", dx, "dy", dy);
+    linalg::matmul<Isa>(executor, dy, weight.value, dx, mode);
   }
 
   template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }
   template <class Visit> void visit_parameters(Visit&& visit) const { visit_all(*this, visit); }
 
  private:
-  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
-    visit(std::string("weight"), self.weight);
-    if (self.bias.present()) visit(std::string("bias"), self.bias);
+  static constexpr subject self{"nn::linear", "nn/linear"};
+
+  template <class Self, class Visit> static void visit_all(Self& layer, Visit& visit) {
+    visit(std::string("weight"), layer.weight);
+    if (layer.bias.present()) visit(std::string("bias"), layer.bias);
   }
 };
 

@@ -90,7 +90,7 @@ template <class T> struct flat_parameters {
     layer.visit_parameters([&](const std::string&, auto& p) {
       for (index_t begin = 0; begin < p.size(); begin += piece_size)
         pieces.push_back(
-            {p.value.data() + begin, p.grad.data() + begin, min(piece_size, p.size() - begin), parameter, begin});
+            {p.value.data() + begin, p.grad.data() + begin, min_of(piece_size, p.size() - begin), parameter, begin});
       ++parameter;
     });
   }

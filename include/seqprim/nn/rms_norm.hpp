@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/linalg/matmul.hpp>
+#include <seqprim/linalg/reduce.hpp>
+#include <seqprim/linalg/rows.hpp>
 #include <seqprim/nn/detail/rows.hpp>
 #include <seqprim/nn/parameter.hpp>
 
@@ -49,9 +51,8 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
 
   root_mean_square_norm() = default;
   explicit root_mean_square_norm(index_t dim, const config& options = {}) : options_(options), dim_(dim) {
-    SEQPRIM_EXPECTS(dim >= 1, "nn::rms_norm: dim (", dim, ") must be >= 1. See docs/reference/nn/rms_norm.md");
-    SEQPRIM_EXPECTS(options.eps >= 0 && std::isfinite(options.eps), "nn::rms_norm: eps (", options.eps,
-                    ") must be finite and >= 0. See docs/reference/nn/rms_norm.md");
+    self.expects(dim >= 1, "dim (", dim, ") must be >= 1");
+    self.expects(options.eps >= 0 && std::isfinite(options.eps), "eps (", options.eps, ") must be finite and >= 0");
     if constexpr (Weighted) {
       weight = parameter<T, 1>(role::scale, dim);
       weight.value.fill(T{1} - options.offset);
@@ -62,12 +63,12 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
 
   template <row_viewable X, row_viewable Y>
   void forward(const cpu& executor, const X& input, Y&& output, activations& saved) const {
-    const auto x = checked("nn::rms_norm: x", input, -1);
-    const auto y = checked("nn::rms_norm: y", output, x.extent(0));
+    const auto x = checked("x", input);
+    const auto y = checked("y", output, x);
     executor.validate();
     T* const inverse = saved.inverse.view(x.extent(0)).data;
     saved.rows = x.extent(0);
-    for_rows(executor, x.extent(0), [&](index_t row) {
+    linalg::for_rows(executor, x.extent(0), [&](index_t row) {
       const T* const from = x.data + row * x.strides[0];
       inverse[row] = normalize(from, y.data + row * y.strides[0]);
     });
@@ -77,21 +78,22 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
   template <row_viewable X, row_viewable Residual, row_viewable Sum, row_viewable Y>
   void forward_add(const cpu& executor, const X& input, const Residual& stream, Sum&& total, Y&& output,
                    activations& saved, T scale = 1) const {
-    const auto x = checked("nn::rms_norm: x", input, -1);
-    const auto residual = checked("nn::rms_norm: residual", stream, x.extent(0));
-    const auto sum = checked("nn::rms_norm: sum", total, x.extent(0));
-    const auto y = checked("nn::rms_norm: y", output, x.extent(0));
-    SEQPRIM_EXPECTS(!may_overlap(sum, y), "nn::rms_norm: y overlaps sum. See docs/reference/nn/rms_norm.md");
+    const auto x = checked("x", input);
+    const auto residual = checked("residual", stream, x);
+    const auto sum = checked("sum", total, x);
+    const auto y = checked("y", output, x);
+    self.expects_apart("y", y, "sum", sum);
     executor.validate();
     T* const inverse = saved.inverse.view(x.extent(0)).data;
     saved.rows = x.extent(0);
-    const auto factor = v::set(scale);
-    for_rows(executor, x.extent(0), [&](index_t row) {
+    const lanes factor(scale);
+    linalg::for_rows(executor, x.extent(0), [&](index_t row) {
       const T* const a = x.data + row * x.strides[0];
       const T* const b = residual.data + row * residual.strides[0];
       T* const s = sum.data + row * sum.strides[0];
-      detail::for_lanes<v>(
-          dim_, [&](index_t j, auto part) { part.store(s + j, v::fma(factor, part.load(b + j), part.load(a + j))); });
+      linalg::for_lanes<lanes>(dim_, [&](index_t j, auto part) {
+        part.store(s + j, arch::fma(factor, part.load(b + j), part.load(a + j)));
+      });
       inverse[row] = normalize(s, y.data + row * y.strides[0]);
     });
   }
@@ -100,18 +102,17 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
   /// of `sum` of forward_add. weight.grad is added to. x is the input (after forward_add: the sum), saved is from that forward.
   template <row_viewable X, row_viewable Dy, row_viewable Dx>
   void backward(const cpu& executor, const X& input, const Dy& output_gradient, Dx&& input_gradient, activations& saved,
-                arch::store mode = arch::store::overwrite) {
-    const auto x = checked("nn::rms_norm: x", input, -1);
-    const auto dy = checked("nn::rms_norm: dy", output_gradient, x.extent(0));
-    const auto dx = checked("nn::rms_norm: dx", input_gradient, x.extent(0));
+                linalg::store mode = linalg::store::overwrite) {
+    const auto x = checked("x", input);
+    const auto dy = checked("dy", output_gradient, x);
+    const auto dx = checked("dx", input_gradient, x);
     executor.validate();
-    SEQPRIM_EXPECTS(saved.rows == x.extent(0), "nn::rms_norm: backward of ", x.extent(0),
-                    " rows needs the activations of a forward over as many. See docs/reference/nn/rms_norm.md");
-    const index_t rows = x.extent(0), blocks = ceil_div(rows, detail::rows_per_sum);
+    detail::expect_saved(self, saved.rows, x.extent(0));
+    const index_t rows = x.extent(0), blocks = ceil_div(rows, linalg::rows_per_task);
     const T* const inverse = saved.inverse.view(rows).data;
     const auto sums = saved.sums.view(blocks, Weighted ? dim_ : 0);
     parallel_for(executor, blocks, [&](index_t block, int) {
-      const index_t begin = block * detail::rows_per_sum, end = min(begin + detail::rows_per_sum, rows);
+      const index_t begin = block * linalg::rows_per_task, end = min_of(begin + linalg::rows_per_task, rows);
       T* const dw = sums.data + block * sums.strides[0];
       if constexpr (Weighted)
         for (index_t j = 0; j < dim_; ++j) dw[j] = 0;
@@ -119,7 +120,7 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
         backward_row(x.data + row * x.strides[0], dy.data + row * dy.strides[0], dx.data + row * dx.strides[0],
                      inverse[row], dw, mode);
     });
-    if constexpr (Weighted) detail::add_partial_sums<Isa>(executor, sums, weight.grad.data());
+    if constexpr (Weighted) linalg::add_rows<Isa>(executor, sums, weight.grad.data());
   }
 
   template <class Visit> void visit_parameters(Visit&& visit) {
@@ -130,55 +131,54 @@ template <bool Weighted, class T = float, class Isa = arch::native_isa> class ro
   }
 
  private:
-  using v = arch::simd<Isa, T>;
-  using reg = typename v::reg;
+  using lanes = arch::lanes<Isa, T>;
+  static constexpr subject self{"nn::rms_norm", "nn/rms_norm"};
 
-  /// [..., dim] as rows; any number of rows when rows < 0.
-  template <class X> [[nodiscard]] auto checked(const char* operand, X&& x, index_t rows) const {
-    const auto view = detail::rows_of(operand, x);
-    detail::expect_shape(view, operand, rows < 0 ? view.extent(0) : rows, dim_, "rms_norm.md");
+  /// [..., dim] as rows.
+  template <class X> [[nodiscard]] auto checked(const char* operand, X&& x) const {
+    const auto view = detail::rows_of(self, operand, x);
+    detail::expect_features(self, operand, view, "dim", dim_);
+    return view;
+  }
+  /// The same, as many rows as x.
+  template <class View, class X> [[nodiscard]] auto checked(const char* operand, View&& other, const X& x) const {
+    const auto view = checked(operand, other);
+    detail::expect_same_rows(self, operand, view, "x", x);
     return view;
   }
 
-  template <class Body> static void for_rows(const cpu& executor, index_t rows, const Body& body) {
-    parallel_for(executor, ceil_div(rows, detail::rows_per_sum), [&](index_t block, int) {
-      const index_t begin = block * detail::rows_per_sum;
-      for (index_t row = begin; row < min(begin + detail::rows_per_sum, rows); ++row) body(row);
-    });
-  }
-
-  template <class Part> [[nodiscard, gnu::always_inline]] reg factor(index_t j, Part part) const noexcept {
+  template <class Part> [[nodiscard, gnu::always_inline]] lanes factor(index_t j, Part part) const noexcept {
     if constexpr (Weighted) {
-      return v::add(v::set(options_.offset), part.load(weight.value.data() + j));
+      return lanes(options_.offset) + part.load(weight.value.data() + j);
     } else {
-      return v::set(T{1});
+      return lanes(T{1});
     }
   }
 
   [[nodiscard]] T normalize(const T* x, T* y) const noexcept {
-    const T mean = arch::dot<Isa, T>(x, x, dim_) / static_cast<T>(dim_);
+    const T mean = linalg::dot<Isa, T>(x, x, dim_) / static_cast<T>(dim_);
     const T inverse = T{1} / std::sqrt(mean + static_cast<T>(options_.eps));
-    const reg r = v::set(inverse);
-    detail::for_lanes<v>(
-        dim_, [&](index_t j, auto part) { part.store(y + j, v::mul(v::mul(part.load(x + j), r), factor(j, part))); });
+    const lanes r(inverse);
+    linalg::for_lanes<lanes>(dim_,
+                             [&](index_t j, auto part) { part.store(y + j, part.load(x + j) * r * factor(j, part)); });
     return inverse;
   }
 
   // With xh = x r and g = dy (offset + weight): dx = r (g - xh mean(g xh)), dw += dy xh.
   void backward_row(const T* x, const T* dy, T* dx, T inverse, [[maybe_unused]] T* dw,
-                    arch::store mode) const noexcept {
-    const reg r = v::set(inverse);
-    reg sum = v::zero();
-    detail::for_lanes<v>(dim_, [&](index_t j, auto part) {
-      const reg xh = v::mul(part.load(x + j), r), d = part.load(dy + j);
-      sum = v::fma(v::mul(d, factor(j, part)), xh, sum);
-      if constexpr (Weighted) part.store(dw + j, v::fma(d, xh, part.load(dw + j)));
+                    linalg::store mode) const noexcept {
+    const lanes r(inverse);
+    lanes sum(T{0});
+    linalg::for_lanes<lanes>(dim_, [&](index_t j, auto part) {
+      const lanes xh = part.load(x + j) * r, d = part.load(dy + j);
+      sum = arch::fma(d * factor(j, part), xh, sum);
+      if constexpr (Weighted) part.store(dw + j, arch::fma(d, xh, part.load(dw + j)));
     });
-    const reg mean = v::set(v::sum(sum) / static_cast<T>(-dim_));
-    detail::for_lanes<v>(dim_, [&](index_t j, auto part) {
-      const reg xh = v::mul(part.load(x + j), r);
-      const reg g = v::mul(v::fma(mean, xh, v::mul(part.load(dy + j), factor(j, part))), r);
-      part.store(dx + j, mode == arch::store::overwrite ? g : v::add(part.load(dx + j), g));
+    const lanes mean(arch::sum(sum) / static_cast<T>(-dim_));
+    linalg::for_lanes<lanes>(dim_, [&](index_t j, auto part) {
+      const lanes xh = part.load(x + j) * r;
+      const lanes g = arch::fma(mean, xh, part.load(dy + j) * factor(j, part)) * r;
+      part.store(dx + j, mode == linalg::store::overwrite ? g : part.load(dx + j) + g);
     });
   }
 

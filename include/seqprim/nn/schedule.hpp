@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/core/error.hpp>
+#include <seqprim/core/constants.hpp>
 #include <seqprim/core/index.hpp>
+#include <seqprim/core/subject.hpp>
 
 #include <cmath>
 
@@ -22,24 +23,25 @@ namespace detail {
   return static_cast<double>(step - warmup) / static_cast<double>(total - warmup);
 }
 /// From 1 at 0 to 0 at 1, and up again beyond.
-[[nodiscard]] inline double half_cosine(double part) noexcept { return 0.5 * (1 + std::cos(3.141592653589793 * part)); }
+[[nodiscard]] inline double half_cosine(double part) noexcept { return 0.5 * (1 + std::cos(constants::pi * part)); }
 
 [[nodiscard]] constexpr double ramp(index_t step, index_t warmup) noexcept {
   return static_cast<double>(step) / static_cast<double>(warmup);
 }
 
-inline void check_schedule(const char* name, double base, index_t warmup, index_t total, double ratio = 0) {
-  constexpr const char* page = ". See docs/reference/nn/schedule.md";
-  SEQPRIM_EXPECTS(std::isfinite(base), "nn::", name, ": base must be finite", page);
-  SEQPRIM_EXPECTS(warmup >= 0, "nn::", name, ": warmup (", warmup, ") must be >= 0", page);
-  SEQPRIM_EXPECTS(total > warmup, "nn::", name, ": total (", total, ") must be more than warmup (", warmup, ")", page);
-  SEQPRIM_EXPECTS(ratio >= 0 && ratio <= 1, "nn::", name, ": min_ratio (", ratio, ") must be in [0, 1]", page);
+inline void check_schedule(const subject& self, double base, index_t warmup, index_t total, double ratio = 0) {
+  self.expects(std::isfinite(base), "base must be finite");
+  self.expects(warmup >= 0, "warmup (", warmup, ") must be >= 0");
+  self.expects(total > warmup, "total (", total, ") must be more than warmup (", warmup, ")");
+  self.expects(ratio >= 0 && ratio <= 1, "min_ratio (", ratio, ") must be in [0, 1]");
 }
 
 }  // namespace detail
 
 /// Decreases linearly to 0 at `total`, and stays there.
 struct linear_schedule {
+  static constexpr subject self{"nn::linear_schedule", "nn/schedule"};
+
   double base;
   index_t warmup = 0;
   index_t total = 0;
@@ -48,12 +50,14 @@ struct linear_schedule {
     if (step < warmup) return base * detail::ramp(step, warmup);
     return step >= total ? 0.0 : base * (1 - detail::progress(step, warmup, total));
   }
-  void validate() const { detail::check_schedule("linear_schedule", base, warmup, total); }
+  void validate() const { detail::check_schedule(self, base, warmup, total); }
 };
 
 /// Half a cosine from base to base * min_ratio at `total`. Beyond it the common public form rises again; `clamped` holds
 /// the minimum instead. warmup_from > 0 begins the warm-up there and not at 0.
 struct cosine_schedule {
+  static constexpr subject self{"nn::cosine_schedule", "nn/schedule"};
+
   double base;
   index_t warmup = 0;
   index_t total = 0;
@@ -67,26 +71,30 @@ struct cosine_schedule {
     return base * (min_ratio + (1 - min_ratio) * detail::half_cosine(detail::progress(step, warmup, total)));
   }
   void validate() const {
-    detail::check_schedule("cosine_schedule", base, warmup, total, min_ratio);
-    SEQPRIM_EXPECTS(std::isfinite(warmup_from),
-                    "nn::cosine_schedule: warmup_from must be finite. See docs/reference/nn/schedule.md");
+    detail::check_schedule(self, base, warmup, total, min_ratio);
+    self.expects(std::isfinite(warmup_from), "warmup_from must be finite");
   }
 };
 
 /// base * sqrt(warmup / step) after the warm-up; warmup = 0 counts as 1.
 struct inverse_sqrt_schedule {
+  static constexpr subject self{"nn::inverse_sqrt_schedule", "nn/schedule"};
+
   double base;
   index_t warmup = 0;
 
   [[nodiscard]] double operator()(index_t step) const noexcept {
     if (step < warmup) return base * detail::ramp(step, warmup);
-    return base * std::sqrt(static_cast<double>(max<index_t>(warmup, 1)) / static_cast<double>(max<index_t>(step, 1)));
+    return base *
+           std::sqrt(static_cast<double>(max_of<index_t>(warmup, 1)) / static_cast<double>(max_of<index_t>(step, 1)));
   }
-  void validate() const { detail::check_schedule("inverse_sqrt_schedule", base, warmup, warmup + 1); }
+  void validate() const { detail::check_schedule(self, base, warmup, warmup + 1); }
 };
 
 /// Stays at base until `decay_start`, then decreases linearly to base * min_ratio at `total`, and stays there.
 struct warmup_stable_decay_schedule {
+  static constexpr subject self{"nn::warmup_stable_decay_schedule", "nn/schedule"};
+
   double base;
   index_t warmup = 0;
   index_t total = 0;
@@ -101,9 +109,9 @@ struct warmup_stable_decay_schedule {
     return base * (1 - (1 - min_ratio) * detail::progress(step, start, total));
   }
   void validate() const {
-    detail::check_schedule("warmup_stable_decay_schedule", base, warmup, total, min_ratio);
-    SEQPRIM_EXPECTS(decay_start >= -1 && decay_start <= total, "nn::warmup_stable_decay_schedule: decay_start (",
-                    decay_start, ") must be -1 or in [0, total (", total, ")]. See docs/reference/nn/schedule.md");
+    detail::check_schedule(self, base, warmup, total, min_ratio);
+    self.expects(decay_start >= -1 && decay_start <= total, "decay_start (", decay_start,
+                 ") must be -1 or in [0, total (", total, ")]");
   }
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <seqprim/arch/matmul.hpp>
+#include <seqprim/linalg/matmul.hpp>
 
 #include <cmath>
 #include <support/catch.hpp>
@@ -48,7 +48,7 @@ TEMPLATE_TEST_CASE("matmul: agrees with the definition for any shape and stride"
     tensor<total, 2> wide(m, n + 3);  // rows of c apart by more than their length; the gap must stay as it is
     wide.fill(static_cast<total>(5));
     const auto c = wide.view().slice(1, {0, n});
-    arch::matmul(cpu{}, a, b, c);
+    linalg::matmul(cpu{}, a, b, c);
     // Each of the k roundings of the sum, and of the products, is at most eps * magnitude.
     const double budget =
         2.0 * static_cast<double>(k + 1) * magnitude * (std::is_same_v<total, double> ? 0x1p-53 : 0x1p-24);
@@ -59,7 +59,7 @@ TEMPLATE_TEST_CASE("matmul: agrees with the definition for any shape and stride"
     CAPTURE(m, n, k, flip_a, flip_b, worst, budget);
     REQUIRE(worst <= budget);
 
-    arch::matmul(cpu{.threads = 3}, a, b, c, arch::store::accumulate);
+    linalg::matmul(cpu{.threads = 3}, a, b, c, linalg::store::accumulate);
     worst = 0;
     bool gap = true;
     for (index_t i = 0; i < m; ++i) {
@@ -77,9 +77,9 @@ TEST_CASE("matmul: the number of threads does not change a bit", "[arch][propert
   tensor<float, 2> a(500, 130), b(130, 333), one(500, 333), many(500, 333);
   random.fill(a);
   random.fill(b);
-  arch::matmul(cpu{.threads = 1}, a, b, one);
+  linalg::matmul(cpu{.threads = 1}, a, b, one);
   for (const int threads : {2, 3, 7}) {
-    arch::matmul(cpu{.threads = threads}, a, b, many);
+    linalg::matmul(cpu{.threads = threads}, a, b, many);
     REQUIRE(std::equal(one.begin(), one.end(), many.begin()));
   }
 }
@@ -92,11 +92,11 @@ TEST_CASE("matmul: the bits of a row do not depend on how many rows there are", 
     random.fill(w);
     random.fill(all);
     part = all;
-    for (const auto mode : {arch::store::overwrite, arch::store::accumulate}) {
-      arch::matmul(cpu{}, a, w.view().transposed(0, 1), all, mode);
+    for (const auto mode : {linalg::store::overwrite, linalg::store::accumulate}) {
+      linalg::matmul(cpu{}, a, w.view().transposed(0, 1), all, mode);
       for (index_t first = 0, count = 1; first < 9; first += count, count = count % 4 + 1) {
         const range rows{first, min<index_t>(first + count, 9)};
-        arch::matmul(cpu{}, a.view().slice(0, rows), w.view().transposed(0, 1), part.view().slice(0, rows), mode);
+        linalg::matmul(cpu{}, a.view().slice(0, rows), w.view().transposed(0, 1), part.view().slice(0, rows), mode);
       }
       CAPTURE(k);
       REQUIRE(std::equal(all.begin(), all.end(), part.begin()));
@@ -107,10 +107,13 @@ TEST_CASE("matmul: the bits of a row do not depend on how many rows there are", 
 TEST_CASE("matmul: wrong shapes, strides and overlaps are named before anything is written", "[arch][errors]") {
   tensor<float, 2> a(2, 3), b(4, 5), c(2, 5), square(4, 4);
   c.fill(9.0f);
-  REQUIRE_THROWS_WITH(arch::matmul(cpu{}, a, b, c), "matmul: a [2, 3] b [4, 5] does not give c [2, 5]");
-  REQUIRE_THROWS_WITH(arch::matmul(cpu{}, square, square, square.view()), "matmul: c overlaps an operand");
+  REQUIRE_THROWS_WITH(
+      linalg::matmul(cpu{}, a, b, c),
+      "linalg::matmul: inner lengths differ: a is [2, 3], b is [4, 5]. See docs/reference/linalg/matmul.md");
+  REQUIRE_THROWS_WITH(linalg::matmul(cpu{}, square, square, square.view()),
+                      "linalg::matmul: c overlaps a. See docs/reference/linalg/matmul.md");
   tensor<float, 2> wide(5, 2), right(3, 5);
-  REQUIRE_THROWS_AS(arch::matmul(cpu{}, a, right, wide.view().transposed(0, 1)), precondition_error);
-  REQUIRE_THROWS_AS(arch::matmul(cpu{.threads = -1}, a, right, c), precondition_error);
+  REQUIRE_THROWS_AS(linalg::matmul(cpu{}, a, right, wide.view().transposed(0, 1)), precondition_error);
+  REQUIRE_THROWS_AS(linalg::matmul(cpu{.threads = -1}, a, right, c), precondition_error);
   REQUIRE(std::all_of(c.begin(), c.end(), [](float x) { return x == 9.0f; }));
 }

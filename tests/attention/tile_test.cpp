@@ -20,7 +20,7 @@ using isa = arch::native_isa;
 template <columns_are Columns, class Mask> void require_hidden(const Mask& mask, range rows, range columns) {
   const index_t step = round_up(columns.size(), 16);
   std::vector<float> tile(static_cast<std::size_t>(rows.size() * step), 1.0f);
-  attention::detail::hide<isa, float, Columns>(mask, rows, columns, tile.data(), step, -7.0f);
+  attention::detail::apply_mask<isa, float, Columns>(mask, rows, columns, tile.data(), step, -7.0f);
   for (index_t i = 0; i < rows.size(); ++i)
     for (index_t j = 0; j < columns.size(); ++j) {
       const index_t row = rows.begin + i, column = columns.begin + j;

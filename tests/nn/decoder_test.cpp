@@ -213,7 +213,8 @@ TEST_CASE("decoder: wrong parameters, tokens and states are errors that change n
   tensor<index_t, 1> tokens(2);
   REQUIRE_THROWS_AS(m.step(cpu{}, tokens, state, wrong), precondition_error);
   tokens(1) = 11;
-  REQUIRE_THROWS_WITH(m.step(cpu{}, tokens, state, logits), ContainsSubstring("id (11) of token 1 must be in [0, vocab (11))"));
+  REQUIRE_THROWS_WITH(m.step(cpu{}, tokens, state, logits),
+                      ContainsSubstring("id (11) of token 1 must be in [0, vocab (11))"));
   REQUIRE(state.length() == 3);
   REQUIRE(std::all_of(logits.begin(), logits.end(), [](float v) { return v == 9.0f; }));
 }

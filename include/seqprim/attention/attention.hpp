@@ -13,3 +13,4 @@
 #include <seqprim/attention/sink_gradient.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
+#include <seqprim/attention/weights.hpp>

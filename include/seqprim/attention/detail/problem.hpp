@@ -35,11 +35,11 @@ struct problem {
 /// Page that error messages point to.
 inline constexpr const char* see[] = {
     ". See docs/reference/attention/forward.md", ". See docs/reference/attention/backward.md",
-    ". See docs/reference/attention/decode.md", ". See docs/reference/attention/append.md",
-    ". See docs/reference/attention/merge.md"};
-enum class entry { forward, backward, decode, append, merge };
+    ". See docs/reference/attention/decode.md",  ". See docs/reference/attention/append.md",
+    ". See docs/reference/attention/merge.md",   ". See docs/reference/attention/weights.md"};
+enum class entry { forward, backward, decode, append, merge, weights };
 inline constexpr const char* entry_name[] = {"attention::forward", "attention::backward", "attention::decode",
-                                             "attention::append", "attention::merge"};
+                                             "attention::append",  "attention::merge",    "attention::weights"};
 
 template <entry Entry, class View>
 void expect_shape(const char* operand, const View& view,

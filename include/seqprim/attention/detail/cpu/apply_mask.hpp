@@ -144,7 +144,7 @@ template <class Isa, class T, columns_are Columns, class A> class mask_lanes<Isa
 /// Replaces what the mask hides in tile[row, column] by `hidden`. `rows` and `columns` are the absolute indices of
 /// the tile; columns beyond the range, up to whole registers, may change.
 template <class Isa, class T, columns_are Columns, class Mask>
-void hide(const Mask& mask, range rows, range columns, T* tile, index_t tile_row, T hidden) noexcept {
+void apply_mask(const Mask& mask, range rows, range columns, T* tile, index_t tile_row, T hidden) noexcept {
   using v = arch::simd<Isa, T>;
   const auto otherwise = v::set(hidden);
   for (index_t j = 0; j < columns.size(); j += v::lanes) {

@@ -77,7 +77,7 @@ template <class Isa, class T> class online_softmax {
                                            {keys.size(), padded_, head_dim_});
     modify<Isa, columns_are::queries>(score, scale_, keys, rows_, logits_, width_);
     if (partial)
-      hide<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
+      apply_mask<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
     exponentiate(keys.size(), std::is_same_v<Score, score::identity> ? scale_ * static_cast<T>(log2_e) : T{1});
     const auto value = widen<Isa>(arch::matrix_ref<const V>{values, v_row}, keys.size(), value_dim_, value_buffer_);
     const arch::product_shape shape{value_dim_, padded_, keys.size()};

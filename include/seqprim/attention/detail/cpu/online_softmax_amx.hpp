@@ -117,7 +117,7 @@ template <class Isa, class T> class online_softmax_tiles {
     multiply_logits(k, keys);
     modify<Isa, columns_are::queries>(score, scale_, keys, rows_, logits_, width_);
     if (partial)
-      hide<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
+      apply_mask<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
     flush(values, mask);
     move_top(keys.size(), std::is_same_v<Score, score::identity> ? scale_ * static_cast<T>(log2_e) : T{1});
     work_.keys = keys;

@@ -68,7 +68,7 @@ template <class Isa, class T> class online_softmax_pairs {
     }
     modify<Isa, columns_are::queries>(score, scale_, keys, rows_, logits_, width_);
     if (partial)
-      hide<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
+      apply_mask<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
     exponentiate(keys.size(), std::is_same_v<Score, score::identity> ? scale_ * static_cast<T>(log2_e) : T{1});
     add_values(values, v_row, keys, mask, partial);
     empty_ = false;

@@ -52,17 +52,22 @@ void store_rows(const quantized<std::int8_t, float>& store, index_t first, index
 }
 
 /// No two sequences write to one page, and none names a page twice among those it writes to.
-template <class Store> void expect_own_pages(const paged_cache<Store>& cache, index_t batch, index_t count) {
+/// count(b): new rows of sequence b.
+template <class Store, class Count>
+void expect_own_pages(const paged_cache<Store>& cache, index_t batch, const Count& count) {
   const index_t page_size = cache.store.extent(2);
   tensor<unsigned char, 1> taken(cache.store.extent(0));
-  for (index_t b = 0; b < batch && count > 0; ++b)
-    for (index_t n = (cache.length(b) - count) / page_size; n < ceil_div(cache.length(b), page_size); ++n) {
+  for (index_t b = 0; b < batch; ++b) {
+    const index_t written = min_of(count(b), cache.length(b));
+    if (written == 0) continue;
+    for (index_t n = (cache.length(b) - written) / page_size; n < ceil_div(cache.length(b), page_size); ++n) {
       unsigned char& page = taken(cache.table.page(b, n));
       SEQPRIM_EXPECTS(page == 0, "attention::append: page ", cache.table.page(b, n),
                       " would be written for two places, one ", "of them in sequence ", b,
                       ". See docs/reference/attention/append.md");
       page = 1;
     }
+  }
 }
 
 /// Everything that append does once it knows where each sequence's rows begin.
@@ -98,6 +103,7 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
   const auto store = [&](const auto& from, const auto& cache) {
     parallel_for(executor, batch * heads, [&](index_t piece, int) {
       const index_t b = piece / heads, h = piece % heads, begin = start(b);
+      if (begin < 0) return;  // an idle slot
       cache.for_ranges(b, range{begin, begin + count}, [&](index_t first, index_t at, range part) {
         store_rows(cache.store, first, h, at, part.size(), from.extent(3),
                    [&](index_t i, index_t d) { return static_cast<float>(from(b, h, part.begin - begin + i, d)); });
@@ -184,7 +190,9 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
 ///
 ///     row r of sequence b is token lengths[b] - new_len + r
 ///
-/// Errors   as above; what page_table refuses; a sequence shorter than new_len; keys and values of different lengths; a page
+/// A sequence of length 0 is an idle slot: nothing is written for it, whatever its new rows hold.
+///
+/// Errors   as above; what page_table refuses; a sequence shorter than new_len but not empty; keys and values of different lengths; a page
 ///          that two sequences would write to.
 /// Cost     as above, and one byte for each page.
 template <class Isa = arch::native_isa, class Op, class NewK, class NewV, class StoreK, class StoreV>
@@ -206,11 +214,12 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   for (index_t b = 0; b < batch; ++b) {
     SEQPRIM_EXPECTS(k_cache.length(b) == v_cache.length(b), "attention::append: sequence ", b, " has ",
                     k_cache.length(b), " keys and ", v_cache.length(b), " values", page);
-    SEQPRIM_EXPECTS(k_cache.length(b) >= count, "attention::append: ", count, " rows do not fit sequence ", b,
-                    ", whose length with them is ", k_cache.length(b), page);
+    SEQPRIM_EXPECTS(k_cache.length(b) == 0 || k_cache.length(b) >= count, "attention::append: ", count,
+                    " rows do not fit sequence ", b, ", whose length with them is ", k_cache.length(b), page);
   }
-  detail::expect_own_pages(k_cache, batch, count);
-  detail::expect_own_pages(v_cache, batch, count);
+  const auto new_rows = [count](index_t) { return count; };
+  detail::expect_own_pages(k_cache, batch, new_rows);
+  detail::expect_own_pages(v_cache, batch, new_rows);
   const row_starts starts{.ends = key_cache.table.lengths(), .len = count};
   position::validate_map(position::shifted_rows{position::place(op.position).keys, starts}, batch, count);
   detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache, starts);

@@ -10,6 +10,7 @@
 #include <seqprim/attention/merge.hpp>
 #include <seqprim/attention/paged.hpp>
 #include <seqprim/attention/quantized.hpp>
+#include <seqprim/attention/ragged.hpp>
 #include <seqprim/attention/sink_gradient.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>

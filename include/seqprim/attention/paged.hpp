@@ -71,6 +71,19 @@ class page_table {
     return most;
   }
 
+  /// The table of sequence b alone.
+  [[nodiscard]] SEQPRIM_HD constexpr page_table sequence(index_t b) const noexcept {
+    page_table result = *this;
+    if (wide_ != nullptr) {
+      result.wide_ = wide_ + b * strides_[0];
+    } else {
+      result.narrow_ = narrow_ + b * strides_[0];
+    }
+    result.extents_[0] = 1;
+    result.lengths_ = lengths_.slice({b, b + 1});
+    return result;
+  }
+
   /// Checks everything that a call for `batch` sequences on so many pages will read.
   void validate(index_t batch, index_t pages, index_t page_size) const {
     constexpr const char* page_name = ". See docs/reference/attention/paged.md";

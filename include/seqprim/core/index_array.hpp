@@ -56,6 +56,15 @@ class index_array {
     return result;
   }
 
+  /// The entries of a range; 0 <= part.begin <= part.end <= size() is the caller's responsibility.
+  [[nodiscard]] SEQPRIM_HD constexpr index_array slice(range part) const noexcept {
+    index_array result = *this;
+    if (wide_ != nullptr) result.wide_ = wide_ + part.begin * stride_;
+    if (narrow_ != nullptr) result.narrow_ = narrow_ + part.begin * stride_;
+    result.size_ = part.size();
+    return result;
+  }
+
   [[nodiscard]] SEQPRIM_HD constexpr index_t operator[](index_t i) const noexcept {
     return wide_ != nullptr ? wide_[i * stride_] : narrow_[i * stride_];
   }

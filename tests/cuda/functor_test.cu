@@ -5,6 +5,7 @@
 #include <seqprim/core/gpu.cuh>
 #include <seqprim/core/philox.hpp>
 #include <seqprim/position/rotary.hpp>
+#include <seqprim/sampling/gumbel_max.hpp>
 
 #include <cuda/expect.cuh>
 

@@ -31,9 +31,10 @@ SEQPRIM_HD float exp2_float(float x) noexcept {
   const float n = clamped == clamped ? __builtin_rintf(clamped) : 0.0f;
 #endif
   const float r = clamped - n;
-  float p = exp2_polynomial[5];
-  for (int i = 4; i >= 0; --i) p = p * r + exp2_polynomial[i];
-  p = p * r + 1.0f;
+  // Scalars, because device code cannot index a host array, not even a constant one.
+  constexpr float c0 = exp2_polynomial[0], c1 = exp2_polynomial[1], c2 = exp2_polynomial[2], c3 = exp2_polynomial[3],
+                  c4 = exp2_polynomial[4], c5 = exp2_polynomial[5];
+  const float p = (((((c5 * r + c4) * r + c3) * r + c2) * r + c1) * r + c0) * r + 1.0f;
   // Two factors: 2^n itself does not exist as a float for n = 128.
   const int half_n = static_cast<int>(n) / 2;
   const int rest = static_cast<int>(n) - half_n;

@@ -17,7 +17,7 @@ namespace seqprim::attention {
 
 namespace detail {
 
-/// The code of a number for a scale: the nearest, ties to even.
+/// The int8 value of x for a scale: the nearest, ties to even.
 [[nodiscard]] SEQPRIM_INLINE std::int8_t code_of(float x, float scale) noexcept {
   if (!(scale > 0)) return 0;
   const float code = __builtin_rintf(x / scale);
@@ -70,7 +70,7 @@ void expect_own_pages(const paged_cache<Store>& cache, index_t batch, const Coun
   }
 }
 
-/// Everything that append does once it knows where each sequence's rows begin.
+/// Everything that append does, given where the rows of each sequence begin.
 template <class Isa, class Op, class K, class V, class Keys, class Values>
 void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
                  const Keys& keys, const Values& values, const row_starts& start) {
@@ -150,17 +150,19 @@ template <class X> consteval bool require_writable_cache() {
 
 }  // namespace detail
 
-/// Writes new keys and values into a contiguous cache, keys with their positions encoded: the cache is then ready for decode.
+/// Writes new keys and values into a contiguous cache, keys with their positions encoded: the cache is then ready for
+/// decode.
 ///
-/// Shapes   k_new, v_new [batch, kv_heads, new_len, dim]; k_cache, v_cache [batch, kv_heads, capacity, dim], or quantized
-///          views of that shape; row r goes to cache row start + r and is token start + r of its sequence, whose position the key
-///          map of op.position gives (itself by default).
-/// Types    float, float16, bfloat16 on either side; encoded in float, rounded once to the type of the cache, or to 8 bits as
-///          quantized says.
-/// Errors   precondition_error before anything is written: shapes disagree, start < 0, start + new_len > capacity, anything
-///          overlaps.
-/// Cost     allocates a float copy of the new keys if op.position encodes.
-/// Source   spec positions 1.5.  Page docs/reference/attention/append.md
+/// Shapes  k_new, v_new [batch, kv_heads, new_len, dim]; k_cache, v_cache [batch, kv_heads, capacity, dim], or
+///         quantized views of that shape; row r goes to cache row start + r and is token start + r of its sequence,
+///         whose position the key map of op.position gives (itself by default).
+/// Types   float, float16, bfloat16 on either side; encoded in float, rounded once to the type of the cache, or to int8
+///         as quantized describes.
+/// Errors  precondition_error before anything is written: shapes disagree, start < 0, start + new_len > capacity, a
+///         cache overlaps itself, its other half or the new rows.
+/// Repeat  same bits for any number of threads.
+/// Cost    one pass over the new rows; allocates a copy of the new keys if op.position encodes.
+/// Page docs/reference/attention/append.md
 template <class Isa = arch::native_isa, class Op, class NewK, class NewV, class CacheK, class CacheV>
 void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV& new_values, index_t start,
             CacheK&& key_cache, CacheV&& value_cache) {
@@ -185,16 +187,16 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache, starts);
 }
 
-/// The same for a cache in pages: the new rows become the last tokens of each sequence. The lengths of the page table count
-/// them already, so that the same table serves append and the decode that follows:
+/// The same for a cache in pages: the new rows become the last tokens of each sequence. The lengths of the page table
+/// count them already, so that the same table serves append and the decode that follows:
 ///
 ///     row r of sequence b is token lengths[b] - new_len + r
 ///
 /// A sequence of length 0 is an idle slot: nothing is written for it, whatever its new rows hold.
 ///
-/// Errors   as above; what page_table refuses; a sequence shorter than new_len but not empty; keys and values of different lengths; a page
-///          that two sequences would write to.
-/// Cost     as above, and one byte for each page.
+/// Errors  as above; what page_table rejects; a sequence shorter than new_len but not empty; keys and values of
+///         different lengths; a page that two sequences would write to.
+/// Cost    as above, and one byte per page.
 template <class Isa = arch::native_isa, class Op, class NewK, class NewV, class StoreK, class StoreV>
 void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV& new_values,
             const paged<StoreK>& key_cache, const paged<StoreV>& value_cache) {

@@ -53,18 +53,18 @@ template <class Q> [[nodiscard]] index_t backward_workspace(const Q& queries) {
 /// Views point to device memory, and so do arrays inside the mask and the score (index_array::on_device()).
 ///
 /// q, k, v and dout of one 16-bit type with dims up to 256 go through the tensor cores; weights and logit gradients are rounded to
-/// that type before they meet a vector. Everything else goes through simple kernels, one warp per row. Two passes, one owner for each
-/// row of a result: each pass computes the weights anew. A view whose last extent is part of its type (`tensor_view<T, 4, 128>`)
+/// that type before their products. Everything else goes through simple kernels, one warp per row. Two passes, one owner for each
+/// row of a result: each pass recomputes the weights. A view whose last extent is part of its type (`tensor_view<T, 4, 128>`)
 /// compiles one size of kernels instead of five. `Engine` and `Policy` choose instructions and tile sizes.
 ///
 /// Shapes   as on the CPU; workspace [>= backward_workspace(queries)], overwritten.
 /// Types    q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own. lse and workspace: float.
-/// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before, and turn dq and
-///          dk back after.
+/// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before, and apply
+///          encode_backward to dq and dk after.
 /// Layout   as on the CPU; fast where rows of q, k, v and dout begin at multiples of 16 bytes. The workspace at one of 8 bytes.
 /// Edge     as on the CPU, except that a NaN or an infinity in a visible row of dout, q or k may turn a whole row of the gradients
-///          that see it into NaN. Rows that do not see it stay untouched.
-/// Errors   precondition_error before the launch; cuda_error when a launch is refused. Errors inside the kernels surface at
+///          that attend to it into NaN. Other rows stay untouched.
+/// Errors   precondition_error before the launch; cuda_error when a launch fails. Errors inside the kernels surface at
 ///          the caller's next synchronization.
 /// Repeat   same bits in every run and any batch.
 /// Cost     tensor cores: 4 head_dim + 3 value_dim multiply-adds per visible pair and head. No allocation, no synchronization; can be

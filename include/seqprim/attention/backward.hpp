@@ -29,7 +29,7 @@ using key_tile_for =
                            std::is_same_v<K, bfloat16> && std::is_same_v<V, bfloat16> && std::is_same_v<Dout, bfloat16>,
                        key_tile_pairs<Isa, T>, key_tile<Isa, T>>;
 
-/// Numbers per query before the products: lse in units of log 2 and delta = <dout, out>. Rows without a visible key get weights of 0.
+/// Values per query before the products: lse in units of log 2 and delta = <dout, out>. Rows without a visible key get weights of 0.
 template <class Isa, class T, class Out, class Dout, class Lse>
 void prepare_rows(const tensor_view<const Out, 2>& out, const tensor_view<const Dout, 2>& dout,
                   const tensor_view<const Lse, 1>& lse, range rows, T* row_lse, T* delta) noexcept {
@@ -229,27 +229,33 @@ using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const 
 
 }  // namespace detail
 
-/// Attention backward: the gradients of sum(out * dout) with respect to q, k and v, given forward's out and lse. Weights are
-/// recomputed tile by tile; nothing of size q_len x k_len is ever stored, and empty tiles cost nothing.
+/// Attention backward: gradients of sum(out * dout) with respect to q, k and v, given out and lse of the forward pass.
+/// Weights are recomputed tile by tile; nothing of size q_len x k_len is ever stored, and empty tiles cost nothing.
 ///
 ///     attention::backward(executor, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
 ///
 /// `.dscore(dscore)` adds the gradients with respect to the parameters of the score: dscore(h, n) belongs to the n-th
-/// parameter of the modifier of head h, summed over the batch. A parameter that heads share has the sum over them as its
-/// gradient.
+/// parameter of the modifier of head h, summed over the batch. A parameter that heads share has the sum over them as
+/// its gradient.
 ///
-/// Shapes   as forward; dout like out, dq like q, dk like k, dv like v; dscore [heads, score::parameters]. Gradients of k and v
-///          are summed over the query heads that share them.
-/// Types    q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own; lse and sums float. All double for checks.
-/// Layout   the last axis contiguous, other strides free; dq, dk, dv may not overlap anything else. They are overwritten.
-/// Edge     a row without visible key (lse = -inf) has dq = 0 and adds nothing to dk and dv; neither does dout there, even NaN.
-/// Errors   precondition_error before anything is written, as forward.
-/// Repeat   same bits for any number of threads, for one build and policy: dq is added to in the order of the keys.
-/// Cost     3 head_dim + 2 value_dim multiply-adds per visible pair and head (forward: head_dim + value_dim). Where q, k, v and
-///          dout are bfloat16 and the processor multiplies pairs of them, it does, and p and their gradients are rounded to
-///          bfloat16. Allocates tile scratch for each thread; for at least as many key heads as there are threads 8 bytes a
-///          query row, and 4 head_dim more unless dq is float with head_dim a multiple of 16; and encoded copies of q and k if op.position encodes.
-/// Source   Dao et al., "FlashAttention"; spec layers-losses 1.6.  Page docs/reference/attention/backward.md
+/// Shapes  as forward; dout like out, dq like q, dk like k, dv like v; dscore [heads, score::parameters]. Gradients of
+///         k and v are summed over the query heads that share them.
+/// Types   q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own; lse, dscore and sums float. All
+///         double for gradient checks.
+/// Layout  the last axis contiguous, other strides free. Results are overwritten; dq, dk and dv may be slices of one
+///         interleaved buffer (the gradient of a fused projection), but overlap nothing else.
+/// Edge    a row without visible key (lse = -inf) has dq = 0 and adds nothing to dk and dv, whatever dout holds there.
+///         Hidden keys get 0 and are never used.
+/// Errors  precondition_error before anything is written, as forward.
+/// Repeat  same bits for any number of threads, for one build and policy: dq is accumulated in the order of the keys,
+///         dscore in double, tile after tile.
+/// Cost    3 head_dim + 2 value_dim multiply-adds per visible pair and head (forward: head_dim + value_dim). Where q,
+///         k, v and dout are bfloat16 and the processor multiplies pairs of them, products run on pairs with float
+///         sums, and p and the gradients of the logits are rounded to bfloat16. Allocates tile scratch for each thread;
+///         for at least as many key heads as there are threads 8 bytes per query row, and 4 head_dim more unless dq is
+///         float with head_dim a multiple of 16; encoded copies of q and k if op.position encodes; with dscore 8 bytes
+///         for each parameter, head and 64 keys, and one more evaluation of the modifier per visible pair.
+/// Source  Dao et al., "FlashAttention".  Page docs/reference/attention/backward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
           class Lse, class Dout, class Gradients>
 void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,

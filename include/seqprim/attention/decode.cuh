@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(Shape::lanes, 1) decode_block_kernel(const __g
 
 inline constexpr int merge_lanes = 128;
 
-/// One block a row.
+/// One block per row.
 template <class Call>
 __global__ void __launch_bounds__(merge_lanes) merge_parts_kernel(const __grid_constant__ Call call) {
   merge_parts(call, blockIdx.x, threadIdx.x, merge_lanes);
@@ -91,7 +91,7 @@ void launch_decode_block(const gpu& executor, const Call& call) {
                   merge_lanes, 0, call);
 }
 
-/// The kernels of one size of heads; `memory` holds decode_workspace() numbers.
+/// The kernels of one size of heads; `memory` holds decode_workspace() floats.
 template <class Engine, class Policy, class Dims, class Op, class T, class Cache, class Out>
 void launch_decode(const gpu& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
                    const Cache& k, const Cache& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse,
@@ -121,7 +121,7 @@ void launch_decode(const gpu& executor, const Op& op, const problem& p, const te
   }
 }
 
-/// Memory from the pool of a stream, given back in its order.
+/// Memory from the pool of a stream, freed in its order.
 class pool_memory {
  public:
   pool_memory(cudaStream_t stream, index_t floats) : stream_(stream) {
@@ -162,18 +162,18 @@ template <class Policy = default_block_policy, class Q, class K, class V>
 ///     attention::decode(gpu{stream}, op, q_new, k_cache, v_cache, out, lse, workspace);
 ///     attention::decode(gpu{stream}, op, q_new, paged{k_pages, table.on_device()}, paged{v_pages, table.on_device()}, out, lse);
 ///
-/// The cache is cut every `split_keys` tokens; a block takes one run of keys and all query heads that share a key head, as rows of one
+/// The cache is divided every `split_keys` tokens; a block takes one range of keys and all query heads that share a key head, as rows of one
 /// tile, so keys and values are read once. Parts are merged in order by a second kernel.
 ///
 /// Shapes   as on the CPU; workspace [decode_workspace(q, k, v)] float, or left out: then it comes from the memory pool of the
-///          stream (cudaMallocAsync) and goes back to it.
-/// Types    q, k, v of one 16-bit type with dims up to 256. Other contiguous caches go through the simple kernel of forward. Codes
-///          of 8 bits are not read yet.
+///          stream (cudaMallocAsync).
+/// Types    q, k, v of one 16-bit type with dims up to 256. Other contiguous caches go through the simple kernel of forward. Int8
+///          caches are not supported.
 /// Limits   op.position must be position::none: encode queries and keys before. Pages: lengths below 2^31.
 /// Errors   precondition_error before the launch, also for page table entries where the host can read them; entries
-///          `on_device` are the caller's promise. cuda_error when a launch is refused.
+///          `on_device` are not validated. cuda_error when a launch fails.
 /// Repeat   same bits in every run, for any batch and pages of any size.
-/// Cost     reads the visible cache once for each key head and 16 (many rows: 64) rows; 8 (value_dim + 1) bytes of workspace
+/// Cost     reads the visible cache once per key head and 16 (many rows: 64) rows; 8 (value_dim + 1) bytes of workspace
 ///          traffic for each query row and split. No synchronization; can be captured into a graph.
 /// Page     docs/reference/attention/decode.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,

@@ -22,7 +22,7 @@ namespace seqprim::attention {
 
 namespace detail {
 
-/// Queries that decode works on at once; more of them take turns, so that the partial results stay small.
+/// Queries that decode works on at once; more are processed in batches, so that the partial results stay small.
 inline constexpr index_t decode_queries = 64;
 
 /// The largest logit of a row, in units of log 2, and the sum of its weights 2^(logit - top).
@@ -100,35 +100,38 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
 
 }  // namespace detail
 
-/// Attention of a few new queries against a cache of keys and values, contiguous or in pages, of numbers or of int8 values.
+/// Attention of a few new queries against a KV cache, contiguous or in pages, of float, 16-bit or int8 values.
 ///
 ///     attention::append(executor, op, k_new, v_new, n_past, k_cache, v_cache);
 ///     attention::decode(executor, op, q_new, k_cache [.. n_past + new), v_cache [..), out, lse);
 ///     attention::decode(executor, op, q_new, paged{k_pages, table}, paged{v_pages, table}, out, lse);
 ///     attention::decode(executor, op, q_new, quantized{k_codes, k_scales}, quantized{v_codes, v_scales}, out, lse);
 ///
-/// The same as forward up to rounding, with work split over runs of keys instead of tiles of queries: it keeps all threads
-/// busy for one query against a long cache. Query heads that share a key head go through its keys together. Keys in the cache
-/// already carry their positions (append encodes them); op.position is applied to the queries alone. For sequences of
-/// unequal length on pages the last query of each stands at its last key, unless op has maps of its own.
+/// The same as forward up to rounding, with work divided into ranges of keys instead of tiles of queries: it keeps all
+/// threads busy for one query against a long cache. Query heads that share a key head are processed together. Keys in
+/// the cache already carry their positions (append encodes them); op.position is applied to the queries alone. For
+/// sequences of unequal length on pages the last query of each is at its last key, unless op places them elsewhere.
 ///
-/// Shapes   q [batch, heads, q_len, head_dim]; k, v [batch, kv_heads, k_len, dim] views of the filled part of the cache (its
-///          strides span the capacity), quantized views of that shape, or paged; out [batch, heads, q_len, value_dim]; lse
-///          [batch, heads, q_len]. Sequences of unequal length: pages, or mask::key_padding. On pages k_len is that of the
-///          longest sequence, and keys behind the end of a shorter one do not exist.
-/// Types    as forward, without double; codes int8 with float scales.
-/// Edge     as forward. Keys and values beyond what a query attends to are never used; those that no query of the call sees are not read.
-/// Errors   precondition_error before anything is written, as forward; what page_table and quantized refuse; k and v of
-///          different lengths.
-/// Repeat   same bits for any number of threads, any batch, pages of any size, and however many query rows share a key head:
-///          the cache is always cut at the same tokens (every policy.split_keys), parts are merged in order, and every row has
-///          the same order of sums. (Within a split, tokens that none of the up to 16 rows taken together sees are left out of
-///          that order.)
-/// Cost     reads the visible cache once for each key head, and again from the second-level cache for each 16 rows (8 with AVX2).
-///          Allocates the partial results of at most 64 queries, 4 (value_dim + 2) bytes for each query row and run of keys, and
-///          about 150 KiB for each thread; copies the queries if op.position encodes. More than 64 queries take turns: right, but
-///          forward is faster where keys are contiguous.
-/// Source   spec masks-text 3, 5.5.  Page docs/reference/attention/decode.md
+/// Shapes  q [batch, heads, q_len, head_dim]; k, v [batch, kv_heads, k_len, dim] views of the filled part of the cache
+///         (its strides span the capacity), quantized views of that shape, or paged; out [batch, heads, q_len,
+///         value_dim]; lse [batch, heads, q_len]. Sequences of unequal length: pages, or mask::key_padding. On pages
+///         k_len is that of the longest sequence, and keys beyond the end of a shorter one do not exist.
+/// Types   as forward, without double; int8 values with float scales.
+/// Edge    as forward. Keys and values that a query does not attend to are never used; those that no query of the call
+///         attends to are not read. A scale that is NaN or infinite affects only the queries that attend to its row.
+/// Errors  precondition_error before anything is written, as forward; what page_table and quantized reject; k and v of
+///         different lengths.
+/// Repeat  same bits for any number of threads, any batch, pages of any size, and however many query rows share a key
+///         head: the cache is always divided at the same tokens (every policy.split_keys), parts are merged in order,
+///         and every row has the same order of sums. (Within a part, tokens that none of the up to 16 rows taken
+///         together attends to are left out of that order.)
+/// Cost    reads the visible cache once per key head, and again from the second-level cache for each 16 rows (8 with
+///         AVX2). Rows with disjoint visible ranges are processed separately, so each pays only for its own keys.
+///         Allocates the partial results of at most 64 queries, 4 (value_dim + 2) bytes for each query row and range of
+///         keys, and about 150 KiB per thread; copies the queries if op.position encodes. Queries are processed in
+///         batches of 64: correct for any number, but forward is faster where keys are contiguous.
+/// Source  Dao et al., "Flash-Decoding for long-context inference"; Kwon et al., "Efficient memory management for large
+///         language model serving with PagedAttention".  Page docs/reference/attention/decode.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
           class Lse>
 void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,

@@ -19,7 +19,7 @@ inline constexpr int warp_lanes = 32;
 inline constexpr int rows_per_block = 8;  // one warp each
 inline constexpr index_t largest_cuda_dim = 512;
 
-/// Sum and maximum over the lanes of a warp, known to every lane.
+/// Sum and maximum over the lanes of a warp, in every lane.
 __device__ __forceinline__ float warp_sum(float x) {
   for (int step = warp_lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
   return x;
@@ -141,16 +141,15 @@ void launch_forward_block(const gpu& executor, const Op& op, const problem& p, c
 /// Attention forward on CUDA: the same operator value, shapes, edge values and errors as on the CPU; the definition is the
 /// same. Views point to device memory, and so do arrays inside the mask, the score and the sinks (index_array::on_device()).
 ///
-/// q, k and v of one 16-bit type with dims up to 256 go through the tensor cores: blocks of 128 query rows, keys and values on
-/// their way to shared memory while the previous ones are multiplied, weights rounded to the type of v and never leaving their
-/// registers. Everything else goes through a simple kernel, one warp per query row. A view whose last extent is part of its type
+/// q, k and v of one 16-bit type with dims up to 256 go through the tensor cores: blocks of 128 query rows, keys and values copied
+/// to shared memory while the previous ones are multiplied, weights rounded to the type of v and kept in registers. Everything else goes through a simple kernel, one warp per query row. A view whose last extent is part of its type
 /// (`tensor_view<T, 4, 128>`) compiles one kernel instead of five.
 ///
 /// `Engine` and `Policy` choose instructions and tile sizes: attention/tuning.cuh.
 ///
 /// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before.
 /// Layout   as on the CPU. Rows at multiples of 16 bytes are copied 16 bytes at a time, others element by element.
-/// Errors   precondition_error before the launch; cuda_error when the launch is refused. Errors inside the kernel surface at
+/// Errors   precondition_error before the launch; cuda_error when the launch fails. Errors inside the kernel surface at
 ///          the caller's next synchronization.
 /// Repeat   same bits in every run and any batch, for one policy.
 /// Cost     no allocation, no synchronization; can be captured into a graph.

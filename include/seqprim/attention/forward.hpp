@@ -23,7 +23,7 @@ using online_softmax_for = std::conditional_t<
     std::conditional_t<arch::tile_unit<Isa>::available, online_softmax_tiles<Isa, T>, online_softmax_pairs<Isa, T>>,
     online_softmax<Isa, T>>;
 
-/// The values of all key heads as the engine reads them: in place, or turned once for all tiles of queries.
+/// The values of all key heads as the engine reads them: in place, or transposed once for all tiles of queries.
 template <class Isa, class Q, class K, class V> class prepared_values {
   static constexpr bool turned = arch::tile_unit<Isa>::available && all_bfloat16<Q, K, V>;
 
@@ -120,23 +120,29 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
 
 }  // namespace detail
 
-/// Attention forward: out = softmax(score(scale * q k^T) where the mask allows) v, one pass over the keys.
+/// Attention forward: out = softmax(score(scale * q k^T) where the mask allows) v, in one pass over the keys (online
+/// softmax).
 ///
-/// Shapes   q [batch, heads, q_len, head_dim]; k [batch, kv_heads, k_len, head_dim]; v [batch, kv_heads, k_len, value_dim];
-///          out [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]. Any length may be 0. Query head h uses key
-///          head h / (heads / kv_heads), or h % kv_heads for op.tiled_heads().
-/// Types    q, k, v, out: float, float16, bfloat16, each its own; sums and lse float. All double for gradient checks.
-/// Layout   the last axis contiguous, other strides free; out and lse may not overlap an input or each other.
-/// Edge     a row without visible key: out = 0, lse = -inf (the sink's logit, if op has one). A NaN in a visible logit: NaN in that row only. Keys and values
-///          that no query attends to are never used, whatever they hold. Logits must stay below 2^30, where float steps by 128,
-///          values below 2^128 / k_len: weighted sums are float (on AMX 2^120 / k_len: weights reach 2^8 there).
-/// Errors   precondition_error before anything is written: shapes disagree, heads % kv_heads != 0, a last axis is not
-///          contiguous, an output overlaps, the op is invalid.
-/// Repeat   same bits for any number of threads and any place in the batch, for one build and policy.
-/// Cost     head_dim + value_dim multiply-adds per visible pair and head; empty tiles cost nothing. Allocates tile scratch for each
-///          thread (about 4 (192 head_dim + 320 value_dim + 8500) bytes), encoded copies of q and k if op.position encodes, and on AMX a transposed copy of v.
-/// Source   Milakov and Gimelshein, "Online normalizer calculation for softmax"; Dao et al., "FlashAttention"; spec masks-text
-///          1 and 3; golden masks-text/attn_*.  Page docs/reference/attention/forward.md
+/// Shapes  q [batch, heads, q_len, head_dim]; k [batch, kv_heads, k_len, head_dim]; v [batch, kv_heads, k_len,
+///         value_dim]; out [batch, heads, q_len, value_dim]; lse [batch, heads, q_len], the log-sum-exp of the logits.
+///         Any length may be 0. Query head h uses key head h / (heads / kv_heads), or h % kv_heads for
+///         op.tiled_heads().
+/// Types   q, k, v, out: float, float16, bfloat16, each its own; logits, sums and lse float. All double for gradient
+///         checks.
+/// Layout  the last axis contiguous, other strides free; out and lse may not overlap an input or each other.
+/// Edge    a row without visible key: out = 0, lse = -inf (the logit of the sink, if op has one). A NaN in a visible
+///         logit: NaN in that row only. Keys and values that no query attends to are never used, whatever they hold.
+///         Logits must stay below 2^30, where float steps by 128, values below 2^128 / k_len: weighted sums are float
+///         (with AMX 2^120 / k_len: weights reach 2^8 there).
+/// Errors  precondition_error before anything is written: shapes disagree, heads is not a multiple of kv_heads, a last
+///         axis is not contiguous, an output overlaps, a part of the op is invalid or does not fit the lengths.
+/// Repeat  same bits for any number of threads and any position in the batch, for one build, instruction set and
+///         policy.
+/// Cost    head_dim + value_dim multiply-adds per visible pair and head; empty tiles cost nothing, full ones no test
+///         per pair. Allocates tile scratch for each thread (about 4 (192 head_dim + 320 value_dim + 8500) bytes),
+///         encoded copies of q and k if op.position encodes, and with AMX a transposed copy of v.
+/// Source  Milakov and Gimelshein, "Online normalizer calculation for softmax"; Dao et al., "FlashAttention".  Page
+///         docs/reference/attention/forward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
           class Lse>
 void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,

@@ -10,7 +10,7 @@ namespace detail {
 
 inline constexpr int merge_row_lanes = 128;
 
-/// One block a row. A template so that the header may be in many translation units.
+/// One block per row. A template so that the header may be in many translation units.
 template <int Lanes>
 __global__ void __launch_bounds__(Lanes)
     merge_rows_kernel(const tensor_view<float, 4> out, const tensor_view<float, 3> lse,
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(Lanes)
 }  // namespace detail
 
 /// Merges partial attention over two disjoint sets of keys on CUDA: the same rule, shapes, errors and edge values as on the CPU.
-/// A kernel of your own may do so row by row: weigh(lse1, lse2), then join() for each channel.
+/// A kernel of your own may do the same row by row: weigh(lse1, lse2), then join() for each channel.
 ///
 /// Cost    one launch; no allocation, no synchronization; can be captured into a graph.
 /// Page    docs/reference/attention/merge.md

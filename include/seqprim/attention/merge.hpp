@@ -11,13 +11,13 @@
 
 namespace seqprim::attention {
 
-/// How much of two partial results goes into their merge: out = first * out1 + second * out2.
+/// The weights of two partial results in their merge: out = first * out1 + second * out2.
 struct merge_weights {
   float first = 0;
   float second = 0;
   float lse = 0;  ///< log-sum-exp of the merged part
 
-  /// One number of the merged part. An empty part may hold anything: its weight 0 does not meet a NaN.
+  /// One element of the merged part. An empty part may hold anything: a NaN is not multiplied by its weight 0.
   [[nodiscard]] SEQPRIM_HD constexpr float join(float one, float other) const noexcept {
     return (first == 0 ? 0.0f : first * one) + (second == 0 ? 0.0f : second * other);
   }
@@ -82,14 +82,21 @@ template <class Out, class Lse, class PartOut, class PartLse>
 }  // namespace detail
 
 /// Merges partial attention over two disjoint sets of keys into the result over both, in place of the first:
-/// (out, lse) <- (out, lse) + (part_out, part_lse). Associative and commutative up to rounding, with (0, -inf) as the neutral
+/// (out, lse) <- (out, lse) + (part_out, part_lse).
+///
+///     weight_i = exp(lse_i - lse),   lse = log(exp(lse_1) + exp(lse_2)),   out = weight_1 out_1 + weight_2 out_2
+///
+/// Associative and commutative up to rounding, with (0, -inf) as the neutral
 /// element: one monoid for splits of keys, threads, blocks and ranks.
 ///
 /// Shapes  out, part_out [batch, heads, q_len, dim]; lse, part_lse [batch, heads, q_len]
 /// Types   float, natural-log lse.
+/// Edge    an empty part (lse = -inf) adds nothing, even if its out holds NaN; two empty parts give 0 and -inf.
 /// Errors  precondition_error: shapes disagree, out or lse overlaps anything, itself included.
 /// Repeat  same bits for any number of threads; another order of merging may round differently.
-/// Source  spec masks-text 5.5; golden masks-text/attn_split_merge_a.  Page docs/reference/attention/merge.md
+/// Cost    one pass over both parts, 3 flop per element; two exponentials and a logarithm per row. Allocates nothing.
+/// Source  Rabe and Staats, "Self-attention does not need O(n^2) memory"; Milakov and Gimelshein, "Online normalizer
+///         calculation for softmax".  Page docs/reference/attention/merge.md
 template <class Isa = arch::native_isa, class Out, class Lse, class PartOut, class PartLse>
 void merge(const cpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& part_out_view,
            const PartLse& part_lse_view) {

@@ -11,15 +11,15 @@
 
 namespace seqprim::attention {
 
-/// Which pages hold the keys and values of each sequence, and how many tokens each sequence has:
+/// The page table of a paged KV cache: the pages and the number of tokens of each sequence.
 ///
-///     token j of sequence b lies in row j % page_size of page entries(b, j / page_size), for 0 <= j < lengths[b]
+///     token j of sequence b is in row j % page_size of page entries(b, j / page_size), for 0 <= j < lengths[b]
 ///
 /// entries [batch, max_pages] and lengths [batch] are 32 or 64 bits wide and belong to the caller. Entries beyond the length of
 /// a sequence are never read and may hold anything. Sequences may share pages that are only read.
 ///
 /// Errors  precondition_error (validate): page_size < 1, a length < 0 or longer than the table, fewer rows than sequences, an
-///         entry in use that names no page. Values `on_device` are the caller's promise.
+///         entry in use that names no page. Values `on_device` are not validated.
 /// Source  Kwon et al., "Efficient memory management for large language model serving with PagedAttention".
 ///         Page docs/reference/attention/paged.md
 class page_table {
@@ -115,8 +115,9 @@ static_assert(std::is_trivially_copyable_v<page_table>);
 ///
 ///     attention::decode(executor, op, q, paged{k_pages, table}, paged{v_pages, table}, out);
 ///
-/// `Store` is what one page is made of: a view [pages, kv_heads, page_size, dim] of numbers, or `quantized` views of that
-/// shape. Memory order is free: pages stored as [pages, page_size, kv_heads, dim] come as view.transposed(1, 2).
+/// `Store` holds the pages: a view [pages, kv_heads, page_size, dim] of float, float16 or bfloat16, or `quantized` views of that
+/// shape. A contiguous cache is the case of one page as long as the capacity; results have the same bits as with it, whatever
+/// the page size. Memory order is free: pages stored as [pages, page_size, kv_heads, dim] come as view.transposed(1, 2).
 template <class Store> struct paged {
   Store pages;
   page_table table;
@@ -135,7 +136,7 @@ template <class Store> struct paged {
   [[nodiscard]] SEQPRIM_HD constexpr index_t dim() const noexcept { return pages.extent(3); }
   /// Tokens of sequence b.
   [[nodiscard]] SEQPRIM_HD constexpr index_t length(index_t b) const noexcept { return table.length(b); }
-  /// Where token j of sequence b lies: indices of the first and of the third axis of `pages`.
+  /// The place of token j of sequence b: indices of the first and of the third axis of `pages`.
   [[nodiscard]] SEQPRIM_HD constexpr index_t page_of(index_t b, index_t j) const noexcept {
     return table.page(b, j / page_size());
   }

@@ -10,23 +10,25 @@
 
 namespace seqprim::attention {
 
-/// Numbers of a cache in 8 bits, symmetric, with a scale for each token and key head, or for each block of its channels:
+/// 8-bit quantized KV cache: symmetric int8 values, with a scale for each token and key head, or for each block of its
+/// channels.
 ///
-///     number(b, g, j, d) = codes(b, g, j, d) * scales(b, g, j, d / block)          block = dim / scales.extent(3)
+///     value(b, g, j, d) = codes(b, g, j, d) * scales(b, g, j, d / block)          block = dim / scales.extent(3)
 ///
-/// codes [batch, kv_heads, len, dim], int8; scales [batch, kv_heads, len, blocks], float. One block is a scale per token;
-/// more blocks divide dim into equal runs of a multiple of 16 channels, each with its own scale. On pages both views have
-/// pages and page_size in place of batch and len. `Code` and `Scale` are const where the cache is only read.
+/// codes [batch, kv_heads, len, dim], int8; scales [batch, kv_heads, len, blocks], float. One block is a scale per
+/// token; more blocks divide dim into equal ranges of a multiple of 16 channels, each with its own scale. On pages both
+/// views have pages and page_size in place of batch and len. `Code` and `Scale` are const where the cache is only read.
 ///
-/// append rounds to the nearest code, ties to even, with scale = largest magnitude / 127: codes reach from -127 to 127, and
-/// each number is kept to half a scale. A block of zeros has scale 0. A block that holds NaN or infinity, which 8 bits cannot
-/// keep, has scale NaN: queries that attend to it get NaN, as they would from the number itself. A cache of other origin may hold any
-/// scale and the code -128.
+/// append rounds to the nearest int8 value, ties to even, with scale = largest magnitude / 127: values reach from -127
+/// to 127, and each element is accurate to half a scale. Blocks whose largest magnitude is below 127 * 2^-126 lose
+/// accuracy with the subnormal scale. A cache of other origin may hold any scale and the value -128.
 ///
-/// Errors  precondition_error (validate): shapes of codes and scales disagree, blocks do not divide dim into runs of a multiple
-///         of 16, the channels of a row are not contiguous.
-/// Source  symmetric per-token quantization: Jacob et al., "Quantization and training of neural networks for efficient
-///         integer-arithmetic-only inference".  Page docs/reference/attention/quantized.md
+/// Edge    a block of zeros has scale 0. A block that holds NaN or infinity, which int8 cannot represent, has scale
+///         NaN: queries that attend to it get NaN.
+/// Errors  precondition_error (validate): shapes of codes and scales disagree, blocks do not divide dim into ranges of
+///         a multiple of 16, the channels of a row are not contiguous.
+/// Source  Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only
+///         inference".  Page docs/reference/attention/quantized.md
 template <class Code, class Scale> struct quantized {
   static_assert(std::is_same_v<std::remove_const_t<Code>, std::int8_t> &&
                     std::is_same_v<std::remove_const_t<Scale>, float>,
@@ -55,16 +57,16 @@ template <class Code, class Scale> struct quantized {
   [[nodiscard]] SEQPRIM_HD constexpr index_t block() const noexcept {
     return scales.extent(3) > 1 ? codes.extent(3) / scales.extent(3) : max<index_t>(codes.extent(3), 1);
   }
-  /// The number that a code stands for.
+  /// The value of one element.
   [[nodiscard]] SEQPRIM_HD constexpr float operator()(index_t b, index_t g, index_t j, index_t d) const noexcept {
     return static_cast<float>(codes(b, g, j, d)) * scales(b, g, j, d / block());
   }
 
-  /// The part of an axis that lies in `part`; the channels (axis 3) are not cut.
+  /// The part of an axis that lies in `part`; the channels (axis 3) are not divided.
   [[nodiscard]] SEQPRIM_HD constexpr quantized slice(int axis, range part) const noexcept {
     return {codes.slice(axis, part), scales.slice(axis, part)};
   }
-  /// The same numbers with two of the first three axes exchanged.
+  /// The same cache with two of the first three axes exchanged.
   [[nodiscard]] SEQPRIM_HD constexpr quantized transposed(int first, int second) const noexcept {
     return {codes.transposed(first, second), scales.transposed(first, second)};
   }

@@ -10,8 +10,11 @@
 #include <cmath>
 #include <limits>
 
-/// The definition of softmax attention: one query at a time, one key at a time, in double. Slow and obvious; everything fast
-/// is tested against it. Same shapes and edge values as attention::forward and attention::backward; no validation.
+/// The definition of softmax attention: one query at a time, one key at a time, in double. Slow and obvious; everything
+/// fast is tested against it, and so can be your own masks and kernels. Same shapes and edge values as
+/// attention::forward and attention::backward; op has no position: encode before. Nothing is validated.
+///
+/// Cost    O(batch heads q_len k_len dim), one thread.
 namespace seqprim::attention::reference {
 
 namespace detail {
@@ -92,7 +95,7 @@ void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& 
     }
 }
 
-/// Gradients of sum(out * dout); dq, dk, dv in double, and by the parameters of the score [heads, parameters] if asked.
+/// Gradients of sum(out * dout); dq, dk, dv in double, and with respect to the parameters of the score [heads, parameters] if requested.
 template <class Op, class Q, class K, class V, class Dout>
 void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout, tensor<double, 4>& dq,
               tensor<double, 4>& dk, tensor<double, 4>& dv, tensor<double, 2>* dscore = nullptr) {

@@ -8,18 +8,20 @@
 
 namespace seqprim::attention {
 
-/// The gradient of sum(out * dout) by the logits of the sinks, from what forward left (out, lse):
+/// Gradients of sum(out * dout) with respect to the logits of the sinks, given out and lse of the forward pass:
 ///
 ///     dsinks(h) = - sum over batch and rows of exp(sink(h) - lse) * <dout, out>
 ///
 /// A sink that all heads share has the sum of dsinks as its gradient.
 ///
-/// Shapes   out, dout [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]; dsinks [heads], overwritten.
-/// Types    out, dout: float, float16, bfloat16 or double; lse and dsinks float (double with double); sums in double.
-/// Edge     no sink (-inf): 0. A row whose lse is -inf adds nothing.
-/// Errors   precondition_error before anything is written: shapes disagree, dsinks overlaps an input (the sinks are one) or itself.
-/// Repeat   same bits for any number of threads.
-/// Source   spec masks-text 4.4.  Page docs/reference/attention/sink_gradient.md
+/// Shapes  out, dout [batch, heads, q_len, value_dim]; lse [batch, heads, q_len]; dsinks [heads], overwritten.
+/// Types   out, dout: float, float16, bfloat16 or double; lse and dsinks float (double with double); sums in double.
+/// Edge    no sink (-inf): 0. A row whose lse is -inf adds nothing.
+/// Errors  precondition_error before anything is written: shapes disagree, dsinks overlaps an input (the sinks are one)
+///         or itself.
+/// Repeat  same bits for any number of threads.
+/// Cost    one pass over out and dout. Allocates nothing.
+/// Page docs/reference/attention/sink_gradient.md
 template <class Isa = arch::native_isa, class Op, class Out, class Lse, class Dout, class Dsinks>
 void sink_gradient(const cpu& executor, const Op& op, const Out& result, const Lse& log_sum_exp,
                    const Dout& result_gradient, Dsinks&& sink_gradients) {

@@ -28,7 +28,8 @@ enum class head_order : unsigned char {
 /// The default of softmax::start: the last query is at the last key of its sequence.
 inline constexpr index_t last_query_at_last_key = std::numeric_limits<index_t>::min();
 
-/// Softmax attention as a value: who sees whom (mask), how a logit changes (score), where a token is (position).
+/// Softmax attention as a value: a mask (which keys a query attends to), a score modifier (how a logit changes) and a
+/// position encoding.
 ///
 ///     logit(q, k) = score(scale * <position(query q), position(key k)>)
 ///     out(q)      = sum over visible k of softmax(logit)(k) * value(k)
@@ -37,15 +38,19 @@ inline constexpr index_t last_query_at_last_key = std::numeric_limits<index_t>::
 ///
 ///     const attention::softmax op{mask::causal{}, score::soft_cap{.cap = 50}};
 ///
-/// A sink is one more column of the softmax, with a constant logit and a value of zero: it takes weight away from the keys.
-/// lse then includes it, and a row without visible key has out = 0, lse = sink.
+/// Masks, scores and encodings are evaluated at absolute positions, and the operator places the queries of a call: by
+/// default the last query is at the last key of its sequence (bottom-right alignment), so that one value serves
+/// training, prefill in chunks and decoding with a cache. `starting_at` places them elsewhere; starting_at(0) is
+/// PyTorch's is_causal.
 ///
-/// Masks, scores and positions are asked about absolute positions, and the operator says where the queries of a call are: by
-/// default the last query is at the last key of its sequence (bottom-right alignment), so that one value serves training,
-/// prefill in pieces and decoding against a cache. `starting_at` says otherwise; starting_at(0) is PyTorch's is_causal.
+/// A sink adds one logit to the softmax denominator; it has no key and no value. lse then includes it, and a row
+/// without visible key has out = 0, lse = sink.
 ///
-/// Errors  validate() throws precondition_error when a part's parameters are wrong or the scale is not finite.
-/// Source  spec masks-text 1, 4.4 (sink), 4.18 (order of heads), layers-losses 1.6.  Page docs/reference/attention/softmax.md
+/// Errors  validate() throws precondition_error when the parameters of a part are wrong, the scale is not finite, the
+///         sink is +inf; entry points also when the number of sinks is not that of the heads.
+/// Source  Vaswani et al., "Attention is all you need"; Ainslie et al., "GQA" (shared key heads); Xiao et al.,
+///         "Efficient streaming language models with attention sinks" (sinks).  Page
+///         docs/reference/attention/softmax.md
 template <class Mask = mask::full, class Score = score::identity, class Position = position::none> struct softmax {
   Mask mask;
   Score score;
@@ -106,7 +111,7 @@ template <class Mask = mask::full, class Score = score::identity, class Position
     return result;
   }
 
-  /// The same operator for sequences packed into one row of tokens: mask, score and position count within each sequence.
+  /// The same operator for sequences packed into one row of tokens: mask, score and position are evaluated within each sequence.
   [[nodiscard]] constexpr auto packed(const packing& sequences) const noexcept;
 
   /// The sink's logit of one query head, natural units; -inf where there is none.
@@ -114,7 +119,7 @@ template <class Mask = mask::full, class Score = score::identity, class Position
     return sinks.data != nullptr ? sinks(head) : sink;
   }
 
-  /// The scale in use for queries of `head_dim` numbers.
+  /// The scale in use for queries of `head_dim` channels.
   [[nodiscard]] SEQPRIM_INLINE double scale_for(index_t head_dim) const noexcept {
     if (scale != 0) return static_cast<double>(scale);
     return head_dim > 0 ? 1.0 / std::sqrt(static_cast<double>(head_dim)) : 1.0;

@@ -5,7 +5,7 @@
 
 namespace seqprim::attention {
 
-/// Sizes of one block of a tensor-core kernel. They change speed and rounding order, never meaning.
+/// Sizes of one block of a tensor-core kernel. They change speed and the order of rounding, never meaning.
 struct block_policy {
   int q_tile = 128;  ///< query rows, 16 for each warp or group of warps that share keys
   int k_tile = 64;   ///< keys of one step of the online softmax
@@ -17,7 +17,7 @@ struct block_policy {
 /// own as the second template argument of an entry point, after the engine, to override it.
 ///
 /// Evidence: none measured yet. Reasons: 128 rows halve the traffic of keys and values from the second-level cache against 64; the
-/// rows, the sums and two stages fit 99 KiB, the least that sm_80 and its successors offer a block; no variable leaves its
+/// rows, the sums and two stages fit 99 KiB, the limit per block of sm_86 and sm_89; no variable leaves its
 /// register (nvcc 13, docs/gpu.md). A decoding block has 16 rows, so its four warps share the keys.
 struct default_block_policy {
   template <class Engine, class T, int HeadDim, int ValueDim> static constexpr block_policy forward() noexcept {

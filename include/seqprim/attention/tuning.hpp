@@ -6,7 +6,7 @@
 
 namespace seqprim::attention {
 
-/// Tile sizes of the CPU kernels. They change speed and rounding order, never meaning.
+/// Tile sizes of the CPU kernels. They change speed and the order of rounding, never meaning.
 struct tile_policy {
   int q_tile = 64;         ///< query rows that one task owns; a multiple of 64
   int k_tile = 128;        ///< keys of one step of the online softmax
@@ -17,9 +17,9 @@ struct tile_policy {
 
 /// The default choice; pass a type of your own as the second template argument of an entry point to override it.
 ///
-/// Evidence: benchmarks/attention_bench. 64 queries fill one register block of AVX-512 (4 x 16) or four of AVX2; the
-/// tile of logits of 128 keys (32 KiB) stays in the first-level cache of current processors (48 KiB). Backward holds several tiles at once, and square
-/// ones waste least where a mask cuts them.
+/// Evidence  benchmarks/attention_bench. 64 queries fill one register block of AVX-512 (4 x 16) or four of AVX2; the
+///           tile of logits of 128 keys (32 KiB) stays in the first-level cache of current processors (48 KiB).
+///           Backward holds several tiles at once, and square ones waste least where a mask cuts them.
 struct default_policy {
   template <class Isa> static constexpr tile_policy choose() noexcept { return {}; }
 };

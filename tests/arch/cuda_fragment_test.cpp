@@ -57,17 +57,17 @@ TEST_CASE("cuda fragments: a swizzled tile is a permutation without bank conflic
 TEST_CASE("cuda fragments: every number of a fragment has one place", "[arch][cuda][property]") {
   std::set<int> left, right, accumulator;
   for (int lane = 0; lane < 32; ++lane) {
-    for (int n = 0; n < 8; ++n) left.insert(left_place(lane, n).row * 16 + left_place(lane, n).column);
-    for (int n = 0; n < 4; ++n) right.insert(right_place(lane, n).row * 8 + right_place(lane, n).column);
+    for (int n = 0; n < 8; ++n) left.insert(left_coordinates(lane, n).row * 16 + left_coordinates(lane, n).column);
+    for (int n = 0; n < 4; ++n) right.insert(right_coordinates(lane, n).row * 8 + right_coordinates(lane, n).column);
     for (int n = 0; n < 4; ++n)
-      accumulator.insert(accumulator_place(lane, n).row * 8 + accumulator_place(lane, n).column);
+      accumulator.insert(accumulator_coordinates(lane, n).row * 8 + accumulator_coordinates(lane, n).column);
     // Two accumulators, rounded in pairs, are the left operand.
     for (int r = 0; r < 4; ++r)
       for (int n = 0; n < 2; ++n) {
-        const place from = accumulator_of_left_register(r);
-        place expected = accumulator_place(lane, from.column + n);
+        const coordinates from = accumulator_of_left_register(r);
+        coordinates expected = accumulator_coordinates(lane, from.column + n);
         expected.column += from.row * 8;
-        REQUIRE(left_place(lane, r * 2 + n) == expected);
+        REQUIRE(left_coordinates(lane, r * 2 + n) == expected);
       }
   }
   REQUIRE(left.size() == 256);
@@ -102,7 +102,9 @@ TEMPLATE_TEST_CASE("cuda fragments: operands through ldmatrix multiply to the pr
     }
     engine.sync_warp();
     std::uint32_t x[4], y[4];
-    const auto at = [](TestType* tile, place p, int column) { return tile + layout::offset(p.row, column + p.column); };
+    const auto at = [](TestType* tile, coordinates p, int column) {
+      return tile + layout::offset(p.row, column + p.column);
+    };
     if (transposed_a) {
       engine.load_matrices_transposed(x, at(left, left_transposed_address(lane), left_column));
     } else {
@@ -118,7 +120,7 @@ TEMPLATE_TEST_CASE("cuda fragments: operands through ldmatrix multiply to the pr
     engine.template multiply<TestType>(c[1], x, y[2], y[3]);
     for (int n = 0; n < 2; ++n)
       for (int e = 0; e < 4; ++e) {
-        const place p = accumulator_place(lane, e);
+        const coordinates p = accumulator_coordinates(lane, e);
         product[p.row][n * 8 + p.column] = c[n][e];
       }
   });

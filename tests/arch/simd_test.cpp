@@ -142,8 +142,8 @@ TEST_CASE("simd: reduce_add adds the lanes of each register in the order it name
   for (int i = 0; i < v::lanes; ++i) {
     for (float& number : in[i]) number = random.uniform();
     x[i] = v::load(in[i]);
-    for (int float16 = v::lanes / 2; float16 > 0; float16 /= 2)
-      for (int lane = 0; lane < float16; ++lane) in[i][lane] += in[i][lane + float16];
+    for (int half = v::lanes / 2; half > 0; half /= 2)
+      for (int lane = 0; lane < half; ++lane) in[i][lane] += in[i][lane + half];
     expected[i] = in[i][0];
   }
   for (int i = 0; i < v::lanes; ++i) REQUIRE(same_bits(lane_of(v::reduce_add(x), i), expected[i]));

@@ -239,8 +239,8 @@ void emulated_engine::multiply(float (&c)[4], const std::uint32_t (&a)[4], std::
   auto& self = block_->state(warp(), lane());
   self.operand = &mine;
   block_->meet(block_->meetings_[static_cast<std::size_t>(warp())], 32, self, [&] {
-    const auto number = [](std::uint32_t word, int float16) {
-      return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(word >> 16 * float16)));
+    const auto number = [](std::uint32_t word, int half) {
+      return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(word >> 16 * half)));
     };
     float left[16][16], right[16][8];
     for (int l = 0; l < 32; ++l) {
@@ -279,10 +279,10 @@ inline void emulated_engine::load(std::uint32_t (&r)[4], const void* row, bool t
     for (int l = 0; l < 32; ++l)
       for (int matrix = 0; matrix < 4; ++matrix) {
         std::uint32_t word = 0;
-        for (int float16 = 0; float16 < 2; ++float16) {
-          const int i = l / 4, j = l % 4 * 2 + float16;  // row and column of the number that the lane receives
+        for (int half = 0; half < 2; ++half) {
+          const int i = l / 4, j = l % 4 * 2 + half;  // row and column of the number that the lane receives
           const std::uint16_t bits = transposed ? of(matrix * 8 + j).row[i] : of(matrix * 8 + i).row[j];
-          word |= std::uint32_t{bits} << 16 * float16;
+          word |= std::uint32_t{bits} << 16 * half;
         }
         of(l).r[matrix] = word;
       }

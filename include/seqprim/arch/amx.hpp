@@ -8,23 +8,23 @@ namespace seqprim::arch {
 
 /// What amx_bf16 falls back to where the tile registers are unsupported: avx512_bf16 under a name of its own, because it is compiled
 /// with other flags.
-struct amx_bf16_refused {
+struct amx_bf16_unsupported {
   static constexpr const char* name = "avx512_bf16";
   static constexpr int registers = 32;
 };
 
 template <> struct simd<amx_bf16, float> : simd<avx512, float> {};
-template <> struct simd<amx_bf16_refused, float> : simd<avx512, float> {};
+template <> struct simd<amx_bf16_unsupported, float> : simd<avx512, float> {};
 template <> struct pair_products<amx_bf16> : avx512_pair_products<amx_bf16> {};
-template <> struct pair_products<amx_bf16_refused> : avx512_pair_products<amx_bf16_refused> {};
+template <> struct pair_products<amx_bf16_unsupported> : avx512_pair_products<amx_bf16_unsupported> {};
 template <class X> struct woven_load<amx_bf16, X> : woven_load<avx512, X> {};
-template <class X> struct woven_load<amx_bf16_refused, X> : woven_load<avx512, X> {};
+template <class X> struct woven_load<amx_bf16_unsupported, X> : woven_load<avx512, X> {};
 
 /// The tile registers of AMX. Written as assembly with a memory clobber: the intrinsics of GCC 12 let stores to an operand
 /// sink below the load of its tile.
 template <> struct tile_unit<amx_bf16> {
   static constexpr bool available = true;
-  using otherwise = amx_bf16_refused;
+  using otherwise = amx_bf16_unsupported;
 
   [[gnu::always_inline]] static void begin() noexcept {
     // Palette 1; eight tiles of 16 rows of 64 bytes.

@@ -16,7 +16,7 @@ inline namespace SEQPRIM_TARGET_NAMESPACE {
 /// per process: the first call requests permission, the result is cached.
 ///
 /// Source  Linux, Documentation/arch/x86/xstate.rst.
-[[nodiscard]] inline const char* amx_refusal() noexcept {
+[[nodiscard]] inline const char* amx_unsupported_reason() noexcept {
 #if defined(__x86_64__) && defined(__linux__)
   static const char* const answer = []() -> const char* {
     unsigned a = 0, b = 0, c = 0, d = 0;

@@ -34,14 +34,14 @@ using all_isas = isa_list<scalar, avx2, avx512, avx512_bf16, amx_bf16>;
 
 /// The result of `choose`.
 template <int Size> struct isa_choice {
-  struct refused {
+  struct unsupported {
     const char* isa;
     const char* reason;
   };
 
-  int index = -1;             ///< of the chosen one in the list; -1 when none runs here
-  const char* isa = "none";   ///< its name
-  refused better[Size] = {};  ///< those behind it in the list, best first, and why they are unsupported
+  int index = -1;                 ///< of the chosen one in the list; -1 when none runs here
+  const char* isa = "none";       ///< its name
+  unsupported better[Size] = {};  ///< those behind it in the list, best first, and why they are unsupported
   int better_count = 0;
 
   /// "avx2 (avx512: the processor has no AVX-512 F, BW, VL and DQ)"

@@ -96,7 +96,7 @@ template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<avx512_b
 }
 #endif
 template <> [[nodiscard]] SEQPRIM_INLINE const char* unsupported_reason<amx_bf16>() noexcept {
-  return unsupported_reason<avx512_bf16>() != nullptr ? unsupported_reason<avx512_bf16>() : amx_refusal();
+  return unsupported_reason<avx512_bf16>() != nullptr ? unsupported_reason<avx512_bf16>() : amx_unsupported_reason();
 }
 
 /// True when the machine that runs this program offers everything that Isa needs.

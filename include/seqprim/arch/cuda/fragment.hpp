@@ -10,10 +10,10 @@ namespace seqprim::arch::cuda {
 inline constexpr int warp_lanes = 32;
 
 /// Coordinates of one element inside a fragment or tile.
-struct place {
+struct coordinates {
   int row = 0;
   int column = 0;
-  friend constexpr bool operator==(const place&, const place&) = default;
+  friend constexpr bool operator==(const coordinates&, const coordinates&) = default;
 };
 
 /// One mma.sync: c[16, 8] += a[16, 16] b[16, 8].
@@ -21,37 +21,39 @@ inline constexpr int mma_rows = 16, mma_columns = 8, mma_depth = 16;
 
 /// c: element `element` (0..3) of lane `lane` is c[row, column]. A lane holds two neighbors of row lane / 4 and two of the row 8
 /// below: four lanes (a quad) share a row.
-[[nodiscard]] SEQPRIM_HD constexpr place accumulator_place(int lane, int element) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr coordinates accumulator_coordinates(int lane, int element) noexcept {
   return {lane / 4 + element / 2 * 8, lane % 4 * 2 + element % 2};
 }
 /// a: element `element` (0..7; register element / 2, lower half first) of lane `lane` is a[row, column].
-[[nodiscard]] SEQPRIM_HD constexpr place left_place(int lane, int element) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr coordinates left_coordinates(int lane, int element) noexcept {
   return {lane / 4 + element / 2 % 2 * 8, lane % 4 * 2 + element % 2 + element / 4 * 8};
 }
 /// b: element `element` (0..3) of lane `lane` is b[row, column].
-[[nodiscard]] SEQPRIM_HD constexpr place right_place(int lane, int element) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr coordinates right_coordinates(int lane, int element) noexcept {
   return {lane % 4 * 2 + element % 2 + element / 2 * 8, lane / 4};
 }
 /// Two accumulators side by side, rounded to 16 bits, are the left operand of the next product: register `r` of a[16, 16] holds
 /// elements 2 (r % 2) and 2 (r % 2) + 1 of accumulator r / 2. So weights never leave their registers.
-[[nodiscard]] SEQPRIM_HD constexpr place accumulator_of_left_register(int r) noexcept { return {r / 2, r % 2 * 2}; }
+[[nodiscard]] SEQPRIM_HD constexpr coordinates accumulator_of_left_register(int r) noexcept {
+  return {r / 2, r % 2 * 2};
+}
 
 /// One ldmatrix.x4 reads four 8 x 8 matrices; lane `lane` addresses row lane % 8 of matrix lane / 8 and receives in register m the
 /// elements (lane / 4, lane % 4 * 2) and the next one of matrix m; .trans exchanges row and column there. Below: the row and first
 /// column that a lane addresses, so that the registers are operands.
 ///
 /// a[16, 16] from memory [row, depth].
-[[nodiscard]] SEQPRIM_HD constexpr place left_address(int lane) noexcept { return {lane % 16, lane / 16 * 8}; }
+[[nodiscard]] SEQPRIM_HD constexpr coordinates left_address(int lane) noexcept { return {lane % 16, lane / 16 * 8}; }
 /// Two b[16, 8] side by side from memory [column, depth] (keys as rows): registers 0, 1 and 2, 3.
-[[nodiscard]] SEQPRIM_HD constexpr place right_address(int lane) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr coordinates right_address(int lane) noexcept {
   return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
 }
 /// Two b[16, 8] side by side from memory [depth, column] (values as rows), with .trans: registers 0, 1 and 2, 3.
-[[nodiscard]] SEQPRIM_HD constexpr place right_transposed_address(int lane) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr coordinates right_transposed_address(int lane) noexcept {
   return {lane % 16, lane / 16 * 8};
 }
 /// a[16, 16] from memory [depth, row], with .trans.
-[[nodiscard]] SEQPRIM_HD constexpr place left_transposed_address(int lane) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr coordinates left_transposed_address(int lane) noexcept {
   return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
 }
 

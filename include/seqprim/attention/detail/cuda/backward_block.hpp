@@ -218,7 +218,7 @@ SEQPRIM_HD void add_visible_products(const Engine& engine, std::uint32_t (&left)
   for (int r = 0; r < 4; ++r) {
     const auto from = arch::cuda::accumulator_of_left_register(r);
     const std::uint32_t seen = visible >> ((m * Steps * 2 + step * 2 + from.row) * 4 + from.column);
-    const std::uint32_t dirt = dirty_rows >> (step * 16 + arch::cuda::left_place(engine.lane(), r * 2).column);
+    const std::uint32_t dirt = dirty_rows >> (step * 16 + arch::cuda::left_coordinates(engine.lane(), r * 2).column);
     left[m][step][r] |= (seen & dirt & 1u ? 0x7fffu : 0u) | (seen & dirt & 2u ? 0x7fff0000u : 0u);
   }
   add_products<Width, true>(engine, left, right, acc);
@@ -249,7 +249,7 @@ template <bool KeysAreRows, int Fragments, int Columns, class Engine, class Mask
   pair_bits bits = 0;
   SEQPRIM_ROLLED
   for (int n = 0; n < Fragments * Columns / 8 * 4; ++n) {
-    const auto at = arch::cuda::accumulator_place(engine.lane(), n % 4);
+    const auto at = arch::cuda::accumulator_coordinates(engine.lane(), n % 4);
     const index_t row = rows.begin + n / (Columns / 2) * 16 + at.row;
     const index_t column = columns.begin + n / 4 % (Columns / 8) * 8 + at.column;
     bool seen = row < rows.end && column < columns.end;
@@ -286,7 +286,7 @@ SEQPRIM_HD void store_rows(const Engine& engine, const float (&acc)[Fragments][P
   SEQPRIM_UNROLL
   for (int m = 0; m < Fragments; ++m) SEQPRIM_UNROLL
   for (int e = 0; e < 4; ++e) {
-    const auto at = arch::cuda::accumulator_place(engine.lane(), e);
+    const auto at = arch::cuda::accumulator_coordinates(engine.lane(), e);
     const index_t row = first_row + m * 16 + at.row;
     if (row >= end_row) continue;
     SEQPRIM_UNROLL
@@ -403,7 +403,7 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
           float factors[4];
           SEQPRIM_UNROLL
           for (int e = 0; e < 4; ++e) {
-            const auto at = arch::cuda::accumulator_place(engine.lane(), e);
+            const auto at = arch::cuda::accumulator_coordinates(engine.lane(), e);
             const bool seen = visible >> ((m * (step / 8) + k) * 4 + e) & 1u;
             const auto w = weigh_pair(engine, score, seen, c[m][k][e], in.scale, row[k * 8 + at.column].lse,
                                       score::site{rows.begin + k * 8 + at.column, own.begin + m * 16 + at.row});
@@ -432,7 +432,7 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
           const float* const slot = exchanged + (m * (step / 8) + k) * exchange_step;
           SEQPRIM_UNROLL
           for (int e = 0; e < 4; ++e) {
-            const auto at = arch::cuda::accumulator_place(engine.lane(), e);
+            const auto at = arch::cuda::accumulator_coordinates(engine.lane(), e);
             const bool seen = visible >> ((m * (step / 8) + k) * 4 + e) & 1u;
             c[m][k][e] = seen ? slot[e] * (c[m][k][e] - row[k * 8 + at.column].delta) : 0.0f;
           }
@@ -499,7 +499,7 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
   SEQPRIM_UNROLL
   for (int m = 0; m < fragments; ++m) SEQPRIM_UNROLL
   for (int r = 0; r < 2; ++r) {
-    const index_t i = own.begin + m * 16 + arch::cuda::accumulator_place(engine.lane(), r * 2).row;
+    const index_t i = own.begin + m * 16 + arch::cuda::accumulator_coordinates(engine.lane(), r * 2).row;
     row[m][r] = i < own.end ? in.statistics[(b * p.heads + h) * p.q_len + i] : row_statistics{0, 0};
   }
 
@@ -525,7 +525,7 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
     for (int m = 0; m < fragments; ++m) SEQPRIM_UNROLL
     for (int n = 0; n < step / 8; ++n) SEQPRIM_UNROLL
     for (int e = 0; e < 4; ++e) {
-      const auto at = arch::cuda::accumulator_place(engine.lane(), e);
+      const auto at = arch::cuda::accumulator_coordinates(engine.lane(), e);
       const bool seen = visible >> ((m * (step / 8) + n) * 4 + e) & 1u;
       const auto w = weigh_pair(engine, score, seen, c[m][n][e], in.scale, row[m][e / 2].lse,
                                 score::site{own.begin + m * 16 + at.row, part.begin + n * 8 + at.column});

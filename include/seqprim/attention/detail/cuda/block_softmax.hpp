@@ -118,7 +118,7 @@ template <class Rule, bool Same> struct lane_rules {
 template <class Rule> struct lane_rules<Rule, false> {
   Rule upper, lower;
   SEQPRIM_HD lane_rules(const Rule& first, const Rule& second) noexcept : upper(first), lower(second) {}
-  [[nodiscard]] SEQPRIM_HD const Rule& of(int float16) const noexcept { return float16 == 0 ? upper : lower; }
+  [[nodiscard]] SEQPRIM_HD const Rule& of(int half) const noexcept { return half == 0 ? upper : lower; }
 };
 
 /// The rows of a block that belong to one query head: row r is query `first` + r.
@@ -175,10 +175,10 @@ template <class Shape, class Engine, class Rows> class block_softmax {
         first_key_(engine.warp() % Shape::key_warps * Shape::warp_keys),
         rules_(rows.rule_of(row_of(0)), rows.rule_of(row_of(1))) {
     SEQPRIM_UNROLL
-    for (int float16 = 0; float16 < 2; ++float16) {
-      top_[float16] = -infinity;
-      sum_[float16] = 0;
-      position_[float16] = rows.position(row_of(float16));
+    for (int half = 0; half < 2; ++half) {
+      top_[half] = -infinity;
+      sum_[half] = 0;
+      position_[half] = rows.position(row_of(half));
     }
     SEQPRIM_UNROLL
     for (int n = 0; n < value_blocks; ++n) {
@@ -260,19 +260,19 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   /// finished rows to `store(row, first column, values[8], lse)`, eight values at a time; rows without key: 0, lse -inf.
   template <class SinkOf, class Store>
   SEQPRIM_HD void finish(int rows, int value_dim, const SinkOf& sink_of, const Store& store) noexcept {
-    using arch::cuda::accumulator_place;
+    using arch::cuda::accumulator_coordinates;
     const int lane = engine_.lane(), warp = engine_.warp(), thread = warp * arch::cuda::warp_lanes + lane;
     float* const sums = reinterpret_cast<float*>(shared_);  // [q_tile, sum_pitch]
     float* const tops = sums + Shape::q_tile * Shape::sum_pitch;
     float* const totals = tops + Shape::rows_of_warps;
     float* const weights = totals + Shape::rows_of_warps;
     SEQPRIM_UNROLL
-    for (int float16 = 0; float16 < 2; ++float16) {
-      float sum = sum_[float16] + engine_.shuffle_xor(sum_[float16], 1);
+    for (int half = 0; half < 2; ++half) {
+      float sum = sum_[half] + engine_.shuffle_xor(sum_[half], 1);
       sum += engine_.shuffle_xor(sum, 2);
       if (lane % 4 == 0) {
-        const int row = warp * arch::cuda::mma_rows + accumulator_place(lane, float16 * 2).row;
-        tops[row] = top_[float16];
+        const int row = warp * arch::cuda::mma_rows + accumulator_coordinates(lane, half * 2).row;
+        tops[row] = top_[half];
         totals[row] = sum;
       }
     }
@@ -304,15 +304,15 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       engine_.sync_block();
       if (warp % Shape::key_warps != w) continue;
       SEQPRIM_UNROLL
-      for (int float16 = 0; float16 < 2; ++float16) {
-        const place at = accumulator_place(lane, float16 * 2);
+      for (int half = 0; half < 2; ++half) {
+        const coordinates at = accumulator_coordinates(lane, half * 2);
         const float weight = weights[warp * arch::cuda::mma_rows + at.row];
         float* const to = sums + (first_row_ + at.row) * Shape::sum_pitch + at.column;
         SEQPRIM_UNROLL
         for (int n = 0; n < value_blocks; ++n) {
           SEQPRIM_UNROLL
           for (int e = 0; e < 2; ++e)
-            to[n * 8 + e] = ::fmaf(weight, out_[n][float16 * 2 + e], w == 0 ? 0.0f : to[n * 8 + e]);
+            to[n * 8 + e] = ::fmaf(weight, out_[n][half * 2 + e], w == 0 ? 0.0f : to[n * 8 + e]);
         }
       }
     }
@@ -336,7 +336,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   }
 
  private:
-  using place = arch::cuda::place;
+  using coordinates = arch::cuda::coordinates;
 
   SEQPRIM_HD T* key_tile(int stage) const noexcept {
     return shared_ + Shape::query_numbers + stage * (Shape::key_numbers + Shape::value_numbers);
@@ -344,7 +344,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   SEQPRIM_HD T* value_tile(int stage) const noexcept { return key_tile(stage) + Shape::key_numbers; }
 
   SEQPRIM_HD void load_queries(int d, std::uint32_t (&a)[4]) const noexcept {
-    const place at = arch::cuda::left_address(engine_.lane());
+    const coordinates at = arch::cuda::left_address(engine_.lane());
     const int start = Shape::key_layout::offset(at.row, at.column);
     engine_.load_matrices(a, engine_.address_of(shared_ + first_row_ * Shape::head_dim) +
                                  2 * Shape::key_layout::moved(start, 0, d * arch::cuda::mma_depth));
@@ -382,7 +382,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       for (int e = 0; e < 4; ++e) logits[n][e] = 0;
     }
 
-    const place right = arch::cuda::right_address(lane), below = arch::cuda::right_transposed_address(lane);
+    const coordinates right = arch::cuda::right_address(lane), below = arch::cuda::right_transposed_address(lane);
     const int right_start = Shape::key_layout::offset(right.row, right.column);
     const int below_start = Shape::value_layout::offset(below.row, below.column);
     SEQPRIM_UNROLL
@@ -408,33 +408,33 @@ template <class Shape, class Engine, class Rows> class block_softmax {
     // Logits become weights 2^(factor logit - top).
     float rescale[2];
     SEQPRIM_UNROLL
-    for (int float16 = 0; float16 < 2; ++float16) {
+    for (int half = 0; half < 2; ++half) {
       float largest = -infinity;
       SEQPRIM_UNROLL
       for (int n = 0; n < key_blocks; ++n) {
         SEQPRIM_UNROLL
-        for (int e = 0; e < 2; ++e) largest = ::fmaxf(largest, logits[n][float16 * 2 + e]);
+        for (int e = 0; e < 2; ++e) largest = ::fmaxf(largest, logits[n][half * 2 + e]);
       }
 
       largest = ::fmaxf(largest, engine_.shuffle_xor(largest, 1));
       largest = ::fmaxf(largest, engine_.shuffle_xor(largest, 2));
-      const float top = ::fmaxf(top_[float16], largest * factor_);
+      const float top = ::fmaxf(top_[half], largest * factor_);
       // Where nothing is visible yet, top is -inf; a finite substitute keeps -inf - top from becoming NaN.
       const float safe = top == -infinity ? 0.0f : top;
-      rescale[float16] = engine_.exp2(top_[float16] - safe);
-      top_[float16] = top;
+      rescale[half] = engine_.exp2(top_[half] - safe);
+      top_[half] = top;
       float sum = 0;
       SEQPRIM_UNROLL
       for (int n = 0; n < key_blocks; ++n) {
         SEQPRIM_UNROLL
         for (int e = 0; e < 2; ++e) {
-          float& x = logits[n][float16 * 2 + e];
+          float& x = logits[n][half * 2 + e];
           x = engine_.exp2(::fmaf(x, factor_, -safe));
           sum += x;
         }
       }
 
-      sum_[float16] = ::fmaf(sum_[float16], rescale[float16], sum);
+      sum_[half] = ::fmaf(sum_[half], rescale[half], sum);
     }
     if (engine_.any(rescale[0] != 1 || rescale[1] != 1)) {
       SEQPRIM_UNROLL
@@ -450,7 +450,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       std::uint32_t a[4];
       SEQPRIM_UNROLL
       for (int r = 0; r < 4; ++r) {
-        const place from = accumulator_of_left_register(r);
+        const coordinates from = accumulator_of_left_register(r);
         a[r] = engine_.template pack<T>(logits[n + from.row][from.column], logits[n + from.row][from.column + 1]);
       }
       SEQPRIM_UNROLL
@@ -478,21 +478,20 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   /// Logits -> score(scale logit), and -inf where the pair is hidden.
   template <bool Partial> SEQPRIM_HD void modify(range keys, float (&logits)[key_blocks][4]) const noexcept {
     SEQPRIM_UNROLL
-    for (int float16 = 0; float16 < 2; ++float16) {
-      const run_of_row seen = visible_run(float16, keys);
+    for (int half = 0; half < 2; ++half) {
+      const run_of_row seen = visible_run(half, keys);
       SEQPRIM_UNROLL
       for (int n = 0; n < key_blocks; ++n) {
         SEQPRIM_UNROLL
         for (int e = 0; e < 2; ++e) {
-          const int key = n * 8 + arch::cuda::accumulator_place(engine_.lane(), float16 * 2 + e).column;
-          float& x = logits[n][float16 * 2 + e];
-          const bool visible = !Partial || sees(float16, seen, keys, key);
+          const int key = n * 8 + arch::cuda::accumulator_coordinates(engine_.lane(), half * 2 + e).column;
+          float& x = logits[n][half * 2 + e];
+          const bool visible = !Partial || sees(half, seen, keys, key);
           if constexpr (plain) {
             x = visible ? x : -infinity;
           } else {
             // Rules are evaluated for pairs that exist; hidden ones may be outside of their arrays.
-            x = visible ? rules_.of(float16).score(scale_ * x, score::site{position_[float16], keys.begin + key})
-                        : -infinity;
+            x = visible ? rules_.of(half).score(scale_ * x, score::site{position_[half], keys.begin + key}) : -infinity;
           }
         }
       }
@@ -503,32 +502,32 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   struct run_of_row {
     int begin, end;
   };
-  SEQPRIM_HD run_of_row visible_run(int float16, range keys) const noexcept {
+  SEQPRIM_HD run_of_row visible_run(int half, range keys) const noexcept {
     const auto size = static_cast<index_t>(keys.size());
     if constexpr (mask::one_range_per_row<mask_type>) {
-      const range seen = rules_.of(float16).mask.visible_keys(position_[float16]);
+      const range seen = rules_.of(half).mask.visible_keys(position_[half]);
       const auto relative = [&](index_t j) { return static_cast<int>(min(max<index_t>(j - keys.begin, 0), size)); };
       return {relative(seen.begin), relative(seen.end)};
     } else {
       return {0, static_cast<int>(size)};
     }
   }
-  SEQPRIM_HD bool sees(int float16, run_of_row seen, range keys, int key) const noexcept {
+  SEQPRIM_HD bool sees(int half, run_of_row seen, range keys, int key) const noexcept {
     const bool inside = seen.begin <= key && key < seen.end;
     if constexpr (mask::one_range_per_row<mask_type>) {
       return inside;
     } else {
-      return inside && rules_.of(float16).mask(position_[float16], keys.begin + key);
+      return inside && rules_.of(half).mask(position_[half], keys.begin + key);
     }
   }
-  SEQPRIM_HD int row_of(int float16) const noexcept {
-    return first_row_ + arch::cuda::accumulator_place(engine_.lane(), float16 * 2).row;
+  SEQPRIM_HD int row_of(int half) const noexcept {
+    return first_row_ + arch::cuda::accumulator_coordinates(engine_.lane(), half * 2).row;
   }
 
   /// Values that are not finite, pair by pair where they are visible. Rare: not unrolled over keys.
   SEQPRIM_HD void add_non_finite(const T* v, range keys) noexcept {
     const run_of_row seen[2] = {visible_run(0, keys), visible_run(1, keys)};
-    const int column = arch::cuda::accumulator_place(engine_.lane(), 0).column;
+    const int column = arch::cuda::accumulator_coordinates(engine_.lane(), 0).column;
     SEQPRIM_ROLLED
     for (int key = 0; key < static_cast<int>(keys.size()); ++key) {
       const bool visible[2] = {sees(0, seen[0], keys, key), sees(1, seen[1], keys, key)};

@@ -69,12 +69,12 @@ template <class Shape>
 }
 
 /// What a block of the decode kernel owns: rows of one key head and a range of keys.
-struct decode_place {
+struct decode_task {
   std::uint32_t batch, kv_head, first_row, split;
 };
 template <class Shape>
-[[nodiscard]] SEQPRIM_HD constexpr decode_place decode_place_of(std::uint32_t kv_heads, std::uint32_t row_tiles,
-                                                                std::uint32_t splits, std::uint32_t block) noexcept {
+[[nodiscard]] SEQPRIM_HD constexpr decode_task decode_task_of(std::uint32_t kv_heads, std::uint32_t row_tiles,
+                                                              std::uint32_t splits, std::uint32_t block) noexcept {
   const std::uint32_t split = block % splits, above = block / splits;
   const std::uint32_t tile = above % row_tiles, head = above / row_tiles;
   return {head / kv_heads, head % kv_heads, tile * Shape::q_tile, split};
@@ -160,35 +160,35 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
   using T = typename Shape::element;
   using rows_type = rows_of_group<std::remove_cvref_t<decltype(call.op)>>;
   const problem& p = call.p;
-  const auto rows_at = [&](const decode_place& place) {
+  const auto rows_at = [&](const decode_task& task) {
     const auto kv_heads = static_cast<std::uint32_t>(p.kv_heads);
     return rows_type{call.op,
                      p.order,
-                     place.batch,
-                     place.kv_head,
+                     task.batch,
+                     task.kv_head,
                      kv_heads,
                      static_cast<std::uint32_t>(p.heads) / kv_heads,
                      static_cast<std::uint32_t>(p.q_len),
-                     place.first_row};
+                     task.first_row};
   };
-  const auto place_now = [&] {
+  const auto task_now = [&] {
     const auto kv_heads = static_cast<std::uint32_t>(p.kv_heads);
     const std::uint32_t rows = static_cast<std::uint32_t>(p.heads) / kv_heads * static_cast<std::uint32_t>(p.q_len);
-    return decode_place_of<Shape>(kv_heads, (rows + Shape::q_tile - 1) / Shape::q_tile, call.splits, engine.block());
+    return decode_task_of<Shape>(kv_heads, (rows + Shape::q_tile - 1) / Shape::q_tile, call.splits, engine.block());
   };
-  const decode_place place = place_now();
-  const rows_type rows = rows_at(place);
+  const decode_task task = task_now();
+  const rows_type rows = rows_at(task);
   const int count = rows.count(Shape::q_tile);
-  const range keys = intersect(rows.key_bounds(count, min(call.k.length(place.batch), p.k_len)),
-                               {index_t{place.split} * SplitKeys, index_t{place.split + 1} * SplitKeys});
-  const group_queries<T, rows_type> queries{call.q.data + place.batch * call.q.stride(0), call.q.stride(1),
+  const range keys = intersect(rows.key_bounds(count, min(call.k.length(task.batch), p.k_len)),
+                               {index_t{task.split} * SplitKeys, index_t{task.split + 1} * SplitKeys});
+  const group_queries<T, rows_type> queries{call.q.data + task.batch * call.q.stride(0), call.q.stride(1),
                                             call.q.stride(2), rows};
   block_softmax<Shape, Engine, rows_type> state(engine, rows, static_cast<T*>(shared), call.scale);
-  state.run(queries, call.k.of(place.batch, place.kv_head), call.v.of(place.batch, place.kv_head),
+  state.run(queries, call.k.of(task.batch, task.kv_head), call.v.of(task.batch, task.kv_head),
             {keys.begin / Shape::k_tile * Shape::k_tile, keys.end}, count, static_cast<int>(p.head_dim),
             static_cast<int>(p.value_dim), call.q_aligned, call.k_aligned, call.v_aligned);
 
-  const decode_place end = place_now();
+  const decode_task end = task_now();
   const rows_type owned = rows_at(end);
   const auto value_dim = static_cast<int>(p.value_dim);
   const bool alone = call.splits == 1;
@@ -201,12 +201,12 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
         const int left = min(value_dim - column, 8);
         if (alone) {
           if (column == 0 && call.lse.data != nullptr) call.lse(end.batch, h, i) = lse;
-          if (left > 0) store_numbers(engine, &call.out(end.batch, h, i, column), numbers, left, call.out_aligned);
+          if (left > 0) store_elements(engine, &call.out(end.batch, h, i, column), numbers, left, call.out_aligned);
         } else {
           const index_t part = ((end.batch * p.heads + h) * p.q_len + i) * call.splits + end.split;
           if (column == 0) call.part_lses[part] = lse;
           if (left > 0)
-            store_numbers(engine, call.parts + part * value_dim + column, numbers, left, value_dim % 4 == 0);
+            store_elements(engine, call.parts + part * value_dim + column, numbers, left, value_dim % 4 == 0);
         }
       });
 }

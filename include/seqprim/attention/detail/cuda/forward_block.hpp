@@ -42,8 +42,8 @@ template <class Shape> [[nodiscard]] SEQPRIM_HD constexpr index_t forward_blocks
 
 /// Writes eight elements of a row, as one word of 16 bytes where its alignment allows.
 template <class Engine, class Out>
-SEQPRIM_HD void store_numbers(const Engine& engine, Out* to, const float (&numbers)[8], int count,
-                              bool aligned) noexcept {
+SEQPRIM_HD void store_elements(const Engine& engine, Out* to, const float (&numbers)[8], int count,
+                               bool aligned) noexcept {
   struct alignas(16) words {
     std::uint32_t word[4];
   };
@@ -56,11 +56,11 @@ SEQPRIM_HD void store_numbers(const Engine& engine, Out* to, const float (&numbe
       to_words[0] = packed;
     } else {
       SEQPRIM_UNROLL
-      for (int float16 = 0; float16 < 2; ++float16) {
+      for (int half = 0; half < 2; ++half) {
         words packed;
         SEQPRIM_UNROLL
-        for (int n = 0; n < 4; ++n) packed.word[n] = bit_cast<std::uint32_t>(numbers[4 * float16 + n]);
-        to_words[float16] = packed;
+        for (int n = 0; n < 4; ++n) packed.word[n] = bit_cast<std::uint32_t>(numbers[4 * half + n]);
+        to_words[half] = packed;
       }
     }
   } else {
@@ -77,12 +77,12 @@ SEQPRIM_HD void store_numbers(const Engine& engine, Out* to, const float (&numbe
 }
 
 /// The tile of queries that a block owns.
-struct forward_place {
+struct forward_task {
   std::uint32_t batch, head;
   index_t first;  ///< row
 };
 template <class Shape>
-[[nodiscard]] SEQPRIM_HD forward_place forward_place_of(const problem& p, std::uint32_t block) noexcept {
+[[nodiscard]] SEQPRIM_HD forward_task forward_task_of(const problem& p, std::uint32_t block) noexcept {
   const auto row_blocks = static_cast<std::uint32_t>((p.q_len + Shape::q_tile - 1) / Shape::q_tile);
   const auto heads = static_cast<std::uint32_t>(p.heads);
   // The last rows first: under a causal mask they have the most to do.
@@ -95,7 +95,7 @@ template <class Shape, class Engine, class Call>
 SEQPRIM_HD void forward_block(const Engine& engine, const Call& call, void* shared) noexcept {
   using T = typename Shape::element;
   const problem& p = call.p;
-  const auto [b, h, first] = forward_place_of<Shape>(p, engine.block());
+  const auto [b, h, first] = forward_task_of<Shape>(p, engine.block());
   const auto g = kv_head_of(p, h);
 
   const auto mask = mask::bind(call.op.mask, b, h);
@@ -113,17 +113,17 @@ SEQPRIM_HD void forward_block(const Engine& engine, const Call& call, void* shar
             {bounds.begin / Shape::k_tile * Shape::k_tile, bounds.end}, count, static_cast<int>(p.head_dim),
             static_cast<int>(p.value_dim), call.q_aligned, call.k_aligned, call.v_aligned);
 
-  const forward_place place = forward_place_of<Shape>(p, engine.block());
+  const forward_task task = forward_task_of<Shape>(p, engine.block());
   const auto value_dim = static_cast<int>(p.value_dim);
   state.finish(
-      static_cast<int>(min<index_t>(Shape::q_tile, p.q_len - place.first)), value_dim,
-      [&](int) { return call.op.sink_of(place.head); },
+      static_cast<int>(min<index_t>(Shape::q_tile, p.q_len - task.first)), value_dim,
+      [&](int) { return call.op.sink_of(task.head); },
       [&](int row, int column, const float(&numbers)[8], float lse) {
-        const index_t i = place.first + row;
-        if (column == 0 && call.lse.data != nullptr) call.lse(place.batch, place.head, i) = lse;
+        const index_t i = task.first + row;
+        if (column == 0 && call.lse.data != nullptr) call.lse(task.batch, task.head, i) = lse;
         if (column < value_dim)
-          store_numbers(engine, &call.out(place.batch, place.head, i, column), numbers, min(value_dim - column, 8),
-                        call.out_aligned);
+          store_elements(engine, &call.out(task.batch, task.head, i, column), numbers, min(value_dim - column, 8),
+                         call.out_aligned);
       });
 }
 

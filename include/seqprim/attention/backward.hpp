@@ -52,8 +52,8 @@ template <class Isa, class T, class X> void store_row(const T* in, index_t count
 
 /// Everything after validation and position encoding.
 ///
-/// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in turns. The
-/// tiles of one key head are a chain; pieces of different chains meet nowhere.
+/// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in order. The
+/// tiles of one key head are a chain; tasks of different chains share nothing.
 template <class Isa, class Policy, int Parameters, class Op, class Q, class K, class V, class Out, class Lse,
           class Dout, class Dq, class Dk, class Dv>
 void backward_tiles(const cpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,

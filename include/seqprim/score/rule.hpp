@@ -27,13 +27,17 @@ struct site {
 };
 
 /// Where the logits of one register stand: X holds many numbers, the site of the first is given, and each further lane
-/// is one key later or one query later.
+/// is one key later or one query later. The register is referred to, not held: GCC 12 would move it through memory with every
+/// copy of the site.
 template <class X> struct lane_site {
   site first;
-  X step;  ///< what each lane adds to ahead(): 0, 1, 2, ... where keys run along the lanes, 0, -1, -2, ... where queries do
+  const X&
+      step;  ///< what each lane adds to ahead(): 0, 1, 2, ... where keys run along the lanes, 0, -1, -2, ... where queries do
 
   template <class> [[nodiscard]] X ahead() const noexcept { return X(first.ahead<float>()) + step; }
-  [[nodiscard]] lane_site later_query(index_t by) const noexcept { return {first.later_query(by), step}; }
+  [[nodiscard]] SEQPRIM_INLINE lane_site later_query(index_t by) const noexcept {
+    return {first.later_query(by), step};
+  }
 };
 
 /// A modifier: the new logit, and its derivative by the old one (for backward). Functions of a float and a site, pure,

@@ -34,7 +34,7 @@ FOLDERS = ["mask", "score", "position", "attention", "sampling", "nn", "loss", "
 # Folders whose umbrella header includes all of their headers, but for these.
 UMBRELLAS = {"mask": [], "score": ["number"], "position": [], "sampling": ["reference"]}
 # Machinery that the pages of what uses it explain.
-NO_PAGE = {"core/bits", "core/config", "core/scratch", "linalg/buffer"}
+NO_PAGE = {"core/bits", "core/config", "core/scratch", "core/target", "linalg/buffer"}
 
 
 class DocumentError(Exception):

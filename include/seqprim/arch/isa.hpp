@@ -8,6 +8,10 @@
 
 namespace seqprim::arch {
 
+#if SEQPRIM_ISA >= 100  // flags beyond those of one instruction set: code of its own, and so names of its own
+inline namespace SEQPRIM_TARGET_NAMESPACE {
+#endif
+
 /// Instruction sets as types. Whatever depends on instructions carries one of these in its own type, so code compiled for
 /// different instruction sets has different names and can be linked into one program.
 struct scalar {
@@ -32,35 +36,41 @@ struct amx_bf16 {  ///< avx512_bf16 and the tile registers of AMX with their bfl
   static constexpr int registers = 32;
 };
 
+#if SEQPRIM_ISA >= 100
+}  // namespace SEQPRIM_TARGET_NAMESPACE
+#endif
+
 /// The best instruction set that the flags of this translation unit allow.
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-#  if defined(__AVX512BF16__) && (defined(__AMX_BF16__) || defined(__AMXBF16__))
+#if SEQPRIM_ISA % 100 == 4
 using native_isa = amx_bf16;
-#  elif defined(__AVX512BF16__)
+#elif SEQPRIM_ISA % 100 == 3
 using native_isa = avx512_bf16;
-#  else
+#elif SEQPRIM_ISA % 100 == 2
 using native_isa = avx512;
-#  endif
-#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#elif SEQPRIM_ISA % 100 == 1
 using native_isa = avx2;
 #else
 using native_isa = scalar;
 #endif
 
 /// True when the flags of this translation unit allow the instructions of Isa.
-template <class Isa> inline constexpr bool compiled_for = std::is_same_v<Isa, scalar>;
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-template <> inline constexpr bool compiled_for<avx2> = true;
+template <class Isa>
+inline constexpr bool compiled_for = std::is_same_v<Isa, scalar> ||
+                                     (std::is_same_v<Isa, avx2> && SEQPRIM_ISA % 100 >= 1) ||
+                                     (std::is_same_v<Isa, avx512> && SEQPRIM_ISA % 100 >= 2) ||
+                                     (std::is_same_v<Isa, avx512_bf16> && SEQPRIM_ISA % 100 >= 3) ||
+                                     (std::is_same_v<Isa, amx_bf16> && SEQPRIM_ISA % 100 >= 4);
+
+/// Named requirement of kernels that tell visible from hidden by infinities, and keep NaN in its row.
+template <class Kernel> consteval bool require_infinities() {
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0
+  static_assert(
+      sizeof(Kernel) == 0,
+      "seqprim: attention needs infinities and NaN, which -ffinite-math-only, a part of -ffast-math, assumes away: add "
+      "-fno-finite-math-only. See docs/reference/arch/index.md");
 #endif
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-template <> inline constexpr bool compiled_for<avx512> = true;
-#  if defined(__AVX512BF16__)
-template <> inline constexpr bool compiled_for<avx512_bf16> = true;
-#    if (defined(__AMX_BF16__) || defined(__AMXBF16__))
-template <> inline constexpr bool compiled_for<amx_bf16> = true;
-#    endif
-#  endif
-#endif
+  return true;
+}
 
 /// Why this program cannot run the code of Isa here: what the processor or the operating system lacks, in words; nullptr
 /// when it lacks nothing. The answer does not depend on the flags of the translation unit and never changes while the program runs.

@@ -153,9 +153,9 @@ template <class Isa> struct pair_products { static constexpr bool available = fa
 
 }  // namespace seqprim::arch
 
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#if SEQPRIM_ISA % 100 >= 1
 #  include <seqprim/arch/simd_avx2.hpp>
 #endif
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#if SEQPRIM_ISA % 100 >= 2
 #  include <seqprim/arch/simd_avx512.hpp>
 #endif

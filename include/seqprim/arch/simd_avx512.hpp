@@ -191,7 +191,7 @@ template <> struct woven_load<avx512, bfloat16> {
     x[1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
 };
-#if defined(__AVX512BF16__)
+#if SEQPRIM_ISA % 100 >= 3
 
 template <> struct simd<avx512_bf16, float> : simd<avx512, float> {};
 template <class X> struct woven_load<avx512_bf16, X> : woven_load<avx512, X> {};

@@ -135,6 +135,6 @@ template <class Isa> void transpose_pairs(matrix_ref<const bfloat16_pair> in, ma
 
 }  // namespace seqprim::arch
 
-#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__)
+#if SEQPRIM_ISA % 100 >= 4
 #  include <seqprim/arch/amx.hpp>
 #endif

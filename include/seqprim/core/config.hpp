@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/target.hpp>
+
 /// The macros of the library; nothing else in seqprim defines a public one.
 
 /// Marks a function that runs on host and device. On the host it is always inlined in optimized builds: no weak symbol
@@ -28,22 +30,6 @@
 #else
 #  define SEQPRIM_UNROLL
 #  define SEQPRIM_ROLLED
-#endif
-
-/// Name of the inline namespace around host functions that are too large to inline everywhere: one name for each
-/// instruction set, so translation units compiled for different ones do not share their code.
-#if defined(__AMX_BF16__) || defined(__AMXBF16__)
-#  define SEQPRIM_TARGET_NAMESPACE for_amx_bf16
-#elif defined(__AVX512BF16__)
-#  define SEQPRIM_TARGET_NAMESPACE for_avx512_bf16
-#elif defined(__AVX512F__)
-#  define SEQPRIM_TARGET_NAMESPACE for_avx512
-#elif defined(__AVX2__)
-#  define SEQPRIM_TARGET_NAMESPACE for_avx2
-#elif defined(__AVX__)
-#  define SEQPRIM_TARGET_NAMESPACE for_avx
-#else
-#  define SEQPRIM_TARGET_NAMESPACE for_baseline
 #endif
 
 #define SEQPRIM_VERSION_MAJOR 0

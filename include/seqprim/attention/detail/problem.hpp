@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/isa.hpp>
 #include <seqprim/attention/detail/rows.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/core/element.hpp>
@@ -94,6 +95,7 @@ template <class First, class... Rest> consteval bool require_one_precision() {
 template <entry Entry, class Op, class Q, class K, class V>
 [[nodiscard]] problem validate_inputs(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v,
                                       const index_array& lengths = {}) {
+  static_assert(arch::require_infinities<Op>());
   executor.validate();
   op.validate();
   const problem p{q.extent(0), q.extent(1), k.extent(1),

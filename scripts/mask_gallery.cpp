@@ -120,7 +120,7 @@ int main(int argc, char** argv) {
 
   drawing picture;
   picture.add("causal", "keys up to its own position", mask::causal{});
-  picture.add("shifted(causal{}, 12)", "12 new tokens behind a cache of 12", mask::shifted(mask::causal{}, 12), 12);
+  picture.add("causal, queries from 12 on", "12 new tokens behind a cache of 12", mask::shifted(mask::causal{}, 12), 12);
   picture.add("causal_window(7)", "the newest 7 keys", mask::causal_window(7));
   picture.add("sliding_window{5, 3}", "5 keys back, 3 ahead", mask::sliding_window{.left = 5, .right = 3});
   picture.add("attention_sinks{3, 6}", "the first 3 keys stay", mask::attention_sinks{.sinks = 3, .window = 6});

@@ -87,18 +87,17 @@ TEST_CASE("guide: decoding token by token gives what forward gives", "[docs]") {
   const position::rotary<position::half_split> rope{.rotary_dim = head_dim};
   attention::forward(cpu{}, attention::softmax{mask::causal{}, score::identity{}, rope}, q, k, v, out);
 
+  // example-begin decode
+  const attention::softmax op{mask::causal{}, score::identity{}, rope};  // the same for training, prompt and steps
   tensor<float, 4> k_cache(batch, kv_heads, capacity, head_dim), v_cache(batch, kv_heads, capacity, head_dim);
   for (index_t n_past = 0; n_past < len; ++n_past) {
-    const auto q_new = q.view().slice(2, {n_past, n_past + 1});
-    const auto k_new = k.view().slice(2, {n_past, n_past + 1}), v_new = v.view().slice(2, {n_past, n_past + 1});
-    const auto out_new = stepwise.view().slice(2, {n_past, n_past + 1});
-    // example-begin decode
-    const auto op = attention::softmax{mask::causal{}, score::identity{}, rope}.starting_at(n_past);
+    const range newest{n_past, n_past + 1}, filled{0, n_past + 1};
+    const auto q_new = q.view().slice(2, newest), k_new = k.view().slice(2, newest), v_new = v.view().slice(2, newest);
     attention::append(cpu{}, op, k_new, v_new, n_past, k_cache, v_cache);
-    attention::decode(cpu{}, op, q_new, k_cache.view().slice(2, {0, n_past + 1}),
-                      v_cache.view().slice(2, {0, n_past + 1}), out_new);
-    // example-end decode
+    attention::decode(cpu{}, op, q_new, k_cache.view().slice(2, filled), v_cache.view().slice(2, filled),
+                      stepwise.view().slice(2, newest));
   }
+  // example-end decode
   REQUIRE(largest_difference(stepwise, out) < 1e-5f);
 }
 

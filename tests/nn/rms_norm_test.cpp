@@ -180,6 +180,6 @@ TEST_CASE("rms_norm: wrong parameters and shapes are errors", "[nn][errors]") {
   REQUIRE_THROWS_AS(layer.backward(cpu{}, x, wrong, y, saved), precondition_error);
   REQUIRE_THROWS_AS(layer.backward(cpu{}, x, few, y, saved), precondition_error);
   REQUIRE_THROWS_WITH(layer.backward(cpu{}, few, few, few.view(), saved),
-                      ContainsSubstring("requires the activations of a forward pass over as many"));
+                      ContainsSubstring("requires the activations of a forward pass over the same rows"));
   REQUIRE_THROWS_AS(layer.backward(cpu{}, x, y, y, other), precondition_error);
 }

@@ -145,9 +145,10 @@ class attention_mixer {
     const index_t batch = x.extent(0), len = x.extent(1);
     SEQPRIM_EXPECTS(!may_overlap(dx, x) && !may_overlap(dx, dy),
                     "nn::attention_mixer: dx overlaps x or dy. See docs/reference/nn/attention_mixer.md");
-    SEQPRIM_EXPECTS(saved.batch == batch && saved.len == len, "nn::attention_mixer: backward of [", batch, ", ", len,
-                    "] needs the activations of one forward over as many tokens. See "
-                    "docs/reference/nn/attention_mixer.md");
+    SEQPRIM_EXPECTS(
+        saved.batch == batch && saved.len == len, "nn::attention_mixer: backward of [", batch, ", ", len,
+        "] requires the activations of a forward pass over the same tokens, not used by another backward. See "
+        "docs/reference/nn/attention_mixer.md");
     saved.batch = -1;
     o_proj.backward(executor, joined(saved.out, x, heads_), dy, joined(saved.dout, x, heads_), saved.projections);
     const auto dq = split(saved.dq, batch, len, heads_), dk = split(saved.dk, batch, len, kv_heads_);

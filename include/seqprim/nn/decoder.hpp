@@ -180,7 +180,8 @@ template <class Block> class decoder {
     const index_t batch = ids.extent(0), len = ids.extent(1);
     SEQPRIM_EXPECTS(saved.batch == batch && saved.len == len && saved.blocks.size() == blocks.size(),
                     "nn::decoder: backward of ids [", batch, ", ", len,
-                    "] needs the activations of one forward over as many. See docs/reference/nn/decoder.md");
+                    "] requires the activations of a forward pass over the same ids, not used by another backward. See "
+                    "docs/reference/nn/decoder.md");
     const auto dhidden = as_view(hidden_gradient);
     SEQPRIM_EXPECTS(dhidden.extent(0) == batch && dhidden.extent(1) == len && dhidden.extent(2) == dim(),
                     "nn::decoder: hidden_gradient [", dhidden.extent(0), ", ", dhidden.extent(1), ", ",

@@ -39,7 +39,7 @@ void expect_features(const subject& self, const char* operand, const View& x, co
                length);
 }
 
-/// Two operands have as many rows.
+/// Two operands have the same number of rows.
 template <class View, class Other>
 void expect_same_rows(const subject& self, const char* operand, const View& x, const char* other_name,
                       const Other& other) {
@@ -56,10 +56,10 @@ void expect_same_shape(const subject& self, const char* operand, const View& x, 
                other_name, " is ", other.extent(1));
 }
 
-/// Backward finds what a forward over as many rows has left.
+/// The saved activations are of a forward pass over the same rows.
 inline void expect_saved(const subject& self, index_t saved_rows, index_t rows) {
   self.expects(saved_rows == rows, "backward of ", rows,
-               " rows requires the activations of a forward pass over as many, and of no other backward");
+               " rows requires the activations of a forward pass over the same rows, not used by another backward");
 }
 
 }  // namespace detail

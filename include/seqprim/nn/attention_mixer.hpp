@@ -5,8 +5,6 @@
 #include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/mask/causal.hpp>
-#include <seqprim/mask/last_queries.hpp>
-#include <seqprim/nn/detail/shifted.hpp>
 #include <seqprim/nn/linear.hpp>
 #include <seqprim/nn/rms_norm.hpp>
 #include <seqprim/position/encode.hpp>
@@ -85,7 +83,7 @@ class attention_mixer {
 
   attention_mixer() = default;
   attention_mixer(index_t dim, const config& options)
-      : op_(attention::softmax<Mask, Score>(options.mask, options.score).scaled(options.scale)),
+      : op_(attention::softmax<Mask, Score>(options.mask, options.score).scaled(options.scale).starting_at(0)),
         encoding_(options.encoding),
         heads_(options.heads),
         kv_heads_(options.kv_heads != 0 ? options.kv_heads : options.heads),
@@ -212,18 +210,17 @@ class attention_mixer {
           values(b, h, start + t, d) = new_values(b, h, t, d);
         }
     });
-    const auto later = attention::softmax(mask::shifted_rows<Mask>{op_.mask, start}, detail::shifted(op_.score, start))
-                           .scaled(op_.scale);
+    const auto op = op_.starting_at(start);
     const auto q = split(saved.q, batch, len, heads_), out = split(saved.out, batch, len, heads_);
     if constexpr (std::is_same_v<T, float>) {
       constexpr index_t few_rows = 8;  // below, splitting the keys keeps more threads busy than tiles of queries
       if (len < few_rows) {
-        attention::decode<Isa>(executor, later, q, keys, values, out);
+        attention::decode<Isa>(executor, op, q, keys, values, out);
       } else {
-        attention::forward<Isa>(executor, later, q, keys, values, out);
+        attention::forward<Isa>(executor, op, q, keys, values, out);
       }
     } else {
-      attention::forward<Isa>(executor, later, q, keys, values, out);
+      attention::forward<Isa>(executor, op, q, keys, values, out);
     }
     o_proj.forward(executor, joined(saved.out, x, heads_), y);
   }

@@ -61,11 +61,11 @@ SEQPRIM_HD constexpr double exp2_negative(double x) noexcept {
 /// ALiBi: each head lowers the logit of a key in proportion to its distance, with its own slope. Binds to distance_bias.
 ///
 /// Errors  precondition_error: heads < 1 or not that of the call, max_bias not in (0, 1000].
-/// Cost    one multiply-add a pair; the slope is computed when a head is bound.
-/// Source  spec positions 4.1; golden positions/alibi_*.
+/// Cost    one multiply-add per pair; the slope is computed when a head is bound.
+/// Source  Press, Smith and Lewis, "Train short, test long: attention with linear biases".
 struct alibi {
   index_t heads;               ///< query heads
-  bool bidirectional = false;  ///< use |i - j|: for masks that let queries see later keys
+  bool bidirectional = false;  ///< use |i - j|: for masks under which queries attend to later keys
   float max_bias = 8.0f;       ///< the smallest slope of a power of two of heads is 2^-max_bias
 
   SEQPRIM_HD constexpr distance_bias bind(index_t, index_t head) const noexcept {

@@ -15,8 +15,6 @@ template <class First, int N> inline constexpr int second_parameter = N - score:
 
 /// Two modifiers, one after the other: what `first | second` makes. The derivative follows the chain rule, bind() binds
 /// both parts, validate() checks both. `identity` disappears.
-///
-/// Source  spec layers-losses 1.6 (soft cap, then additive bias).
 template <bindable First, bindable Second> struct chain {
   First first;
   Second second;

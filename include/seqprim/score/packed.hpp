@@ -8,16 +8,15 @@
 
 namespace seqprim::score {
 
-/// A modifier that sees positions within the sequences of a packed batch, instead of rows and columns of the whole:
+/// A modifier evaluated at positions within the sequences of a packed batch, instead of rows and columns of the whole:
 ///
 ///     score(s, {q, k})  =  inner(s, {position of q, position of k})        positions of `packing`
 ///
 /// For modifiers that read distances, such as alibi, where queries and keys are packed differently. Where both have the same
-/// offsets, distances within a sequence are what rows and columns say, and the bare modifier gives the same for less.
+/// offsets, distances within a sequence are those of rows and columns, and the bare modifier gives the same for less.
 ///
 /// Errors  precondition_error: as packing::validate; those of `inner`.
 /// Cost    that of `inner`, and one search among the sequences for each pair.
-/// Source  spec positions 4.1, masks-text 4.7.
 template <bindable Inner> struct packed {
   packing sequences;
   Inner inner;

@@ -26,7 +26,7 @@ struct site {
   [[nodiscard]] SEQPRIM_HD constexpr site later_query(index_t by) const noexcept { return {q + by, k}; }
 };
 
-/// Where the logits of one register stand: X holds many numbers, the site of the first is given, and each further lane
+/// The positions of the logits of one register: X holds many values, the site of the first is given, and each further lane
 /// is one key later or one query later. The register is referred to, not held: GCC 12 would move it through memory with every
 /// copy of the site.
 template <class X> struct lane_site {
@@ -40,7 +40,7 @@ template <class X> struct lane_site {
   }
 };
 
-/// A modifier: the new logit, and its derivative by the old one (for backward). Functions of a float and a site, pure,
+/// A modifier: the new logit, and its derivative with respect to the old one (for backward). Functions of a float and a site, pure,
 /// host and device. Those of this library are templates that take double as well, for references and gradient checks, and
 /// arch::lanes for speed (score/number.hpp has the functions that all three share).
 template <class S> concept modifier = std::is_trivially_copyable_v<S> && requires(const S& s, float logit, site at) {
@@ -48,7 +48,7 @@ template <class S> concept modifier = std::is_trivially_copyable_v<S> && require
   { s.derivative(logit, at) } -> std::same_as<float>;
 };
 
-/// A modifier that also takes many logits at once: written as a template over the number and the site. Kernels on the CPU
+/// A modifier that also takes many logits at once: written as a template over the element type and the site. Kernels on the CPU
 /// are then several times faster; nothing else changes. X is arch::lanes.
 template <class S, class X> concept takes_lanes = requires(const S& s, X logits, lane_site<X> at) {
   { s(logits, at) } -> std::same_as<X>;
@@ -84,7 +84,7 @@ struct parameters_of<S> {
 ///
 ///     template <int N> float parameter_derivative(float logit, site at) const
 ///
-/// is the derivative of the new logit by the N-th of them, at the old logit. 0 for a type that says nothing. Backward sums
+/// is the derivative of the new logit with respect to the N-th of them, at the old logit. 0 for a type without the constant. Backward sums
 /// the gradient of each for each head.
 template <class S> inline constexpr int parameters = detail::parameters_of<S>::value;
 

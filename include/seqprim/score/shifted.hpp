@@ -5,7 +5,7 @@
 
 namespace seqprim::score {
 
-/// A modifier asked in rows of a call: row 0 is the query at position `start`. The counterpart of mask::shifted_rows; lanes and
+/// A modifier evaluated in rows of a call: row 0 is the query at position `start`. The counterpart of mask::shifted_rows; lanes and
 /// derivatives go through.
 ///
 ///     score(s, {row, k})  =  inner(s, {row + start, k})
@@ -30,7 +30,7 @@ template <modifier Inner> struct shifted_rows {
   }
 };
 
-/// `s` asked in rows, of which row 0 is the query at position `start`. The identity stays, so that kernels still drop it.
+/// `s` evaluated in rows, of which row 0 is the query at position `start`. The identity stays, so that kernels still drop it.
 template <modifier S> [[nodiscard]] SEQPRIM_HD constexpr auto shifted(const S& s, index_t start) noexcept {
   if constexpr (std::same_as<S, identity>) {
     return s;

@@ -75,9 +75,9 @@ SEQPRIM_HD double tanh_of_double(double x) noexcept {
 ///
 /// Near 0 the logit is unchanged. +-inf become +-cap; a NaN stays a NaN.
 ///
-/// Errors  precondition_error: cap is not a finite number > 0 with a finite inverse.
+/// Errors  precondition_error: cap is not finite and > 0 with a finite inverse.
 /// Cost    about 10 multiply-adds and a division, no branch.
-/// Source  spec layers-losses 1.6; golden layers/softcap_*.
+/// Source  Bello et al., "Neural combinatorial optimization with reinforcement learning"; Gemma Team, "Gemma 2".
 struct soft_cap {
   float cap;  ///< bound of the logits, > 0; 50 and 30 in published models
 

@@ -10,7 +10,7 @@
 
 namespace seqprim::attention::detail {
 
-/// The factors of a tile of logits: logit = <q, k> * logit, in units of log 2 where no score modifier stands between; the
+/// The factors of a tile of logits: logit = <q, k> * logit, in units of log 2 where there is no score modifier; the
 /// gradient of <q, k> is that of the logit times `scale`.
 template <class T> struct backward_scale {
   T logit, scale;
@@ -36,7 +36,7 @@ void clear_hidden(const Mask& mask, range rows, range keys, T* weights, T* gradi
   }
 }
 
-/// Gradients by the parameters of a score, summed in double over tiles; empty where nobody asked.
+/// Gradients with respect to the parameters of a score, summed in double over tiles; empty where not requested.
 template <int Parameters> struct parameter_sums {
   double total[Parameters > 0 ? Parameters : 1] = {};
 };
@@ -77,7 +77,7 @@ void add_parameter_gradients(const Mask& mask, const Score& score, range rows, r
     for (const T sum : sums[n]) dscore.total[n] += static_cast<double>(sum);
 }
 
-/// Turns tiles [rows, keys] of products <q, k> and of dp = <dout, v> into weights p and gradients of the products, in place:
+/// Converts tiles [rows, keys] of products <q, k> and of dp = <dout, v> into weights p and gradients of the products, in place:
 ///
 ///     p = 2^(logit - lse)        ds = p (dp - delta) d logit / d product        both 0 where hidden
 ///

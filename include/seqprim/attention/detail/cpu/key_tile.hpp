@@ -8,13 +8,13 @@
 
 namespace seqprim::attention::detail {
 
-/// What backward knows of one query head: the operands, numbers per row, and the sums of dq.
+/// One query head in backward: the operands, values per row, and the sums of dq.
 template <class T, class Q, class Dout> struct query_head_rows {
   tensor_view<const Q, 2> q;
   tensor_view<const Dout, 2> dout;
   const T* lse;    ///< units of log 2; +inf for rows without a visible key, so that their weights are 0
   const T* delta;  ///< <dout, out>
-  T* dq;           ///< [q_len, dq_row], head_dim numbers padded to whole registers
+  T* dq;           ///< [q_len, dq_row], head_dim elements padded to whole registers
   index_t dq_row;
 };
 
@@ -36,7 +36,7 @@ void add_keys_not_finite(const tensor_view<const K, 2>& k, range keys, index_t r
 ///
 ///     s = q k^T,  dp = dout v^T,  dv^T += dout^T p,  dk^T += q^T ds,  dq += ds k
 ///
-/// Keys run along the lanes; their tile is turned once and stays, as do dk and dv. dq belongs to all tiles of keys.
+/// Keys run along the lanes; their tile is transposed once and stays, as do dk and dv. dq belongs to all tiles of keys.
 template <class Isa, class T> class key_tile {
   using simd = arch::simd<Isa, T>;
 

@@ -101,7 +101,7 @@ template <class Isa, class T> class key_tile_pairs {
     }
   }
 
-  /// The same with zeros for rows that are not finite, out_row numbers apart; returns whether there is such a row.
+  /// The same with zeros for rows that are not finite, out_row elements apart; returns whether there is such a row.
   static bool pair_finite_rows(const matrix& x, range rows, pair* out, index_t out_row) noexcept {
     const index_t dim = x.extent(1);
     bool dropped = false;
@@ -119,7 +119,7 @@ template <class Isa, class T> class key_tile_pairs {
     return dropped;
   }
 
-  /// out[rows, keys] = x[rows, :] times the turned keys or values. Rows are read in place where pairs are whole words.
+  /// out[rows, keys] = x[rows, :] times the transposed keys or values. Rows are read in place where pairs are whole words.
   void multiply_rows(const matrix& x, range rows, index_t depth, const pair* turned, T* out) noexcept {
     const bfloat16* const first = x.data + rows.begin * x.stride(0);
     const index_t dim = x.extent(1);

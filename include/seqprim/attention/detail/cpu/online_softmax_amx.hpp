@@ -12,9 +12,9 @@ namespace seqprim::attention::detail {
 /// Keys of one step of a tile product, and what key ranges are aligned to: 16 pairs.
 inline constexpr index_t tile_keys = 2 * arch::tile_edge;
 
-/// Where the values of one key head lie, turned for tile products: pair [d, n] holds keys 2 n and 2 n + 1 of channel d, zeros
+/// The values of one key head, transposed for tile products: pair [d, n] holds keys 2 n and 2 n + 1 of channel d, zeros
 /// beyond the last key. Keys whose values are not finite are zeros here and marked: a hidden pair has weight 0, and 0
-/// times infinity must not reach a row that does not see it.
+/// times infinity must not reach a row that does not attend to it.
 struct turned_values {
   const arch::bfloat16_pair* pairs;  ///< [channels, row]
   index_t row;                       ///< pairs of a channel

@@ -114,7 +114,7 @@ template <class Isa, class T> class online_softmax_pairs {
   template <class Mask>
   void add_values(const bfloat16* values, index_t v_row, range keys, const Mask& mask, bool partial) noexcept {
     const auto usable = [&](index_t j) { return !partial || finite<Isa, T>(values + j * v_row, value_dim_); };
-    // A row of zeros stands for a row that must not be multiplied; short of that, any finite row would do.
+    // A row of zeros replaces a row that must not be multiplied; short of that, any finite row would do.
     const index_t key_pairs = ceil_div(keys.size(), 2);
     bool clean = true;
     for (index_t n = 0; n < key_pairs; ++n) {

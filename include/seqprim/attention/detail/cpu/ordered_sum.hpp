@@ -11,20 +11,20 @@
 namespace seqprim::attention::detail {
 inline namespace SEQPRIM_TARGET_NAMESPACE {
 
-/// Lets tasks that run at the same time add to shared sums in one order: that of the pieces, so that no bit depends
-/// on the threads. Every piece walks through numbered places in ascending order and may leave some out; before it adds to
-/// some it waits until every earlier piece of its chain has gone past them.
+/// Ordered accumulation: concurrent tasks update shared sums in the order of the tasks, for reproducible bits. Every task goes
+/// through numbered slots in ascending order and may skip some; before it adds to slots it waits until every earlier task of its
+/// chain has passed them.
 ///
-/// Nobody waits for ever when pieces are started in ascending order: the earliest unfinished one of a chain never waits.
+/// No deadlock when tasks are started in ascending order: the earliest unfinished one of a chain never waits.
 class turns {
  public:
   turns(index_t chains, index_t pieces)
       : pieces_(pieces), reached_(new std::atomic<index_t>[static_cast<std::size_t>(chains * pieces)]()) {}
 
-  /// One piece's place in its chain.
+  /// One task in its chain.
   class place {
    public:
-    /// Returns when every earlier piece has gone past the places before `end`.
+    /// Returns when every earlier task has passed the slots before `end`.
     void wait(index_t end) noexcept {
       for (index_t i = settled_; i < piece_; ++i) {
         index_t reached = chain_[i].load(std::memory_order_acquire);
@@ -40,7 +40,7 @@ class turns {
         if (i == settled_ && reached == finished) ++settled_;
       }
     }
-    /// This piece will add nothing before `at` any more.
+    /// This task adds nothing before `at` any more.
     void begin(index_t at) noexcept {
       chain_[piece_].store(at, std::memory_order_release);
       chain_[piece_].notify_all();

@@ -113,7 +113,7 @@ int main(int argc, char** argv) {
   const std::array<std::int32_t, 4> offsets = {0, 7, 14, 24};
   const std::array<std::int32_t, 3> prefix_ends = {4, 7, 20};
   const std::array<std::int32_t, 1> lengths = {17};
-  const mask::documents documents{.offsets = offsets};
+  const auto documents = mask::documents(offsets);
   const mask::key_padding padding{.lengths = lengths, .k_len = len, .side = mask::padding_side::left};
   const mask::where blocks{[](index_t q, index_t k) { return k <= q && (q / 8 - k / 8) % 2 == 0; }};
   const mask::block_grid grid(cpu{.threads = 1}, blocks, len, len, tile, tile);
@@ -130,7 +130,7 @@ int main(int argc, char** argv) {
   picture.add("documents", "three sequences packed in one row", documents);
   picture.add("documents & causal", "causal inside each", documents & mask::causal{});
   picture.add("packed_prefix", "a prefix for each document",
-              mask::packed_prefix{.offsets = offsets, .prefix_ends = prefix_ends});
+              mask::packed_prefix(offsets, prefix_ends));
   picture.add("block_map of a predicate", "tiles classified once, by brute force", grid.over(blocks));
 
   std::FILE* const file = std::fopen(argv[1], "w");

@@ -23,8 +23,8 @@ constexpr std::int64_t no_prefix[] = {0};
 constexpr std::int64_t eight_prefixes[] = {100, 301, 1100, 1164, 2000, 2501, 3000, 3600};
 constexpr std::int64_t whole_row[] = {length};
 
-constexpr mask::documents whole{.offsets = {one_document, 2}};
-constexpr mask::documents packed{.offsets = {eight_documents, 9}};
+constexpr auto whole = mask::documents({one_document, 2});
+constexpr auto packed = mask::documents({eight_documents, 9});
 
 /// Masks that borrow more than a few offsets.
 const tensor<bool, 2>& causal_matrix() {
@@ -77,7 +77,7 @@ void add(const std::string& name, const Mask& mask, const Score& score = {}) {
   add("same_tiles_causal", causal);  // the noise of the measurement
   add("same_tiles_prefix_0", mask::prefix{.length = 0});
   add("same_tiles_document_and_causal", whole & causal);
-  add("same_tiles_packed_prefix", mask::packed_prefix{.offsets = {one_document, 2}, .prefix_ends = {no_prefix, 1}});
+  add("same_tiles_packed_prefix", mask::packed_prefix({one_document, 2}, {no_prefix, 1}));
   add("same_tiles_window_of_all", mask::causal_window(length));
   add("same_tiles_sinks_window_of_all", mask::attention_sinks{.sinks = 4, .window = length});
   add("same_tiles_padding_and_causal", mask::key_padding{.lengths = {whole_row, 1}, .k_len = length} & causal);
@@ -89,8 +89,7 @@ void add(const std::string& name, const Mask& mask, const Score& score = {}) {
   // Other tiles, compared tile by tile. More of them are on a boundary.
   add("per_tile_documents_and_causal", packed & causal);
   add("per_tile_documents", packed);
-  add("per_tile_packed_prefix",
-      mask::packed_prefix{.offsets = {eight_documents, 9}, .prefix_ends = {eight_prefixes, 8}});
+  add("per_tile_packed_prefix", mask::packed_prefix({eight_documents, 9}, {eight_prefixes, 8}));
   add("per_tile_prefix", mask::prefix{.length = 1024});
   add("per_tile_window", mask::causal_window(1024));
   add("per_tile_two_sided_window", mask::sliding_window{.left = 512, .right = 512});

@@ -105,7 +105,7 @@ int main() {
   // 4. Compose it: the same rule inside each of several packed documents.
   // example-begin compose
   const std::vector<index_t> offsets = {0, 200, 201, 700, 1536};
-  const auto packed = sparse & mask::documents{.offsets = offsets};
+  const auto packed = sparse & mask::documents(offsets);
   // example-end compose
   const mask::tile_counts packed_tiles = mask::count_tiles(packed, len, len, tile, tile);
   show("landmarks & documents", packed_tiles);

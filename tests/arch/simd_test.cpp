@@ -121,6 +121,28 @@ TEST_CASE("simd: lanes outside a run are replaced", "[arch]") {
     }
 }
 
+TEST_CASE("simd: lanes are chosen by labels in a range, by the bits of a word and by one bit of each word", "[arch]") {
+  std::int32_t labels[v::lanes];
+  std::uint64_t words[v::lanes];
+  std::uint32_t bits = 0;
+  for (int i = 0; i < v::lanes; ++i) {
+    labels[i] = 3 * i % 5 - 2;
+    words[i] = 0x9e3779b97f4a7c15u * static_cast<std::uint64_t>(i + 1);
+    bits |= i % 3 == 1 ? 0u : 1u << i;
+  }
+  const auto chosen = [](v::lane_mask lanes, int i) {
+    return lane_of(v::select(lanes, v::set(1.0f), v::zero()), i) == 1.0f;
+  };
+  for (std::int32_t low = -3; low < 4; ++low)
+    for (std::int32_t high = -3; high < 4; ++high)
+      for (int i = 0; i < v::lanes; ++i)
+        REQUIRE(chosen(v::labels_in(labels, low, high), i) == (low <= labels[i] && labels[i] < high));
+  for (int i = 0; i < v::lanes; ++i) REQUIRE(chosen(v::lanes_of_bits(bits), i) == (i % 3 != 1));
+  for (int bit = 0; bit < 64; ++bit)
+    for (int i = 0; i < v::lanes; ++i)
+      REQUIRE(chosen(v::lanes_with_bit(words, bit), i) == ((words[i] >> bit & 1u) != 0));
+}
+
 TEST_CASE("simd: sqrt rounds correctly and keeps the edge values", "[arch]") {
   for (const float x : {0.0f, 1.0f, 2.0f, 1e-40f, 3e38f, infinity})
     REQUIRE(same_bits(lane_of(v::sqrt(v::set(x)), v::lanes - 1), std::sqrt(x)));

@@ -491,7 +491,7 @@ TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[at
   check(alone, attention::softmax{});
   check(alone, attention::softmax{mask::causal_window(100)});
   const index_t offsets[] = {0, 1, 130, 200, 640, 700};
-  check(alone, attention::softmax{mask::documents{.offsets = {offsets, 6}} & mask::causal{}});
+  check(alone, attention::softmax{mask::documents({offsets, 6}) & mask::causal{}});
 
   tensor<float, 1> slopes(6);
   for (float& slope : slopes) slope = random.uniform();

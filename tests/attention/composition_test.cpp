@@ -32,7 +32,7 @@ struct any_mask {
       case 2: return answer(mask::shifted(mask::attention_sinks{.sinks = b % 5, .window = b + 1}, a));
       case 3: return answer(mask::shifted(mask::prefix{.length = b}, a));
       case 4: return answer(mask::key_range{b, 2 * b + 9});
-      case 5: return answer(mask::shifted(mask::documents{.offsets = offsets}, a));
+      case 5: return answer(mask::shifted(mask::documents(offsets), a));
       case 6: return answer(mask::where{[n = b % 5 + 2](index_t q, index_t k) { return (q + 2 * k) % n != 0; }});
       default: return answer(mask::full{});
     }

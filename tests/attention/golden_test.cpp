@@ -78,7 +78,7 @@ TEST_CASE("attention golden: a prefix length for each batch row, value_dim unlik
 TEST_CASE("attention golden: packed documents", "[attention][golden]") {
   const golden g("masks-text", "attn_doc_causal");
   const auto offsets = running_sum(g.params.at("lengths").get<std::vector<index_t>>());
-  check(attention::softmax{mask::documents{.offsets = offsets} & mask::causal{}}, g);
+  check(attention::softmax{mask::documents(offsets) & mask::causal{}}, g);
   check(attention::softmax{mask::packed{packing{offsets, offsets}, mask::causal{}}}, g);
 }
 

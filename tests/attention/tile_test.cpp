@@ -84,7 +84,7 @@ TEST_CASE("hide: leaves what the mask shows and nothing else, for runs, composit
   require_hidden(mask::full{});
   require_hidden(mask::shifted(mask::causal{}, -3));
   require_hidden(mask::shifted(mask::causal_window(9), 4));
-  require_hidden(mask::documents{{ends, 4}} & mask::causal{});
+  require_hidden(mask::documents({ends, 4}) & mask::causal{});
   require_hidden(mask::shifted(mask::attention_sinks{.sinks = 5, .window = 12}, 7));
   require_hidden(mask::attention_sinks{.sinks = 0, .window = mask::unlimited});
   require_hidden(mask::dense{visible.view()});

@@ -39,7 +39,7 @@ TEST_CASE("causal: aligned at the bottom right, the last query attends to every 
   REQUIRE(m(q_len - 1, k_len - 1));
   index_t empty = 0;
   for (index_t q = 0; q < q_len; ++q) empty += empty_row(m, q, k_len);
-  REQUIRE(empty == max<index_t>(q_len - k_len, 0));
+  REQUIRE(empty == max_of<index_t>(q_len - k_len, 0));
 }
 
 TEST_CASE("causal: one new query with a cache sees all of it, as one full tile", "[mask]") {

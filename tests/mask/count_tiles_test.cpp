@@ -25,7 +25,7 @@ TEST_CASE("count_tiles: counts what brute force counts, ragged tiles included", 
   mask::tile_counts expected;
   for (index_t q = 0; q < 67; q += q_tile)
     for (index_t k = 0; k < 101; k += k_tile) {
-      const auto kind = brute_force(m, {q, min<index_t>(q + q_tile, 67)}, {k, min<index_t>(k + k_tile, 101)});
+      const auto kind = brute_force(m, {q, min_of<index_t>(q + q_tile, 67)}, {k, min_of<index_t>(k + k_tile, 101)});
       expected.empty += kind == mask::tile_kind::empty;
       expected.partial += kind == mask::tile_kind::partial;
       expected.full += kind == mask::tile_kind::full;
@@ -40,8 +40,8 @@ TEST_CASE("count_tiles: counts what brute force counts, ragged tiles included", 
   mask::tile_counts exact_expected;
   for (index_t q = 0; q < 67; q += q_tile)
     for (index_t k = 0; k < 101; k += k_tile) {
-      const auto kind = brute_force(mask::shifted(mask::causal_window(19), 30), {q, min<index_t>(q + q_tile, 67)},
-                                    {k, min<index_t>(k + k_tile, 101)});
+      const auto kind = brute_force(mask::shifted(mask::causal_window(19), 30), {q, min_of<index_t>(q + q_tile, 67)},
+                                    {k, min_of<index_t>(k + k_tile, 101)});
       exact_expected.empty += kind == mask::tile_kind::empty;
       exact_expected.partial += kind == mask::tile_kind::partial;
       exact_expected.full += kind == mask::tile_kind::full;

@@ -2,6 +2,7 @@
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/dense.hpp>
+#include <seqprim/mask/packed.hpp>
 
 #include <mask/brute_force.hpp>
 #include <support/random.hpp>
@@ -38,12 +39,31 @@ TEST_CASE("dense_per_head: binds to its matrix; an axis of extent one is shared"
   require_exact(m, {.batch = 2, .heads = 3, .q_len = 5, .k_len = 7});
 }
 
+TEST_CASE("dense: behind `packed`, the rows that are asked for must be there", "[mask][errors]") {
+  // Bottom-right alignment asks about queries at positions keys - queries and up.
+  const tensor<bool, 2> rows_of_call(2, 8), all_rows(8, 8), tall(6, 2);
+  const index_t queries[] = {0, 2}, keys[] = {0, 8}, six[] = {0, 6}, two[] = {0, 2};
+  const packing more_keys{{queries, 2}, {keys, 2}}, more_queries{{six, 2}, {two, 2}};
+  REQUIRE_THROWS_WITH(
+      mask::validate(mask::packed{more_keys, mask::dense{rows_of_call.view()}}, {1, 1, 2, 8}),
+      ContainsSubstring("mask::dense: the table is for queries at [0, 2) but those of the call are at [6, 8)"));
+  const mask::packed fits{more_keys, mask::dense{all_rows.view()}};
+  mask::validate(fits, {1, 1, 2, 8});
+  REQUIRE(mask::check(fits, 2, 8).ok());
+  REQUIRE_THROWS_WITH(mask::validate(mask::packed{more_queries, mask::dense{tall.view()}}, {1, 1, 6, 2}),
+                      ContainsSubstring("are at [-4, 2)"));
+  const tensor<bool, 4> per_head(1, 1, 2, 8);
+  REQUIRE_THROWS_AS(mask::validate(mask::packed{more_keys, mask::dense_per_head{per_head.view()}}, {1, 1, 2, 8}),
+                    precondition_error);
+}
+
 TEST_CASE("dense: rejects a matrix smaller than the problem", "[mask][errors]") {
   const tensor<bool, 2> matrix(5, 7);
   const tensor<bool, 4> matrices(2, 1, 5, 7);
   REQUIRE_NOTHROW(mask::validate(mask::dense{.visible = matrix.view()}, {.q_len = 5, .k_len = 7}));
-  REQUIRE_THROWS_WITH(mask::validate(mask::dense{.visible = matrix.view()}, {.q_len = 6, .k_len = 7}),
-                      ContainsSubstring("the matrix is [5, 7], asked for are queries [0, 6) and 7 keys"));
+  REQUIRE_THROWS_WITH(
+      mask::validate(mask::dense{.visible = matrix.view()}, {.q_len = 6, .k_len = 7}),
+      ContainsSubstring("mask::dense: the table is for queries at [0, 5) but those of the call are at [0, 6)"));
   REQUIRE_THROWS_AS(mask::validate(mask::dense{.visible = matrix.view()}, {.q_len = 5, .k_len = 8}),
                     precondition_error);
   const mask::dense_per_head m{.visible = matrices.view()};

@@ -4,94 +4,16 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <mask/golden_mask.hpp>
 #include <string>
 #include <support/catch.hpp>
 #include <support/golden.hpp>
-#include <utility>
 #include <vector>
 
 using namespace seqprim;
+using namespace seqprim::test;
 
 namespace {
-
-constexpr std::pair<index_t, index_t> tile_sizes[] = {{16, 16}, {64, 32}, {7, 13}};
-
-template <class M> void require_pairs(const M& m, const tensor_view<const bool, 2>& visible) {
-  for (index_t q = 0; q < visible.extent(0); ++q)
-    for (index_t k = 0; k < visible.extent(1); ++k)
-      if (m(q, k) != visible(q, k)) {
-        CAPTURE(q, k);
-        REQUIRE(m(q, k) == visible(q, k));
-      }
-  REQUIRE(visible.size() > 0);
-}
-
-/// classify() gives the exact class, or partial where the documented rule is partial too: never wrong, never looser.
-template <class M>
-void require_tiles(const M& m, const tensor_view<const bool, 2>& visible,
-                   const tensor_view<const std::int8_t, 3>& kinds, index_t q_tile, index_t k_tile) {
-  const index_t q_len = visible.extent(0), k_len = visible.extent(1);
-  REQUIRE(kinds.extent(0) == ceil_div(q_len, q_tile));
-  REQUIRE(kinds.extent(1) == ceil_div(k_len, k_tile));
-  index_t visited = 0, expected_visited = 0;
-  for (index_t i = 0; i < kinds.extent(0); ++i)
-    for (index_t j = 0; j < kinds.extent(1); ++j) {
-      const range q{i * q_tile, std::min((i + 1) * q_tile, q_len)}, k{j * k_tile, std::min((j + 1) * k_tile, k_len)};
-      const int said = static_cast<int>(m.classify(q, k));
-      const int exact = kinds(i, j, 0), rule = kinds(i, j, 1);
-      CAPTURE(q_tile, k_tile, i, j, said, exact, rule);
-      REQUIRE((said == exact || (said == 1 && rule == 1)));
-      visited += said != 0;
-      expected_visited += rule != 0;
-    }
-  REQUIRE(visited <= expected_visited);
-  REQUIRE(mask::count_tiles(m, q_len, k_len, q_tile, k_tile).visited() == visited);
-}
-
-template <class M> void require_runs(const M& m, const tensor_view<const std::int32_t, 3>& intervals, index_t k_len) {
-  REQUIRE(intervals.extent(1) == 1);
-  for (index_t q = 0; q < intervals.extent(0); ++q) {
-    const range run = intersect(m.visible_keys(q), {0, k_len});
-    const range expected{intervals(q, 0, 0), intervals(q, 0, 1)};
-    CAPTURE(q, run.begin, run.end, expected.begin, expected.end);
-    REQUIRE((run == expected || (run.empty() && expected.empty())));
-  }
-}
-
-std::string tiles_name(index_t q_tile, index_t k_tile) {
-  return "tiles_" + std::to_string(q_tile) + 'x' + std::to_string(k_tile);
-}
-
-/// A mask without batch axis.
-template <class M> void require_golden(const golden& g, const M& m) {
-  const auto visible = g.load<bool, 2>("mask");
-  mask::validate(m, {.q_len = visible.extent(0), .k_len = visible.extent(1)});
-  require_pairs(m, visible.view());
-  for (const auto& [q_tile, k_tile] : tile_sizes)
-    require_tiles(m, visible.view(), g.load<std::int8_t, 3>(tiles_name(q_tile, k_tile)).view(), q_tile, k_tile);
-  if constexpr (mask::one_range_per_row<M>)
-    require_runs(m, g.load<std::int32_t, 3>("row_intervals").view(), visible.extent(1));
-  REQUIRE(mask::check(m, visible.extent(0), visible.extent(1)).ok());
-}
-
-/// The leading axis of the file is the batch row, or the head.
-template <class Bind> void require_golden_batch(const golden& g, const Bind& bind) {
-  const auto visible = g.load<bool, 3>("mask");
-  for (index_t b = 0; b < visible.extent(0); ++b) {
-    CAPTURE(b);
-    const auto m = bind(b);
-    const auto matrix = visible.view()[b];
-    require_pairs(m, matrix);
-    for (const auto& [q_tile, k_tile] : tile_sizes) {
-      const auto kinds = g.load<std::int8_t, 4>(tiles_name(q_tile, k_tile));
-      require_tiles(m, matrix, kinds.view()[b], q_tile, k_tile);
-    }
-    if constexpr (mask::one_range_per_row<decltype(m)>) {
-      const auto intervals = g.load<std::int32_t, 4>("row_intervals");
-      require_runs(m, intervals.view()[b], matrix.extent(1));
-    }
-  }
-}
 
 index_t number(const golden& g, const char* key) { return g.params.at(key).get<index_t>(); }
 
@@ -121,8 +43,9 @@ TEST_CASE("key_padding: golden files, with causal", "[mask][golden]") {
     const auto lengths = g.load<std::int64_t, 1>("lengths");
     const auto side =
         g.params.at("side").get<std::string>() == "left" ? mask::padding_side::left : mask::padding_side::right;
-    const auto m = mask::causal{} & mask::key_padding{.lengths = lengths, .k_len = 40, .side = side};
-    mask::validate(m, {.batch = 3, .heads = 1, .q_len = 40, .k_len = 40});
+    const auto& of = g.shape("mask");
+    const auto m = mask::causal{} & mask::key_padding{.lengths = lengths, .k_len = of.at(2), .side = side};
+    mask::validate(m, {.batch = of.at(0), .heads = 1, .q_len = of.at(1), .k_len = of.at(2)});
     require_golden_batch(g, [&](index_t b) { return mask::bind(m, b, 0); });
   }
 }
@@ -130,7 +53,8 @@ TEST_CASE("key_padding: golden files, with causal", "[mask][golden]") {
 TEST_CASE("key_padding: golden cross attention", "[mask][golden]") {
   const golden g("masks-text", "cross_a");
   const auto lengths = g.load<std::int64_t, 1>("source_lengths");
-  require_golden_batch(g, [&](index_t b) { return mask::key_padding{.lengths = lengths, .k_len = 40}.bind(b, 0); });
+  const mask::key_padding m{.lengths = lengths, .k_len = g.shape("mask").at(2)};
+  require_golden_batch(g, [&](index_t b) { return m.bind(b, 0); });
 }
 
 TEST_CASE("prefix: golden files, one length for each batch row", "[mask][golden]") {
@@ -149,16 +73,16 @@ TEST_CASE("prefix: golden main mask of partial attention", "[mask][golden]") {
 TEST_CASE("documents: golden files, full, causal and windowed", "[mask][golden]") {
   for (const golden& g : {golden("masks-text", "doc_full_a"), golden("masks-text", "doc_full_b")}) {
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
-    require_golden(g, mask::documents{.offsets = offsets});
+    require_golden(g, mask::documents(offsets));
   }
   for (const golden& g : {golden("masks-text", "doc_causal_a"), golden("masks-text", "doc_causal_b")}) {
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
-    require_golden(g, mask::documents{.offsets = offsets} & mask::causal{});
+    require_golden(g, mask::documents(offsets) & mask::causal{});
     require_golden(g, mask::packed{packing{offsets, offsets}, mask::causal{}});
   }
   for (const golden& g : {golden("masks-text", "doc_causal_window_a"), golden("masks-text", "doc_causal_window_b")}) {
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
-    require_golden(g, mask::documents{.offsets = offsets} & mask::causal_window(number(g, "window")));
+    require_golden(g, mask::documents(offsets) & mask::causal_window(number(g, "window")));
     require_golden(g, mask::packed{packing{offsets, offsets}, mask::causal_window(number(g, "window"))});
   }
 }
@@ -167,7 +91,7 @@ TEST_CASE("packed_prefix: golden files", "[mask][golden]") {
   for (const golden& g : {golden("masks-text", "doc_prefix_a"), golden("masks-text", "doc_prefix_partial")}) {
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
     const auto ends = g.load<std::int64_t, 1>("prefix_end");
-    require_golden(g, mask::packed_prefix{.offsets = offsets, .prefix_ends = ends});
+    require_golden(g, mask::bind(mask::packed_prefix(offsets, ends), 0, 0));
   }
 }
 
@@ -184,8 +108,8 @@ TEST_CASE("key_range: golden suppression of a run of keys in some heads", "[mask
     for (index_t head = 0; head < after.extent(0); ++head) {
       const bool suppressed = std::find(heads.begin(), heads.end(), head) != heads.end();
       const index_t a = run.at(0), b = suppressed ? run.at(1) : a;
-      const auto later = mask::where{[b](index_t q, index_t) { return q >= b; }};
-      require_pairs(mask::causal{} & ~(mask::key_range{a, b} & later), after.view()[head]);
+      require_pairs(mask::causal{} & ~(mask::key_range{a, b} & mask::query_range{b, mask::unlimited}),
+                    after.view()[head]);
     }
   }
 }
@@ -198,19 +122,19 @@ TEST_CASE("algebra: golden compositions", "[mask][golden]") {
     const golden g("masks-text", "compose_doc_and_not_future_a");
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
     const auto future = mask::shifted(mask::sliding_window{.left = 0, .right = mask::unlimited}, 1);
-    require_golden(g, mask::documents{.offsets = offsets} & ~future);
+    require_golden(g, mask::documents(offsets) & ~future);
   }
   {
     const golden g("masks-text", "compose_window_or_doc_a");
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
-    require_golden(g, window(g) | mask::documents{.offsets = offsets});
+    require_golden(g, window(g) | mask::documents(offsets));
   }
   {
     const golden g("masks-text", "compose_three_a");
     const auto offsets = g.load<std::int32_t, 1>("cu_seqlens");
     const auto keys = g.load<bool, 1>("key_visible");
-    const mask::dense columns{.visible = {keys.data(), {88, 88}, {0, 1}}};
-    require_golden(g, mask::causal{} & columns & ~(window(g) & mask::documents{.offsets = offsets}));
+    const mask::dense columns{.visible = {keys.data(), {keys.size(), keys.size()}, {0, 1}}};
+    require_golden(g, mask::causal{} & columns & ~(window(g) & mask::documents(offsets)));
   }
 }
 
@@ -228,8 +152,10 @@ TEST_CASE("block_map: golden block-sparse mask", "[mask][golden]") {
   const golden g("masks-text", "block_sparse_a");
   const auto blocks = g.load<bool, 2>("block_mask");
   const index_t q_block = number(g, "block_q"), k_block = number(g, "block_k");
+  const auto& len = g.shape("mask");
   const auto rows = blocks.view();
-  const mask::where sparse{[rows, q_block, k_block](index_t q, index_t k) { return rows(q / q_block, k / k_block); }};
-  const mask::block_grid grid(cpu{}, sparse, 90, 110, q_block, k_block);
+  const mask::where sparse{[rows, q_block, k_block](index_t q, index_t k) { return rows(q / q_block, k / k_block); },
+                           {.queries = {0, len.at(0)}, .keys = {0, len.at(1)}}};
+  const mask::block_grid grid(cpu{}, sparse, len.at(0), len.at(1), q_block, k_block);
   require_golden(g, grid.over(sparse));
 }

@@ -106,7 +106,7 @@ TEST_CASE("packed: an inner mask that depends on the batch row gets the sequence
 TEST_CASE("packed: with one array on both sides it is documents", "[mask]") {
   const std::vector<std::int32_t> offsets = {0, 13, 14, 54, 61, 90};
   const mask::packed m{packing{offsets, offsets}, mask::causal_window(9)};
-  const auto same = mask::documents{.offsets = offsets} & mask::causal_window(9);
+  const auto same = mask::documents(offsets) & mask::causal_window(9);
   for (index_t q = 0; q < 90; ++q)
     for (index_t k = 0; k < 90; ++k)
       if (m(q, k) != same(q, k)) REQUIRE(m(q, k) == same(q, k));
@@ -146,28 +146,25 @@ TEST_CASE("packed: a composition inside is the composition of the packed parts",
   }
 }
 
-TEST_CASE("packed: tiles of rows end where two sequences are better taken apart", "[mask]") {
-  const auto tiles = [](const auto& m, index_t q_len) {
-    std::vector<index_t> ends;
-    for (index_t row = 0; row < q_len; row = ends.back()) {
-      ends.push_back(mask::tile_end(m, {row, q_len}));
-      REQUIRE((ends.back() > row && ends.back() <= q_len));
-    }
-    return ends;
+TEST_CASE("packed: the queries of a sequence are a group, in compositions and shifted too", "[mask]") {
+  const std::vector<std::int32_t> offsets = {0, 100, 100, 350};
+  const auto require = [](const auto& m, index_t q, index_t end, range keys) {
+    const mask::row_group group = mask::group_at(m, q);
+    CAPTURE(q, group.end, group.keys.begin, group.keys.end);
+    REQUIRE(group.end == end);
+    REQUIRE((group.keys == keys || (group.keys.empty() && keys.empty())));
   };
-  const std::vector<std::int32_t> long_ones = {0, 100, 300, 350}, short_ones = {0, 4, 8, 8, 12};
-  std::vector<std::int32_t> single, caches;  // one query each, 500 keys each: a register of queries at a time
-  for (int d = 0; d <= 40; ++d) {
-    single.push_back(d);
-    caches.push_back(500 * d);
-  }
-  REQUIRE(tiles(mask::packed{packing{long_ones, long_ones}, mask::causal{}}, 350) ==
-          std::vector<index_t>{100, 300, 350});
-  REQUIRE(tiles(mask::documents{long_ones} & mask::causal{}, 350) == std::vector<index_t>{100, 300, 350});
-  REQUIRE(tiles(mask::shifted(mask::documents{.offsets = long_ones}, -7), 360) == std::vector<index_t>{107, 307, 360});
-  REQUIRE(tiles(mask::packed{packing{short_ones, short_ones}, mask::causal{}}, 12) == std::vector<index_t>{12});
-  REQUIRE(tiles(mask::packed{packing{single, caches}, mask::causal{}}, 40) == std::vector<index_t>{16, 32, 40});
-  REQUIRE(tiles(mask::causal{}, 100) == std::vector<index_t>{100});
+  const mask::packed m{packing{offsets, offsets}, mask::causal{}};
+  require(m, 0, 100, {0, 100});
+  require(m, 99, 100, {0, 100});
+  require(m, 100, 350, {100, 350});
+  require(m, -5, 0, {0, 0});
+  require(m & mask::causal_window(20), 120, 350, {100, 350});
+  require(mask::documents(offsets) & mask::key_range{50, 70}, 3, 100, {0, 100});
+  require(m | mask::packed{packing{offsets, offsets}, mask::full{}}, 3, 100, {0, 100});
+  require(mask::shifted(m, -7), 3, 7, {0, 0});
+  require(mask::shifted(m, -7), 7, 107, {0, 100});
+  require(m | mask::causal{}, 3, mask::unlimited, mask::everywhere);  // causal knows no groups
 }
 
 TEST_CASE("packed: rejects offsets that do not fit the call and inner masks that do not fit a sequence",

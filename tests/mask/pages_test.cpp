@@ -97,7 +97,7 @@ TEST_CASE("pages: masks", "[mask]") {
   {
     // example-begin documents
     const std::vector<std::int32_t> offsets = {0, 13, 14, 40};  // three documents
-    const mask::documents together{.offsets = offsets};
+    const auto together = mask::documents(offsets);
     const auto causal = together & mask::causal{};
     const auto windowed = together & mask::causal_window(8);
     // example-end documents
@@ -109,15 +109,15 @@ TEST_CASE("pages: masks", "[mask]") {
     // example-begin packed_prefix
     const std::vector<std::int32_t> offsets = {0, 13, 14, 40};
     const std::vector<std::int32_t> prefix_ends = {6, 13, 20};  // 6, 0 and 6 tokens of prefix
-    const mask::packed_prefix m{.offsets = offsets, .prefix_ends = prefix_ends};
+    const auto m = mask::packed_prefix(offsets, prefix_ends);
     // example-end packed_prefix
-    REQUIRE(m(14, 19));
+    REQUIRE(mask::bind(m, 0, 0)(14, 19));
     mask::validate(m);
   }
   {
     // example-begin cross_documents
     const std::vector<std::int32_t> targets = {0, 7, 12}, sources = {0, 19, 40};
-    const mask::cross_documents m{.q_offsets = targets, .k_offsets = sources};
+    const auto m = mask::cross_documents(targets, sources);
     // example-end cross_documents
     REQUIRE(m(11, 19));
     REQUIRE_FALSE(m(11, 18));
@@ -125,7 +125,7 @@ TEST_CASE("pages: masks", "[mask]") {
   {
     const std::vector<std::int32_t> offsets = {0, 13, 14, 40};
     // example-begin algebra
-    const mask::documents documents{.offsets = offsets};
+    const auto documents = mask::documents(offsets);
     const auto local = documents & mask::causal_window(8);                 // in the document, newest 8
     const auto global = local | (mask::causal{} & mask::key_range{0, 2});  // and the first two keys of all
     const auto unseen = ~global;
@@ -138,6 +138,91 @@ TEST_CASE("pages: masks", "[mask]") {
     const mask::where strided{[](index_t q, index_t k) { return k <= q && (q - k) % 4 == 0; }};
     // example-end where
     REQUIRE(strided(9, 5));
+  }
+  {
+    // example-begin labels
+    std::vector<std::int32_t> frame(12);  // two frames of 4 tokens, then text with a label for each token
+    for (std::size_t i = 0; i < frame.size(); ++i) frame[i] = static_cast<std::int32_t>(i < 8 ? i / 4 : i);
+    mask::labels frames(frame);
+    const mask::by_label m{mask::causal{}, frames.row(), frames.row()};
+
+    frames.push_back(0, 12);  // decoding: the next token is text; views are taken again
+    const mask::by_label longer{mask::causal{}, frames.row(), frames.row()};
+    // example-end labels
+    REQUIRE(m(0, 3));
+    REQUIRE_FALSE(m(0, 4));
+    REQUIRE(longer(12, 11));
+  }
+  {
+    // example-begin by_label
+    // Dilated: of the newest 32 * 4 keys every fourth one. Chunks: the own chunk of 16 tokens and two before it.
+    const mask::residue_of phase{4};
+    const auto dilated = mask::causal_window(32 * 4) & mask::by_label{mask::sliding_window{.left = 0}, phase, phase};
+    const mask::by_label chunks{mask::sliding_window{.left = 2}, mask::blocks_of{16}, mask::blocks_of{16}};
+
+    // A permutation language model: a token attends to those before it in the order of the batch row.
+    const tensor<std::int32_t, 2> ranks(4, k_len);  // [batch, len]
+    const mask::labels order(ranks);
+    const mask::by_label content{mask::causal{}, order.rows(), order.rows()};
+    // example-end by_label
+    REQUIRE(dilated(100, 92));
+    REQUIRE_FALSE(dilated(100, 93));
+    REQUIRE(chunks(40, 47));
+    REQUIRE_FALSE(chunks(70, 31));
+    REQUIRE(mask::bind(content, 3, 0)(0, 39));
+  }
+  {
+    // example-begin row_ranges
+    const std::vector<std::int32_t> begin = {0, 0, 0, 1}, end = {3, 2, 4, 4};  // look-ahead of 2, 0, 1, 0 frames
+    const mask::row_ranges m{begin, end};
+    // example-end row_ranges
+    REQUIRE(m(0, 2));
+    REQUIRE_FALSE(m(1, 2));
+  }
+  {
+    // example-begin row_words
+    // A draft tree behind a cache of 100 tokens: node 0, its children 1 and 2, and 3 below 1.
+    const std::vector<std::uint64_t> ancestors = {0b0001, 0b0011, 0b0101, 0b1011};  // [nodes], own bit included
+    const mask::row_words tree{tensor_view<const std::uint64_t, 2>(ancestors.data(), 4, 1)};
+    const auto m = mask::key_concat(mask::full{}, 100, tree);
+    // example-end row_words
+    REQUIRE(m(3, 101));
+    REQUIRE_FALSE(m(3, 102));
+  }
+  {
+    // example-begin query_range
+    // Image tokens 2 .. 6 also attend to the question behind them, tokens 7 .. 11.
+    const auto m = mask::causal{} | (mask::query_range{2, 7} & mask::key_range{7, 12});
+    // example-end query_range
+    REQUIRE(m(3, 9));
+    REQUIRE_FALSE(m(1, 9));
+  }
+  {
+    // example-begin transposed
+    // Longformer: a window, and tokens 0 and 1, which attend to all and are attended by all.
+    const mask::key_range global{0, 2};
+    const auto m = mask::sliding_window{.left = 8, .right = 8} | global | mask::transposed{global};
+    // example-end transposed
+    REQUIRE(m(1, 30));
+    REQUIRE(m(30, 1));
+  }
+  {
+    // example-begin concat
+    const mask::where pattern{[](index_t q, index_t k) { return (q + k) % 2 == 0; }};
+    const auto past_and_new = mask::key_concat(mask::full{}, 64, pattern);     // keys before 64 are a cache
+    const auto two_streams = mask::query_concat(mask::causal{}, 32, pattern);  // queries 32 .. ask `pattern` from 0
+    // example-end concat
+    REQUIRE(past_and_new(1, 63));
+    REQUIRE_FALSE(past_and_new(1, 64));
+    REQUIRE(two_streams(33, 1));
+  }
+  {
+    // example-begin per_head
+    const std::vector<mask::sliding_window> windows = {mask::causal_window(64), mask::causal_window(1024)};
+    const mask::per_head m{tensor_view<const mask::sliding_window, 1>(windows.data(), 2)};
+    // example-end per_head
+    REQUIRE(mask::bind(m, 0, 1)(100, 0));
+    REQUIRE_FALSE(mask::bind(m, 0, 0)(100, 0));
   }
   {
     // example-begin dense

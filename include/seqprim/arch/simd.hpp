@@ -119,6 +119,17 @@ template <class Isa, class T> struct simd {
   [[gnu::always_inline]] static lane_mask lanes_in(std::int32_t lower, std::int32_t upper) noexcept {
     return lower <= 0 && 0 < upper;
   }
+  /// Lanes with lower <= labels[lane] < upper.
+  [[gnu::always_inline]] static lane_mask labels_in(const std::int32_t* labels, std::int32_t lower,
+                                                    std::int32_t upper) noexcept {
+    return lower <= labels[0] && labels[0] < upper;
+  }
+  /// Lanes whose bit of `bits` is set, the first in the lowest bit.
+  [[gnu::always_inline]] static lane_mask lanes_of_bits(std::uint32_t bits) noexcept { return (bits & 1u) != 0; }
+  /// Lanes whose word has this bit set.
+  [[gnu::always_inline]] static lane_mask lanes_with_bit(const std::uint64_t* words, int bit) noexcept {
+    return (words[0] >> bit & 1u) != 0;
+  }
   /// Lanes whose byte is not 0.
   [[gnu::always_inline]] static lane_mask lanes_of(const unsigned char* bytes) noexcept { return bytes[0] != 0; }
   /// Lanes with a > b; where either is NaN, not.

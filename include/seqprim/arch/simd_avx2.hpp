@@ -105,6 +105,25 @@ template <> struct simd<avx2, float> {
     return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lower), lane),
                                _mm256_cmpgt_epi32(_mm256_set1_epi32(upper), lane));
   }
+  [[gnu::always_inline]] static lane_mask labels_in(const std::int32_t* labels, std::int32_t lower,
+                                                    std::int32_t upper) noexcept {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(labels));
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lower), x),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(upper), x));
+  }
+  [[gnu::always_inline]] static lane_mask lanes_of_bits(std::uint32_t bits) noexcept {
+    const __m256i own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), own), own);
+  }
+  [[gnu::always_inline]] static lane_mask lanes_with_bit(const std::uint64_t* words, int bit) noexcept {
+    // The bit becomes the sign of its word; the upper halves of two registers of words are the lanes, in pairs of two.
+    const __m128i left = _mm_cvtsi32_si128(63 - bit);
+    const __m256i low = _mm256_sll_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)), left);
+    const __m256i high = _mm256_sll_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words + 4)), left);
+    const __m256 pairs =
+        _mm256_shuffle_ps(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high), _MM_SHUFFLE(3, 1, 3, 1));
+    return _mm256_srai_epi32(_mm256_permute4x64_epi64(_mm256_castps_si256(pairs), _MM_SHUFFLE(3, 1, 2, 0)), 31);
+  }
   [[gnu::always_inline]] static lane_mask lanes_of(const unsigned char* bytes) noexcept {
     const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)));
     return _mm256_cmpgt_epi32(x, _mm256_setzero_si256());

@@ -93,6 +93,20 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static lane_mask lanes_in(std::int32_t lower, std::int32_t upper) noexcept {
     return static_cast<lane_mask>(first_lanes(upper) & ~first_lanes(lower));
   }
+  [[gnu::always_inline]] static lane_mask labels_in(const std::int32_t* labels, std::int32_t lower,
+                                                    std::int32_t upper) noexcept {
+    const __m512i x = _mm512_loadu_si512(labels);
+    return _mm512_mask_cmplt_epi32_mask(_mm512_cmple_epi32_mask(_mm512_set1_epi32(lower), x), x,
+                                        _mm512_set1_epi32(upper));
+  }
+  [[gnu::always_inline]] static lane_mask lanes_of_bits(std::uint32_t bits) noexcept {
+    return static_cast<lane_mask>(bits);
+  }
+  [[gnu::always_inline]] static lane_mask lanes_with_bit(const std::uint64_t* words, int bit) noexcept {
+    const __m512i one = _mm512_set1_epi64(std::int64_t{1} << bit);
+    return _mm512_kunpackb(_mm512_test_epi64_mask(_mm512_loadu_si512(words + 8), one),
+                           _mm512_test_epi64_mask(_mm512_loadu_si512(words), one));
+  }
   [[gnu::always_inline]] static lane_mask lanes_of(const unsigned char* bytes) noexcept {
     const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
     return _mm_test_epi8_mask(x, x);

@@ -4,6 +4,7 @@
 #include <seqprim/attention/detail/cpu/online_softmax.hpp>
 #include <seqprim/attention/detail/cpu/online_softmax_amx.hpp>
 #include <seqprim/attention/detail/cpu/online_softmax_bf16.hpp>
+#include <seqprim/attention/detail/cpu/row_groups.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
@@ -108,7 +109,7 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
     const range rows{begin, min<index_t>(begin + policy.q_tile, p.q_len)};
     const auto mask = mask::bind(op.mask, b, h);
     for (range rest = rows; !rest.empty();) {
-      const range part{rest.begin, mask::tile_end(mask, rest)};
+      const range part{rest.begin, first_tile_end(policy, mask, rest, p.k_len)};
       rest.begin = part.end;
       Lse* const row_lse = lse.data == nullptr ? nullptr : &lse(b, h, part.begin);
       forward_tile<Isa, T>(policy, mask, score::bind(op.score, b, h), scale,

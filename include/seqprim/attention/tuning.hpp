@@ -11,6 +11,8 @@ struct tile_policy {
   int q_tile = 64;         ///< query rows that one task owns; a multiple of 64
   int k_tile = 128;        ///< keys of one step of the online softmax
   int split_keys = 1024;   ///< decode: keys of one task, fixed so that bits depend on neither batch nor threads
+  int row_block = 16;      ///< forward: rows are computed in blocks of so many
+  int tile_cost = 512;     ///< forward: what a tile of rows costs beside its pairs, in pairs
   int backward_keys = 64;  ///< backward: keys that one task owns; a multiple of 64
   int backward_rows = 64;  ///< backward: query rows of one step; even
 };

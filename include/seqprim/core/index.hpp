@@ -41,6 +41,15 @@ struct range {
 /// The smallest multiple of b that is >= a, for a >= 0, b > 0.
 [[nodiscard]] SEQPRIM_HD constexpr index_t round_up(index_t a, index_t b) noexcept { return ceil_div(a, b) * b; }
 
+/// The largest integer <= a / b, and what is left of a: a = floor_div(a, b) * b + floor_mod(a, b), 0 <= floor_mod < b; for b > 0.
+[[nodiscard]] SEQPRIM_HD constexpr index_t floor_div(index_t a, index_t b) noexcept {
+  return a / b - (a % b < 0 ? 1 : 0);
+}
+[[nodiscard]] SEQPRIM_HD constexpr index_t floor_mod(index_t a, index_t b) noexcept {
+  const index_t rest = a % b;
+  return rest < 0 ? rest + b : rest;
+}
+
 /// The smaller and the larger; the first operand where neither is, as with NaN. Named apart from the min and max of std and
 /// CUDA, so that a program may say `using namespace` for several; <algorithm> costs more to include than all of core.
 template <class T> [[nodiscard]] SEQPRIM_HD constexpr T min_of(T a, T b) noexcept { return b < a ? b : a; }

@@ -14,8 +14,6 @@
 /// The operators are found by argument-dependent lookup as soon as one operand is a mask of this library. To combine two
 /// masks of your own namespace, say `using namespace seqprim::mask::operators;` there, or name the type:
 /// `mask::both<A, B>{a, b}`.
-///
-/// Source  spec masks-text 2.1; golden masks-text/compose_*.
 namespace seqprim::mask {
 
 inline namespace operators {
@@ -32,6 +30,7 @@ SEQPRIM_HD constexpr tile_kind operator~(tile_kind a) noexcept {
 namespace detail {
 template <class A, class B> concept rules = rule<A> && rule<B>;
 template <class A, class B> concept range_rules = one_range_per_row<A> && one_range_per_row<B>;
+template <class A, class B> concept any_reads_table = rules<A, B> &&(reads_table<A> || reads_table<B>);
 template <class A, class B> concept any_binds = depends_on_batch_or_head<A> || depends_on_batch_or_head<B>;
 }  // namespace detail
 
@@ -41,12 +40,14 @@ template <bindable A, bindable B> struct both {
   A first;
   B second;
 
+  static constexpr bool ordered = ordered_ranges<A> && ordered_ranges<B>;
+
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept requires detail::rules<A, B> {
     return first(q, k) && second(q, k);
   }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept requires detail::rules<A, B> {
-    if constexpr (detail::range_rules<A, B>) {
+    if constexpr (ordered) {
       const tile_kind kind = classify_ranges(*this, q, k);
       if (kind != tile_kind::partial) return kind;
     }
@@ -66,8 +67,10 @@ template <bindable A, bindable B> struct both {
     return intersect(mask::query_bounds(first, k, all), mask::query_bounds(second, k, all));
   }
 
-  SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept requires detail::rules<A, B> {
-    return min(mask::tile_end(first, q), mask::tile_end(second, q));
+  SEQPRIM_HD constexpr row_group group_at(index_t q) const noexcept
+      requires(detail::rules<A, B> && (groups_rows<A> || groups_rows<B>)) {
+    const row_group a = mask::group_at(first, q), b = mask::group_at(second, q);
+    return {min_of(a.end, b.end), intersect(a.keys, b.keys)};
   }
 
   static constexpr bool ignores_queries = mask::ignores_queries<A> && mask::ignores_queries<B>;
@@ -78,6 +81,11 @@ template <bindable A, bindable B> struct both {
     } else {
       return second.query_starts(q_len, k_len);
     }
+  }
+
+  SEQPRIM_HD constexpr limits table_limits() const noexcept requires detail::any_reads_table<A, B> {
+    const limits a = mask::table_limits(first), b = mask::table_limits(second);
+    return {intersect(a.queries, b.queries), intersect(a.keys, b.keys)};
   }
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires detail::any_binds<A, B> {
@@ -116,6 +124,12 @@ template <bindable A, bindable B> struct either {
     return bounding_range(mask::query_bounds(first, k, all), mask::query_bounds(second, k, all));
   }
 
+  SEQPRIM_HD constexpr row_group group_at(index_t q) const noexcept
+      requires(detail::rules<A, B>&& groups_rows<A>&& groups_rows<B>) {
+    const row_group a = mask::group_at(first, q), b = mask::group_at(second, q);
+    return {min_of(a.end, b.end), bounding_range(a.keys, b.keys)};
+  }
+
   static constexpr bool ignores_queries = mask::ignores_queries<A> && mask::ignores_queries<B>;
   SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t k_len) const noexcept
       requires(places_queries<A> || places_queries<B>) {
@@ -124,6 +138,11 @@ template <bindable A, bindable B> struct either {
     } else {
       return second.query_starts(q_len, k_len);
     }
+  }
+
+  SEQPRIM_HD constexpr limits table_limits() const noexcept requires detail::any_reads_table<A, B> {
+    const limits a = mask::table_limits(first), b = mask::table_limits(second);
+    return {intersect(a.queries, b.queries), intersect(a.keys, b.keys)};
   }
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires detail::any_binds<A, B> {
@@ -153,11 +172,11 @@ template <bindable A> struct inverse {
   /// Where every run of the part reaches one end of the keys, what is left lies at the other end.
   SEQPRIM_HD constexpr range key_bounds(range q, index_t k_len) const noexcept requires rule<A> {
     range rest{0, k_len};
-    if constexpr (one_range_per_row<A>) {
+    if constexpr (ordered_ranges<A>) {
       const range first = part.visible_keys(q.begin);
       const range last = part.visible_keys(q.end - 1);
-      if (last.begin <= 0) rest.begin = max<index_t>(first.end, 0);
-      if (first.end >= k_len) rest.end = min(last.begin, k_len);
+      if (last.begin <= 0) rest.begin = max_of<index_t>(first.end, 0);
+      if (first.end >= k_len) rest.end = min_of(last.begin, k_len);
     }
     return rest;
   }
@@ -166,6 +185,8 @@ template <bindable A> struct inverse {
   SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t k_len) const noexcept requires places_queries<A> {
     return part.query_starts(q_len, k_len);
   }
+
+  SEQPRIM_HD constexpr limits table_limits() const noexcept requires reads_table<A> { return part.table_limits(); }
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<A> {
     return ~mask::bind(part, batch, head);
@@ -228,19 +249,36 @@ template <class M>
     return true;
   } else if constexpr (detail::is_inverse<M>) {
     return places_alike(m.part, batch, q_len, k_len);
+  } else if constexpr (requires { m.places_alike(batch, q_len, k_len); }) {
+    return m.places_alike(batch, q_len, k_len);
   } else {
     return true;
   }
 }
 
-/// The composition with f applied to every part: how a wrapper keeps a composition visible to kernels.
+/// A rule that kernels take part by part: a composition, or one that is the same as m.composition().
+template <class M>
+concept composed =
+    rule<M> && !one_range_per_row<M> && (detail::is_composition<M> || requires(const M& m) { m.composition(); });
+
+/// The composition that a rule is, or is the same as.
+template <composed M> [[nodiscard]] SEQPRIM_HD constexpr auto composition_of(const M& m) noexcept {
+  if constexpr (detail::is_composition<M>) {
+    return m;
+  } else {
+    return m.composition();
+  }
+}
+
+/// The composition with f applied to every part: how a wrapper keeps a composition visible to kernels. f is a functor, not a
+/// lambda, which nvcc refuses in functions of both sides; f(full{}) is all that the wrapper can show, which negation needs.
 template <rule M, class F> [[nodiscard]] SEQPRIM_HD constexpr auto map_parts(const M& m, const F& f) noexcept {
   if constexpr (detail::is_both<M>) {
     return map_parts(m.first, f) & map_parts(m.second, f);
   } else if constexpr (detail::is_either<M>) {
     return map_parts(m.first, f) | map_parts(m.second, f);
   } else if constexpr (detail::is_inverse<M>) {
-    return ~map_parts(m.part, f);
+    return f(full{}) & ~map_parts(m.part, f);
   } else {
     return f(m);
   }

@@ -18,7 +18,7 @@ namespace seqprim::mask {
 ///
 /// Errors  precondition_error: sinks < 0, window < 1, either above `unlimited`.
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
-/// Source  spec masks-text 4.4; golden masks-text/sinks_*.
+/// Source  Xiao et al., "Efficient streaming language models with attention sinks".
 struct attention_sinks {
   index_t sinks;   ///< first keys that stay visible [tokens]; 4 in published models
   index_t window;  ///< newest keys that are visible, the query's own included [tokens]
@@ -29,7 +29,7 @@ struct attention_sinks {
 
   /// The same rule, made of rules with one run of keys a row: kernels compare with runs instead of asking for each pair.
   SEQPRIM_HD constexpr auto composition() const noexcept {
-    return causal{} & (key_range{0, sinks} | sliding_window{.left = window - 1, .right = unlimited});
+    return causal{} & (key_range{-unlimited, sinks} | sliding_window{.left = window - 1, .right = unlimited});
   }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept {
@@ -43,7 +43,7 @@ struct attention_sinks {
     // Keys can be hidden for two reasons: they lie in the future (worst in the first row), or they are forgotten: neither
     // sink nor in the window (worst in the last row, whose forgotten keys are [sinks, last - window]).
     const bool some_future = k.end - 1 > first;
-    const bool some_forgotten = max(k.begin, sinks) <= min(k.end - 1, last - window);
+    const bool some_forgotten = max_of(k.begin, sinks) <= min_of(k.end - 1, last - window);
     return some_future || some_forgotten ? tile_kind::partial : tile_kind::full;
   }
 

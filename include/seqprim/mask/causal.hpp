@@ -12,11 +12,13 @@ namespace seqprim::mask {
 /// Queries at positions below 0 see nothing; attention writes zeros and lse = -inf there.
 ///
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
-/// Source  spec masks-text 4.2; golden masks-text/causal_*.
+/// Source  Vaswani et al., "Attention is all you need".
 struct causal {
+  static constexpr bool ordered = true;  // neither end of visible_keys decreases
+
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return k <= q; }
 
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, q + 1}; }
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {-unlimited, q + 1}; }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 

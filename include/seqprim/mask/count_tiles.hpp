@@ -33,7 +33,7 @@ template <rule M>
   tile_counts counts;
   for (index_t q = 0; q < q_len; q += q_tile)
     for (index_t k = 0; k < k_len; k += k_tile) {
-      const tile_kind kind = m.classify({q, min(q + q_tile, q_len)}, {k, min(k + k_tile, k_len)});
+      const tile_kind kind = m.classify({q, min_of(q + q_tile, q_len)}, {k, min_of(k + k_tile, k_len)});
       ++(kind == tile_kind::empty ? counts.empty : kind == tile_kind::full ? counts.full : counts.partial);
     }
   return counts;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/core/error.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/mask/rule.hpp>
 
@@ -19,9 +19,10 @@ namespace seqprim::mask {
 ///
 /// Errors  precondition_error: asked for queries or keys that the matrix does not have.
 /// Cost    classify() reads the tile, until it has seen both values; exact. A `block_map` reads it only once.
-/// Source  spec masks-text 2.
 struct dense {
   tensor_view<const bool, 2> visible;  ///< [q_len, k_len], any strides
+
+  static constexpr subject self{"mask::dense", "mask/dense"};
 
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return visible(q, k); }
 
@@ -57,13 +58,9 @@ struct dense {
     return {.common = visible.extent(0) - q_len};
   }
 
-  constexpr void validate(const shape& problem) const {
-    SEQPRIM_EXPECTS(
-        0 <= problem.start && problem.start + problem.q_len <= visible.extent(0) && problem.k_len <= visible.extent(1),
-        "mask::dense: the matrix is [", visible.extent(0), ", ", visible.extent(1), "], asked for are queries [",
-        problem.start, ", ", problem.start + problem.q_len, ") and ", problem.k_len,
-        " keys. See docs/reference/mask/dense.md");
-  }
+  SEQPRIM_HD constexpr limits table_limits() const noexcept { return {{0, visible.extent(0)}, {0, visible.extent(1)}}; }
+
+  constexpr void validate(const shape& problem) const { expect_in_table(self, table_limits(), problem); }
 };
 static_assert(rule<dense>);
 
@@ -83,13 +80,12 @@ struct dense_per_head {
   }
 
   constexpr void validate(const shape& problem) const {
-    SEQPRIM_EXPECTS((visible.extent(0) == 1 || visible.extent(0) >= problem.batch) &&
-                        (visible.extent(1) == 1 || visible.extent(1) >= problem.heads) && 0 <= problem.start &&
-                        problem.start + problem.q_len <= visible.extent(2) && problem.k_len <= visible.extent(3),
-                    "mask::dense_per_head: the matrices are [", visible.extent(0), ", ", visible.extent(1), ", ",
-                    visible.extent(2), ", ", visible.extent(3), "], asked for are batch ", problem.batch, ", heads ",
-                    problem.heads, ", queries [", problem.start, ", ", problem.start + problem.q_len, ") and ",
-                    problem.k_len, " keys. See docs/reference/mask/dense.md");
+    constexpr subject self{"mask::dense_per_head", "mask/dense"};
+    const auto fits = [](index_t extent, index_t n) { return extent == 1 || extent >= n; };
+    self.expects(fits(visible.extent(0), problem.batch) && fits(visible.extent(1), problem.heads),
+                 "the matrices are for ", visible.extent(0), " batch rows and ", visible.extent(1),
+                 " heads, the call has ", problem.batch, " and ", problem.heads, "; an axis must fit or be 1");
+    expect_in_table(self, {{0, visible.extent(2)}, {0, visible.extent(3)}}, problem);
   }
 };
 static_assert(depends_on_batch_or_head<dense_per_head>);

@@ -21,7 +21,6 @@ enum class padding_side : unsigned char { right, left };
 ///
 /// Errors  precondition_error: a length < 0 or > k_len; fewer lengths than batch rows; k_len is not that of the call.
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
-/// Source  spec masks-text 4.1; golden masks-text/pad_causal_*, cross_a.
 struct key_padding {
   index_array lengths;                      ///< [batch] real keys of each batch row
   index_t k_len;                            ///< columns, padding included [tokens]

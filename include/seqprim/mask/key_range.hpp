@@ -12,10 +12,10 @@ namespace seqprim::mask {
 ///
 /// Errors  precondition_error: end < begin. begin = end is allowed: nobody sees anything.
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
-/// Source  spec masks-text 4.1, 4.19; golden masks-text/cross_a, suppress_*.
 struct key_range {
-  index_t begin;  ///< first visible key
-  index_t end;    ///< one past the last visible key
+  static constexpr bool ordered = true;  // neither end of visible_keys decreases
+  index_t begin;                         ///< first visible key
+  index_t end;                           ///< one past the last visible key
 
   static constexpr bool ignores_queries = true;
 

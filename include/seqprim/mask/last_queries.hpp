@@ -5,23 +5,10 @@
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/key_range.hpp>
+#include <seqprim/mask/query_range.hpp>
 #include <seqprim/mask/rule.hpp>
 
 namespace seqprim::mask {
-
-namespace detail {
-
-/// The queries from `first` on, and all keys.
-struct queries_from {
-  index_t first;
-
-  SEQPRIM_HD constexpr bool operator()(index_t q, index_t) const noexcept { return q >= first; }
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, q >= first ? unlimited : 0}; }
-  SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
-  SEQPRIM_HD constexpr range query_bounds(range, index_t q_len) const noexcept { return {first, q_len}; }
-};
-
-}  // namespace detail
 
 /// Sequences of unequal length in the rows of one cache, or in pages: batch row b has lengths[b] tokens, the queries of a call are
 /// the last of them, and keys behind the end are hidden.
@@ -39,7 +26,7 @@ template <bindable Inner> struct last_queries {
   Inner inner{};
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept {
-    return mask::bind(inner, batch, head) & key_range{0, lengths[batch]} & detail::queries_from{0};
+    return mask::bind(inner, batch, head) & key_range{0, lengths[batch]} & query_range{0, unlimited};
   }
 
   SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t) const noexcept {

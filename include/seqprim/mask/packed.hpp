@@ -31,15 +31,11 @@ template <class M>
 template <class M> concept ranges_inside = requires(const M& m) {
   { detail::rule_inside(m, index_t{}) } -> one_range_per_row;
 };
+template <class M> concept ordered_inside = requires(const M& m) {
+  { detail::rule_inside(m, index_t{}) } -> ordered_ranges;
+};
 
-template <class M> inline constexpr bool is_combination = false;
-template <class A, class B> inline constexpr bool is_combination<both<A, B>> = true;
-template <class A, class B> inline constexpr bool is_combination<either<A, B>> = true;
-template <class A> inline constexpr bool is_combination<inverse<A>> = true;
-template <class M>
-concept composed = rule<M> && !one_range_per_row<M> && (is_combination<M> || requires(const M& m) { m.composition(); });
-
-template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto pack_parts(const packing& sequences, const M& m) noexcept;
+struct pack_part;
 
 }  // namespace detail
 
@@ -60,7 +56,6 @@ template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto pack_parts(const packi
 /// Errors  precondition_error: as packing::validate; the offsets do not end at q_len and k_len; `inner` does not fit a sequence.
 /// Cost    O(log sequences) per pair and row. A tile costs O(log sequences) for each sequence that is tried until one is
 ///         visible, most often the first. classify() is as exact as that of `inner`.
-/// Source  spec masks-text 4.7 (documents, "q and k packed differently") and 1 (alignment); golden masks-text/doc_*.
 template <class Inner> struct packed {
   static_assert(
       bindable<Inner> || detail::is_by_sequence<Inner>,
@@ -70,6 +65,7 @@ template <class Inner> struct packed {
   Inner inner{};
 
   static constexpr bool settled = !depends_on_batch_or_head<Inner>;
+  static constexpr bool ordered = detail::ordered_inside<Inner>;
 
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept requires settled {
     if (q < 0 || q >= sequences.q_len()) return false;
@@ -83,13 +79,13 @@ template <class Inner> struct packed {
     const index_t d = sequences.sequence_of_query(q);
     const range keys = sequences.keys(d), run = inside(d).visible_keys(position(d, q));
     // Both ends stay in the sequence, so that they never decrease from one sequence to the next.
-    return {min(keys.begin + max<index_t>(run.begin, 0), keys.end),
-            min(keys.begin + max<index_t>(run.end, 0), keys.end)};
+    return {min_of(keys.begin + max_of<index_t>(run.begin, 0), keys.end),
+            min_of(keys.begin + max_of<index_t>(run.end, 0), keys.end)};
   }
 
   /// Compositions are packed part by part, so that kernels can compare with the runs of the parts.
-  SEQPRIM_HD constexpr auto composition() const noexcept requires detail::composed<Inner> {
-    return detail::pack_parts(sequences, inner);
+  SEQPRIM_HD constexpr auto composition() const noexcept requires composed<Inner> {
+    return map_parts(composition_of(inner), detail::pack_part{sequences});
   }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept requires settled {
@@ -134,11 +130,10 @@ template <class Inner> struct packed {
     return {.common = last_ones ? sequences.q_len() - q_len : 0};
   }
 
-  SEQPRIM_HD constexpr index_t tile_end(range q) const noexcept requires settled {
-    return detail::join_groups(intersect(q, {0, sequences.q_len()}), [&](index_t row) {
-      const index_t d = sequences.sequence_of_query(row);
-      return detail::row_group{sequences.queries(d).end, sequences.keys(d)};
-    });
+  SEQPRIM_HD constexpr row_group group_at(index_t q) const noexcept requires settled {
+    if (q < 0 || q >= sequences.q_len()) return {q < 0 ? 0 : unlimited, {0, 0}};
+    const index_t d = sequences.sequence_of_query(q);
+    return {sequences.queries(d).end, sequences.keys(d)};
   }
 
   SEQPRIM_HD constexpr auto bind(index_t, index_t head) const noexcept requires depends_on_batch_or_head<Inner> {
@@ -152,15 +147,20 @@ template <class Inner> struct packed {
   constexpr void validate(const shape& problem) const {
     sequences.validate(problem.start, problem.q_len, problem.k_len);
     if (!sequences.q_offsets.host_readable() || !sequences.k_offsets.host_readable()) return;
-    index_t most_queries = 0, most_keys = 0;
+    // What `inner` is really asked about: the positions of the queries of each sequence.
+    range positions{unlimited, -unlimited};
+    index_t most_keys = 0;
     for (index_t d = 0; d < sequences.sequences(); ++d) {
-      const index_t queries = sequences.queries(d).size(), keys = sequences.keys(d).size();
-      if constexpr (rule<Inner>) mask::validate(inner, {1, problem.heads, queries, keys});
-      most_queries = max(most_queries, queries);
-      most_keys = max(most_keys, keys);
+      const range queries = moved(sequences.queries(d), sequences.shift(d) - sequences.q_offsets[d]);
+      const index_t keys = sequences.keys(d).size();
+      if (queries.empty() || keys == 0) continue;
+      if constexpr (rule<Inner>) mask::validate(inner, {1, problem.heads, queries.size(), keys, queries.begin});
+      positions = {min_of(positions.begin, queries.begin), max_of(positions.end, queries.end)};
+      most_keys = max_of(most_keys, keys);
     }
+    if (positions.empty()) positions = {0, 0};
     if constexpr (depends_on_batch_or_head<Inner>)
-      mask::validate(inner, {sequences.sequences(), problem.heads, most_queries, most_keys});
+      mask::validate(inner, {sequences.sequences(), problem.heads, positions.size(), most_keys, positions.begin});
   }
 
  private:
@@ -179,33 +179,21 @@ template <class Inner> struct packed {
     const range rows = intersect(q, sequences.queries(d)), keys = sequences.keys(d);
     return moved(mask::key_bounds(inside(d), positions(d, rows), keys.size()), keys.begin);
   }
-  /// Bounds of the rows that see keys of sequence d. Bounds of queries start at row 0, so they say nothing about rows below.
+  /// Bounds of the rows of sequence d that attend to some of the keys.
   SEQPRIM_HD constexpr range rows_seeing(index_t d, range k) const noexcept {
-    const range rows = sequences.queries(d);
-    const index_t shift = sequences.shift(d);
-    if (shift < 0) return rows;
-    const range keys = moved(intersect(k, sequences.keys(d)), -sequences.k_offsets[d]);
-    return intersect(moved(mask::query_bounds(inside(d), keys, rows.size() + shift), rows.begin - shift), rows);
+    const range rows = sequences.queries(d), keys = moved(intersect(k, sequences.keys(d)), -sequences.k_offsets[d]);
+    return moved(mask::query_bounds(inside(d), keys, positions(d, rows)), rows.begin - sequences.shift(d));
   }
 };
 template <class Inner> packed(packing, Inner) -> packed<Inner>;
 
 namespace detail {
 
-/// A mask packed part by part: a composition of packed masks instead of a packed composition.
-template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto pack_parts(const packing& sequences, const M& m) noexcept {
-  if constexpr (!composed<M>) {
-    return packed<M>{sequences, m};
-  } else if constexpr (requires { m.composition(); }) {
-    return pack_parts(sequences, m.composition());
-  } else if constexpr (requires { m.part; }) {
-    return packed<full>{sequences, {}} & ~pack_parts(sequences, m.part);
-  } else if constexpr (std::same_as<M, both<decltype(m.first), decltype(m.second)>>) {
-    return pack_parts(sequences, m.first) & pack_parts(sequences, m.second);
-  } else {
-    return pack_parts(sequences, m.first) | pack_parts(sequences, m.second);
-  }
-}
+/// Packs a part of a composition: a composition of packed masks instead of a packed composition.
+struct pack_part {
+  packing sequences;
+  template <rule M> SEQPRIM_HD constexpr auto operator()(const M& m) const noexcept { return packed<M>{sequences, m}; }
+};
 
 }  // namespace detail
 

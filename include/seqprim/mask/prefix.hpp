@@ -16,13 +16,14 @@ namespace seqprim::mask {
 ///
 /// Errors  precondition_error: length < 0.
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
-/// Source  spec masks-text 4.6; golden masks-text/prefix_*.
+/// Source  Raffel et al., "Exploring the limits of transfer learning with a unified text-to-text transformer".
 struct prefix {
-  index_t length;  ///< keys that every query attends to [tokens]
+  static constexpr bool ordered = true;  // neither end of visible_keys decreases
+  index_t length;                        ///< keys that every query attends to [tokens]
 
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return k <= q || k < length; }
 
-  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {0, max(q + 1, length)}; }
+  SEQPRIM_HD constexpr range visible_keys(index_t q) const noexcept { return {-unlimited, max_of(q + 1, length)}; }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept { return classify_ranges(*this, q, k); }
 
@@ -39,7 +40,6 @@ static_assert(rule<prefix> && one_range_per_row<prefix>);
 /// A prefix length per batch row: binds to prefix{lengths[batch]}.
 ///
 /// Errors  precondition_error: fewer lengths than batch rows; a length < 0.
-/// Source  spec masks-text 4.6; golden masks-text/prefix_*.
 struct prefix_per_batch {
   index_array lengths;  ///< [batch] keys that every query of that batch row attends to
 

@@ -3,15 +3,17 @@
 
 #include <seqprim/core/index.hpp>
 #include <seqprim/core/row_starts.hpp>
+#include <seqprim/core/subject.hpp>
 
 #include <concepts>
 #include <type_traits>
 
-/// A mask says who sees whom. It is a small value with two answers: is this (query, key) pair visible, and is this whole
-/// tile of pairs empty, full or mixed. Kernels ask nothing else to skip work, forward and backward, CPU and GPU.
+/// A mask says which queries attend to which keys. It is a small value with two answers, its meaning: is this (query, key) pair
+/// visible, and is this tile of pairs empty, full or partial. Everything else that it may offer is a hint, which changes speed and no
+/// answer; the table below lists them all, every wrapper keeps them, and `check` prints which a mask gives.
 ///
-/// Queries q and keys k are absolute positions in the sequence [tokens], and a mask answers at any integer; masks that read a
-/// table say where it ends and refuse to be asked beyond. Where the queries of a call are is the operator's concern
+/// Queries q and keys k are absolute positions in the sequence [tokens], and a mask answers at any integer; a mask that reads a table
+/// says where it ends, and is refused where it would be asked beyond. Where the queries of a call are is the operator's concern
 /// (attention::softmax::starting_at), never the mask's.
 /// Page: docs/reference/mask/rule.md
 namespace seqprim::mask {
@@ -21,6 +23,7 @@ enum class tile_kind : unsigned char { empty = 0, partial = 1, full = 2 };
 
 /// A reach or a bound that no index meets; sums with indices stay far from overflow.
 inline constexpr index_t unlimited = index_t{1} << 61;
+inline constexpr range everywhere{-unlimited, unlimited};
 
 template <class M> concept answers_per_element = requires(const M& m, index_t q, index_t k) {
   { m(q, k) } -> std::same_as<bool>;
@@ -40,12 +43,34 @@ template <class M> concept depends_on_batch_or_head = requires(const M& m, index
 /// What attention accepts: a rule, or something that binds to one.
 template <class M> concept bindable = rule<M> || depends_on_batch_or_head<M>;
 
-/// A rule whose every row sees one run of keys: visible(q, k) <=> m.visible_keys(q).contains(k), for k in [0, k_len).
-/// Both ends of the run never decrease as q grows. The run may reach past [0, k_len) and is empty when end <= begin.
-/// Kernels then compare with two numbers a row instead of asking for each pair.
+/// A rule whose every query attends to one range of keys: visible(q, k) <=> m.visible_keys(q).contains(k). The range may reach
+/// beyond the keys that exist and is empty when end <= begin. Kernels then compare with two numbers per row instead of asking
+/// for each pair.
 template <class M> concept one_range_per_row = rule<M> && requires(const M& m, index_t q) {
   { m.visible_keys(q) } -> std::same_as<range>;
 };
+
+/// The same, and neither end of the range decreases as q grows, which the mask promises with `static constexpr bool ordered = true`.
+/// The first and the last row of a tile then speak for all.
+template <class M> concept ordered_ranges = one_range_per_row<M> && requires { requires M::ordered; };
+
+/// Where a mask answers that reads a table; every other mask answers at all integers.
+struct limits {
+  range queries = everywhere;
+  range keys = everywhere;
+};
+
+template <class M> concept reads_table = rule<M> && requires(const M& m) {
+  { m.table_limits() } -> std::same_as<limits>;
+};
+
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr limits table_limits(const M& m) noexcept {
+  if constexpr (reads_table<M>) {
+    return m.table_limits();
+  } else {
+    return {};
+  }
+}
 
 /// The rule of one (batch, head). Masks that depend on neither bind to themselves.
 template <bindable M> [[nodiscard]] SEQPRIM_HD constexpr auto bind(const M& m, index_t batch, index_t head) noexcept {
@@ -103,23 +128,62 @@ template <bindable M> constexpr void validate(const M& m, const shape& problem) 
   if constexpr (requires { m.validate(problem); }) m.validate(problem);
 }
 
-/// classify() for a rule with one run per row, from the runs of the first and the last row (rule family R2). Full is
-/// exact; empty is exact when the runs of neighboring rows touch.
-template <class M> [[nodiscard]] SEQPRIM_HD constexpr tile_kind classify_ranges(const M& m, range q, range k) noexcept {
-  const range first = m.visible_keys(q.begin);
-  const range last = m.visible_keys(q.end - 1);
-  if (intersect(k, range{first.begin, last.end}).empty()) return tile_kind::empty;
-  if (k.begin >= last.begin && k.end <= first.end) return tile_kind::full;
-  return tile_kind::partial;
+/// Refuses a problem that asks a table for more than it has: the validate(shape) of masks that read one.
+constexpr void expect_in_table(const subject& self, const limits& table, const shape& problem) {
+  const range queries{problem.start, problem.start + problem.q_len};
+  self.expects(queries.empty() || (table.queries.begin <= queries.begin && queries.end <= table.queries.end),
+               "the table is for queries at [", table.queries.begin, ", ", table.queries.end,
+               ") but those of the call are at [", queries.begin, ", ", queries.end,
+               "); softmax::starting_at says where they are");
+  self.expects(problem.k_len <= table.keys.end, "the table is for ", table.keys.end, " keys but k_len is ",
+               problem.k_len);
 }
 
-/// A run of keys that holds every key visible to the rows, within [0, k_len). Bounds the key loop of forward passes.
+/// classify() for a rule with one range per row: exact on `full`; exact on `empty` where the ranges are not ordered, or those of
+/// neighboring rows touch.
+///
+/// Cost  O(1) where the ranges are ordered, else O(rows).
+template <class M> [[nodiscard]] SEQPRIM_HD constexpr tile_kind classify_ranges(const M& m, range q, range k) noexcept {
+  if constexpr (ordered_ranges<M>) {
+    const range first = m.visible_keys(q.begin);
+    const range last = m.visible_keys(q.end - 1);
+    if (intersect(k, range{first.begin, last.end}).empty()) return tile_kind::empty;
+    return k.begin >= last.begin && k.end <= first.end ? tile_kind::full : tile_kind::partial;
+  } else {
+    bool any = false, all = true;
+    for (index_t row = q.begin; row < q.end && (all || !any); ++row) {
+      const range seen = intersect(k, m.visible_keys(row));
+      any = any || !seen.empty();
+      all = all && seen == k;
+    }
+    return all ? tile_kind::full : any ? tile_kind::partial : tile_kind::empty;
+  }
+}
+
+namespace detail {
+
+/// A range that holds what lies within `all` of the ranges of the queries.
+template <one_range_per_row M>
+[[nodiscard]] SEQPRIM_HD constexpr range visible_bounds(const M& m, range q, range all) noexcept {
+  if constexpr (ordered_ranges<M>) {
+    return intersect(range{m.visible_keys(q.begin).begin, m.visible_keys(q.end - 1).end}, all);
+  } else {
+    range bounds{0, 0};
+    for (index_t row = q.begin; row < q.end; ++row)
+      bounds = bounding_range(bounds, intersect(m.visible_keys(row), all));
+    return bounds;
+  }
+}
+
+}  // namespace detail
+
+/// A range that holds every key visible to the queries, within [0, k_len). Bounds the key loop of forward passes.
 template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range key_bounds(const M& m, range q, index_t k_len) noexcept {
   const range all{0, k_len};
   if constexpr (requires { m.key_bounds(q, k_len); }) {
     return intersect(m.key_bounds(q, k_len), all);
   } else if constexpr (one_range_per_row<M>) {
-    return intersect(range{m.visible_keys(q.begin).begin, m.visible_keys(q.end - 1).end}, all);
+    return detail::visible_bounds(m, q, all);
   } else {
     return all;
   }
@@ -137,43 +201,47 @@ template <rule M> [[nodiscard]] SEQPRIM_HD constexpr range query_bounds(const M&
   return mask::query_bounds(m, k, range{0, q_len});
 }
 
-/// Where the first tile of these rows should end, in (rows.begin, rows.end]: a mask that keeps runs of rows apart (packed
-/// sequences) cuts there, so that a tile does not meet the keys of all of them. A hint; it changes no answer.
-template <rule M> [[nodiscard]] SEQPRIM_HD constexpr index_t tile_end(const M& m, range rows) noexcept {
-  if constexpr (requires { m.tile_end(rows); }) {
-    return min(m.tile_end(rows), rows.end);
+/// True when a sequence may be cut at position c: no query before c attends to a key from c on, so that queries and keys before c
+/// can be computed, and cached, before the rest arrives. Sound; a mask without key_bounds and without one range per row may not be cut
+/// anywhere.
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr bool may_cut(const M& m, index_t c) noexcept {
+  if (c <= 0) return true;
+  return c <= mask::table_limits(m).queries.end && mask::key_bounds(m, {0, c}, unlimited).end <= c;
+}
+/// The same for every batch row and head.
+template <bindable M>
+[[nodiscard]] constexpr bool may_cut(const M& m, index_t batch, index_t heads, index_t c) noexcept {
+  if constexpr (depends_on_batch_or_head<M>) {
+    for (index_t b = 0; b < batch; ++b)
+      for (index_t h = 0; h < heads; ++h)
+        if (!may_cut(m.bind(b, h), c)) return false;
+    return true;
   } else {
-    return rows.end;
+    return may_cut(m, c);
   }
 }
 
-namespace detail {
-
-/// Rows that see one run of keys, as far as tiles are concerned.
+/// Queries that belong together: those before `end` attend to no key outside of `keys`.
 struct row_group {
-  index_t end;  ///< of the rows
+  index_t end;
   range keys;
 };
 
-/// tile_end() for rows in groups: the next group joins a tile while the pairs of the joint tile, its rows counted in whole
-/// registers, are no more than those of two tiles and what a tile costs beside its pairs. group_at(row) is the group of a row.
-template <class GroupAt>
-[[nodiscard]] SEQPRIM_HD constexpr index_t join_groups(range rows, const GroupAt& group_at) noexcept {
-  constexpr index_t lanes = 16, cost_of_a_tile = 32 * lanes;
-  row_group tile = group_at(rows.begin);
-  while (tile.end < rows.end) {
-    const row_group next = group_at(tile.end);
-    const index_t end = min(next.end, rows.end);
-    const range keys = bounding_range(tile.keys, next.keys);
-    const index_t apart = round_up(tile.end - rows.begin, lanes) * tile.keys.size() +
-                          round_up(end - tile.end, lanes) * next.keys.size() + cost_of_a_tile;
-    if (round_up(end - rows.begin, lanes) * keys.size() > apart) break;
-    tile = {end, keys};
-  }
-  return min(tile.end, rows.end);
-}
+/// A mask that keeps groups of queries apart (packed sequences): m.group_at(q) is the group of query q. Kernels may cut tiles of
+/// rows between two groups, so that a tile does not meet the keys of both.
+template <class M> concept groups_rows = rule<M> && requires(const M& m, index_t q) {
+  { m.group_at(q) } -> std::same_as<row_group>;
+};
 
-}  // namespace detail
+/// The group of query q: all queries, and all keys, where the mask has no groups. It ends behind q, whatever the mask says.
+template <rule M> [[nodiscard]] SEQPRIM_HD constexpr row_group group_at(const M& m, index_t q) noexcept {
+  if constexpr (groups_rows<M>) {
+    const row_group group = m.group_at(q);
+    return {max_of(group.end, q + 1), group.keys};
+  } else {
+    return {unlimited, everywhere};
+  }
+}
 
 /// Named requirement of the entry points: one sentence when a type is not a mask.
 template <class M> consteval bool require_mask() {

@@ -18,6 +18,8 @@ template <rule Inner> struct shifted_rows {
   Inner inner;
   index_t start = 0;  ///< position of row 0 [tokens]; may be negative
 
+  static constexpr bool ordered = ordered_ranges<Inner>;
+
   SEQPRIM_HD constexpr bool operator()(index_t row, index_t k) const noexcept { return inner(row + start, k); }
   SEQPRIM_HD constexpr tile_kind classify(range rows, range k) const noexcept {
     return inner.classify(positions(rows), k);
@@ -25,6 +27,12 @@ template <rule Inner> struct shifted_rows {
   SEQPRIM_HD constexpr range visible_keys(index_t row) const noexcept requires one_range_per_row<Inner> {
     return inner.visible_keys(row + start);
   }
+  SEQPRIM_HD constexpr range visible_labels(index_t row) const noexcept requires requires(const Inner& m) {
+    m.visible_labels(row);
+  }
+  { return inner.visible_labels(row + start); }
+  SEQPRIM_HD constexpr index_t key_label(index_t k) const noexcept requires requires(const Inner& m) { m.key_label(k); }
+  { return inner.key_label(k); }
   SEQPRIM_HD constexpr range key_bounds(range rows, index_t k_len) const noexcept {
     return mask::key_bounds(inner, positions(rows), k_len);
   }
@@ -32,8 +40,13 @@ template <rule Inner> struct shifted_rows {
     const range queries = mask::query_bounds(inner, k, range{-unlimited, rows + start});
     return {queries.begin - start, queries.end - start};
   }
-  SEQPRIM_HD constexpr index_t tile_end(range rows) const noexcept {
-    return mask::tile_end(inner, positions(rows)) - start;
+  SEQPRIM_HD constexpr row_group group_at(index_t row) const noexcept requires groups_rows<Inner> {
+    const row_group group = mask::group_at(inner, row + start);
+    return {group.end - start, group.keys};
+  }
+  SEQPRIM_HD constexpr limits table_limits() const noexcept requires reads_table<Inner> {
+    const limits table = inner.table_limits();
+    return {{table.queries.begin - start, table.queries.end - start}, table.keys};
   }
   SEQPRIM_HD constexpr auto composition() const noexcept requires requires(const Inner& m) { m.composition(); }
   { return shifted(inner.composition(), start); }

@@ -14,10 +14,11 @@ namespace seqprim::mask {
 ///
 /// Errors  precondition_error: a reach is negative or above `unlimited`.
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
-/// Source  spec masks-text 4.3; golden masks-text/window_*.
+/// Source  Beltagy et al., "Longformer: The long-document transformer".
 struct sliding_window {
-  index_t left;       ///< how many earlier keys are in reach [tokens]
-  index_t right = 0;  ///< how many later keys are in reach [tokens]
+  static constexpr bool ordered = true;  // neither end of visible_keys decreases
+  index_t left;                          ///< how many earlier keys are in reach [tokens]
+  index_t right = 0;                     ///< how many later keys are in reach [tokens]
 
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept {
     const index_t distance = k - q;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/subject.hpp>
 #include <seqprim/mask/rule.hpp>
 
 namespace seqprim::mask {
@@ -11,16 +12,26 @@ namespace seqprim::mask {
 ///
 ///     mask::where{[](index_t q, index_t k) { return (q + k) % 2 == 0; }}
 ///
-/// The predicate must be pure, trivially copyable and noexcept in spirit; a kernel on the device needs a device functor.
+/// The predicate must be pure, trivially copyable and noexcept in spirit; a kernel on the device needs a device functor. One that
+/// reads a table says where it ends:
 ///
+///     mask::where{[blocks](index_t q, index_t k) { return blocks(q / 16, k / 16); }, {.queries = {0, q_len}, .keys = {0, k_len}}}
+///
+/// Errors  precondition_error: queries or keys of the call outside of `table`.
 /// Cost    every tile is partial: no work is skipped.
-/// Source  spec masks-text 2.
 template <answers_per_element Predicate> struct where {
   Predicate predicate;
+  limits table{};  ///< where the predicate may be asked, if it reads a table; all integers if not
+
+  static constexpr subject self{"mask::where", "mask/where"};
 
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return predicate(q, k); }
   SEQPRIM_HD constexpr tile_kind classify(range, range) const noexcept { return tile_kind::partial; }
+  SEQPRIM_HD constexpr limits table_limits() const noexcept { return table; }
+
+  constexpr void validate(const shape& problem) const { expect_in_table(self, table, problem); }
 };
 template <class Predicate> where(Predicate) -> where<Predicate>;
+template <class Predicate> where(Predicate, limits) -> where<Predicate>;
 
 }  // namespace seqprim::mask

@@ -184,7 +184,7 @@ TEST_CASE("backward: agrees with central differences of forward, in double", "[a
   SECTION("a score with a derivative") { check(attention::softmax{mask::causal{}, score::soft_cap{.cap = 1.5f}}); }
   SECTION("rotary positions") {
     check(attention::softmax{mask::causal{}, score::identity{},
-                             position::rotary<position::half_split>{.rotary_dim = 4, .theta = 100}}
+                             position::rotary<position::half_split>{.rotary_dim = 4, .frequencies = {.theta = 100}}}
               .starting_at(1));
   }
   SECTION("a window that leaves rows empty") { check(attention::softmax{mask::causal{}}.starting_at(-2)); }

@@ -139,7 +139,7 @@ TEST_CASE("attention golden: rotary positions, from any common start, and the la
   const golden g("positions", "rope_attention_causal");
   const inputs in(g);
   const auto expected = g.load<float, 4>("out");
-  const position::rotary<position::half_split> rope{.rotary_dim = 16, .theta = g.params.at("theta")};
+  const position::rotary<position::half_split> rope{.rotary_dim = 16, .frequencies = {.theta = g.params.at("theta")}};
   const auto start = GENERATE(as<index_t>{}, 0, 7, 1000);
   tensor<float, 4> out(1, 2, 9, 16), last(1, 2, 1, 16), k_cache(1, 2, 9, 16), v_cache(1, 2, 9, 16);
   const position::placed at{rope, position::sequential{start}, position::sequential{start}};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: a position encoding needs 'pairs', 'angles', 'rotate', 'rotate_back' and 'validate'
+// expect-error: a position encoding needs 'coordinate', 'table_size', 'table', 'apply' and 'apply_transposed'
 #include <seqprim/position/position.hpp>
 
 using namespace seqprim;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// expect-error: a position map needs 'index_t operator()(index_t row) const'
+// expect-error: a position map needs 'operator()(index_t row) const'
 #include <seqprim/position/position.hpp>
 
 using namespace seqprim;

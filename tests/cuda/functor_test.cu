@@ -25,10 +25,10 @@ __global__ void count_faults(int* faults) {
 }
 
 __global__ void rotate_rows(const position::rotary<position::half_split> rope, float* rows) {  // [gridDim.x, 16]
-  float cosines[8], sines[8];
+  float table[16];
   float* const row = rows + blockIdx.x * 16;
-  rope.angles(index_t{blockIdx.x} * 100003, cosines, sines);
-  rope.rotate(row, row, cosines, sines, 16);
+  rope.table(static_cast<double>(blockIdx.x * index_t{100003}), table);
+  rope.apply(row, row, table, 16);
 }
 
 __global__ void random_words(std::uint32_t* words, index_t count) {  // [count]
@@ -75,10 +75,10 @@ void test_functors() {
   rotate_rows<<<positions, 1>>>(rope, device_rows.data());
   device_rows.read(rows.data());
   for (int n = 0; n < positions; ++n) {
-    float cosines[8], sines[8];
-    rope.angles(index_t{n} * 100003, cosines, sines);
-    rope.rotate(&rotated[static_cast<std::size_t>(n) * 16], &rotated[static_cast<std::size_t>(n) * 16], cosines, sines,
-                16);
+    float table[16];
+    float* const vector = &rotated[static_cast<std::size_t>(n) * 16];
+    rope.table(n * 100003.0, table);
+    rope.apply(vector, vector, table, 16);
   }
   // Cosines of device and host may differ in the last bit; vectors are not longer than 5.
   for (std::size_t i = 0; i < rows.size(); ++i) SEQPRIM_EXPECT(std::abs(rows[i] - rotated[i]) <= 4e-6f);

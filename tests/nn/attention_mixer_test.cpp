@@ -43,7 +43,7 @@ TEST_CASE("attention_mixer: gradients agree with finite differences", "[nn][prop
                                 .out_bias = true,
                                 .qk_norm = true,
                                 .qk_norm_eps = 1e-3,
-                                .encoding = {.rotary_dim = 2, .theta = 100}}),
+                                .encoding = {.rotary_dim = 2, .frequencies = {.theta = 100}}}),
                       72);
   }
   SECTION("window, soft cap, no encoding, own scale") {

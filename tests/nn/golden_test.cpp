@@ -299,7 +299,7 @@ TEST_CASE("attention_mixer: golden values", "[nn][golden]") {
       const std::string start = "half-split theta=";
       REQUIRE(rope.starts_with(start));
       require_attention_block(
-          g, position::rotary<position::half_split>{.rotary_dim = 0, .theta = std::stod(rope.substr(start.size()))});
+          g, position::rotary<position::half_split>{.frequencies = {.theta = std::stod(rope.substr(start.size()))}});
     }
   }
 }
@@ -316,7 +316,7 @@ void require_model(const golden& g) {
   options.block.mixer.heads = g.params.at("num_attention_heads");
   options.block.mixer.kv_heads = g.params.at("num_key_value_heads");
   options.block.mixer.head_dim = g.params.at("head_dim");
-  options.block.mixer.encoding.theta = g.params.at("rope_theta");
+  options.block.mixer.encoding.frequencies.theta = g.params.at("rope_theta");
   options.block.mixer.qkv_bias = g.contains("model.layers.0.self_attn.q_proj.bias");
   options.block.mixer.qk_norm = g.contains("model.layers.0.self_attn.q_norm.weight");
   options.block.mixer.qk_norm_eps = g.params.at("rms_norm_eps");

@@ -31,12 +31,12 @@ template <class T> tensor<T, 4> random_tensor(index_t batch, index_t heads, inde
 /// Vector by vector, as the encoding itself does it.
 template <class T, class Map> tensor<T, 4> encoded(const rotary& r, const Map& map, const tensor<T, 4>& x) {
   tensor<T, 4> y(x.extent(0), x.extent(1), x.extent(2), x.extent(3));
-  std::vector<accumulator<T>> cosines(static_cast<std::size_t>(r.pairs())), sines(cosines);
+  std::vector<accumulator<T>> table(static_cast<std::size_t>(r.table_size()));
   for (index_t b = 0; b < x.extent(0); ++b)
     for (index_t h = 0; h < x.extent(1); ++h)
       for (index_t i = 0; i < x.extent(2); ++i) {
-        r.angles(position::bind(map, b)(i), cosines.data(), sines.data());
-        r.rotate(&x(b, h, i, 0), &y(b, h, i, 0), cosines.data(), sines.data(), x.extent(3));
+        r.table(static_cast<double>(position::bind(map, b)(i)), table.data());
+        r.apply(&x(b, h, i, 0), &y(b, h, i, 0), table.data(), x.extent(3));
       }
   return y;
 }
@@ -137,32 +137,6 @@ TEST_CASE("encode: empty tensors are fine", "[position]") {
   tensor<float, 4> none(2, 3, 0, 8), no_batch(0, 3, 5, 8);
   REQUIRE_NOTHROW(position::encode(cpu{}, rotary{.rotary_dim = 8}, position::sequential{}, none, none));
   REQUIRE_NOTHROW(position::encode(cpu{}, rotary{.rotary_dim = 8}, position::sequential{}, no_batch, no_batch));
-}
-
-TEST_CASE("rotary_table: gives the bits of the encoding it was made from", "[position]") {
-  const rotary r{.rotary_dim = 16, .theta = 500000};
-  const position::rotary_table table(cpu{.threads = 3}, r, 200);
-  REQUIRE(table.positions() == 200);
-  const auto x = random_tensor<float>(2, 3, 150, 16);
-  tensor<float, 4> computed(2, 3, 150, 16), looked_up(2, 3, 150, 16);
-  position::encode(cpu{}, r, position::sequential{.start = 50}, x, computed);
-  position::encode(cpu{}, table.view(), position::sequential{.start = 50}, x, looked_up);
-  REQUIRE(same(computed, looked_up));
-  position::encode_backward(cpu{}, r, position::sequential{.start = 50}, x, computed);
-  position::encode_backward(cpu{}, table.view(), position::sequential{.start = 50}, x, looked_up);
-  REQUIRE(same(computed, looked_up));
-}
-
-TEST_CASE("rotary_table: rejects positions outside of it before anything is written", "[position][errors]") {
-  const position::rotary_table table(cpu{}, rotary{.rotary_dim = 8}, 10);
-  const auto x = random_tensor<float>(1, 1, 4, 8);
-  tensor<float, 4> y(1, 1, 4, 8);
-  REQUIRE_THROWS_WITH(position::encode(cpu{}, table.view(), position::sequential{.start = 7}, x, y),
-                      ContainsSubstring("position 10 of row 3 is not in the table"));
-  REQUIRE_THROWS_AS(position::encode(cpu{}, table.view(), position::sequential{.start = -1}, x, y), precondition_error);
-  for (const float v : y) REQUIRE(v == 0.0f);
-  REQUIRE_THROWS_AS(position::rotary_table(cpu{}, rotary{.rotary_dim = 8}, -1), precondition_error);
-  REQUIRE_THROWS_AS(position::rotary_table(cpu{}, rotary{.rotary_dim = 7}, 4), precondition_error);
 }
 
 TEST_CASE("encode: rejects what does not fit before anything is written", "[position][errors]") {

@@ -12,25 +12,26 @@
 namespace seqprim::test {
 
 /// Number of wrong answers of one rotary encoding; 0 is right. Cosines and sines are compared with those of the angle
-/// reduced in double; rotate_back must undo rotate.
+/// reduced in double; apply_transposed must undo apply.
 template <class Layout> SEQPRIM_HD int rotary_faults(const position::rotary<Layout>& r, index_t head_dim) noexcept {
   constexpr index_t most = 64;
-  float cosines[most], sines[most], x[most], y[most], z[most];
+  float table[most], x[most], y[most], z[most];
   const index_t positions[] = {0, 1, 17, -5, 4095, 131072, 99999999};
   const auto near = [](double a, double b, double tolerance) { return a - b <= tolerance && b - a <= tolerance; };
   int faults = 0;
   for (const index_t n : positions) {
-    r.angles(n, cosines, sines);
+    r.table(static_cast<double>(n), table);
     for (index_t c = 0; c < r.pairs(); ++c) {
-      const double frequency = std::pow(r.theta, -2.0 * static_cast<double>(c) / static_cast<double>(r.rotary_dim));
+      const double frequency =
+          std::pow(r.frequencies.theta, -2.0 * static_cast<double>(c) / static_cast<double>(r.rotary_dim));
       const double angle = std::fmod(static_cast<double>(n) * frequency, 6.283185307179586477);
       const double factor = static_cast<double>(r.attention_factor);
-      faults += !near(static_cast<double>(cosines[c]), factor * std::cos(angle), 1e-7 * factor);
-      faults += !near(static_cast<double>(sines[c]), factor * std::sin(angle), 1e-7 * factor);
+      faults += !near(static_cast<double>(table[c]), factor * std::cos(angle), 1e-7 * factor);
+      faults += !near(static_cast<double>(table[r.pairs() + c]), factor * std::sin(angle), 1e-7 * factor);
     }
     for (index_t d = 0; d < head_dim; ++d) x[d] = static_cast<float>(d % 7) - 2.5f;
-    r.rotate(x, y, cosines, sines, head_dim);
-    r.rotate_back(y, z, cosines, sines, head_dim);
+    r.apply(x, y, table, head_dim);
+    r.apply_transposed(y, z, table, head_dim);
     const float scale = r.attention_factor * r.attention_factor;
     for (index_t d = 0; d < head_dim; ++d) {
       const bool rotated = r.begin <= d && d < r.begin + r.rotary_dim;
@@ -44,7 +45,8 @@ template <class Layout> SEQPRIM_HD int rotary_faults(const position::rotary<Layo
 SEQPRIM_HD int all_position_faults() noexcept {
   int faults = 0;
   faults += rotary_faults(position::rotary<position::half_split>{.rotary_dim = 64}, 64);
-  faults += rotary_faults(position::rotary<position::interleaved>{.rotary_dim = 64, .theta = 500000.0}, 64);
+  faults +=
+      rotary_faults(position::rotary<position::interleaved>{.rotary_dim = 64, .frequencies = {.theta = 500000.0}}, 64);
   faults += rotary_faults(
       position::rotary<position::half_split>{.rotary_dim = 34, .begin = 6, .attention_factor = 1.25f}, 48);
   faults += rotary_faults(position::rotary<position::interleaved>{.rotary_dim = 2, .begin = 3}, 5);

@@ -3,6 +3,7 @@
 #include <seqprim/core/core.hpp>
 #include <seqprim/position/position.hpp>
 
+#include <cmath>
 #include <cstdint>
 #include <support/catch.hpp>
 #include <vector>
@@ -15,7 +16,7 @@ TEST_CASE("pages: positions", "[position]") {
   {
     // example-begin encode
     // q [batch, heads, len, head_dim], k [batch, kv_heads, len, head_dim]: new tokens behind `cached` others
-    const position::rotary<position::half_split> rotary{.rotary_dim = 64, .theta = 500000};
+    const position::rotary<position::half_split> rotary{.rotary_dim = 64, .frequencies = {.theta = 500000}};
     position::encode(cpu{}, rotary, position::sequential{.start = cached}, q, q);  // in place
     position::encode(cpu{}, rotary, position::sequential{.start = cached}, k, k);
     position::encode_backward(cpu{}, rotary, position::sequential{.start = cached}, dq, dq);
@@ -27,21 +28,21 @@ TEST_CASE("pages: positions", "[position]") {
     const position::rotary<position::interleaved> first_half{.rotary_dim = 32};
     const position::rotary<position::interleaved> last_half{.rotary_dim = 32, .begin = 32};
 
-    float cosines[32], sines[32], x[64] = {1.0f}, y[64];
-    whole.angles(1000, cosines, sines);           // one token; for all of its heads
-    whole.rotate(x, y, cosines, sines, 64);       // one vector
-    whole.rotate_back(y, x, cosines, sines, 64);  // the transpose: back again
+    float table[64], x[64] = {1.0f}, y[64];
+    whole.table(1000, table);                 // one token; for all of its heads
+    whole.apply(x, y, table, 64);             // one vector
+    whole.apply_transposed(y, x, table, 64);  // the transpose: back again
     // example-end rotary
     position::validate(first_half, 64);
     position::validate(last_half, 64);
     REQUIRE(x[0] > 0.99999f);
   }
   {
-    // example-begin rotary_table
+    // example-begin table
     const position::rotary<position::half_split> rotary{.rotary_dim = 64};
-    const position::rotary_table table(cpu{}, rotary, 4096);                             // once
+    const position::table table(cpu{}, rotary, 4096);                                    // once
     position::encode(cpu{}, table.view(), position::sequential{.start = cached}, q, q);  // each layer, each step
-    // example-end rotary_table
+    // example-end table
     REQUIRE(table.positions() == 4096);
   }
   {
@@ -70,6 +71,31 @@ TEST_CASE("pages: positions", "[position]") {
     // attention::softmax{mask::causal{}, score::identity{}, at}
     // example-end placed
     REQUIRE(at.queries(1) == at.keys(4));
+  }
+  {
+    const index_t pairs = 32;
+    // example-begin frequencies
+    const position::rotary<position::half_split> usual{.frequencies = {.theta = 500000}};
+
+    tensor<double, 1> inv_freq(pairs);  // positions that count a quarter: linear interpolation by 4
+    for (index_t c = 0; c < pairs; ++c) inv_freq(c) = std::pow(500000.0, -static_cast<double>(c) / pairs) / 4;
+    const position::rotary<position::half_split, position::listed> slower{.frequencies = {.inv_freq = inv_freq.view()}};
+    // example-end frequencies
+    float a[64], b[64];
+    usual.for_head_dim(64).table(1, a);
+    slower.for_head_dim(64).table(4, b);
+    for (int i = 0; i < 64; ++i) REQUIRE(std::fabs(a[i] - b[i]) <= 2e-7f);
+  }
+  {
+    // example-begin coordinates
+    tensor<double, 2> patches(12, 2);  // row and column of a grid of 3 x 4 patches
+    for (index_t i = 0; i < 12; ++i) {
+      patches(i, 0) = static_cast<double>(i / 4);
+      patches(i, 1) = static_cast<double>(i % 4);
+    }
+    const position::coordinates<2> map{.values = patches.view()};  // map(7) is the point (1, 3)
+    // example-end coordinates
+    REQUIRE(map(7) == position::point<2>{{1, 3}});
   }
   {
     // example-begin none

@@ -24,30 +24,32 @@ namespace detail {
   return static_cast<std::int8_t>(code > 127 ? 127 : code < -127 ? -127 : code);
 }
 
-/// Stores rows of one head: from(i, d) goes to row at + i of `store`, rounded to its type.
-template <class T, class From>
+/// Stores rows of one head: from(i), a row of `dim` elements, goes to row at + i of `store`, rounded to its type.
+template <class Isa, class T, class From>
 void store_rows(const tensor_view<T, 4>& store, index_t first, index_t head, index_t at, index_t count, index_t dim,
                 const From& from) noexcept {
   for (index_t i = 0; i < count; ++i)
-    for (index_t d = 0; d < dim; ++d) store(first, head, at + i, d) = static_cast<T>(from(i, d));
+    position::detail::convert_row<Isa, float>(from(i), dim, &store(first, head, at + i, 0));
 }
-template <class From>
+template <class Isa, class From>
 void store_rows(const quantized<std::int8_t, float>& store, index_t first, index_t head, index_t at, index_t count,
                 index_t dim, const From& from) noexcept {
   const index_t block = store.block();
   for (index_t i = 0; i < count; ++i)
     for (index_t begin = 0, n = 0; n < store.scales.extent(3); begin += block, ++n) {
+      const auto* const row = from(i);
       const index_t end = min(begin + block, dim);
       float largest = 0;
       bool finite = true;
       for (index_t d = begin; d < end; ++d) {
-        const float x = std::fabs(from(i, d));
+        const float x = std::fabs(static_cast<float>(row[d]));
         finite = finite && x < __builtin_huge_valf();
         largest = x > largest ? x : largest;
       }
       const float scale = finite ? largest / 127 : __builtin_nanf("");
       store.scales(first, head, at + i, n) = scale;
-      for (index_t d = begin; d < end; ++d) store.codes(first, head, at + i, d) = code_of(from(i, d), scale);
+      for (index_t d = begin; d < end; ++d)
+        store.codes(first, head, at + i, d) = code_of(static_cast<float>(row[d]), scale);
     }
 }
 
@@ -105,37 +107,39 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
       const index_t b = piece / heads, h = piece % heads, begin = start(b);
       if (begin < 0) return;  // an idle slot
       cache.for_ranges(b, range{begin, begin + count}, [&](index_t first, index_t at, range part) {
-        store_rows(cache.store, first, h, at, part.size(), from.extent(3),
-                   [&](index_t i, index_t d) { return static_cast<float>(from(b, h, part.begin - begin + i, d)); });
+        store_rows<Isa>(cache.store, first, h, at, part.size(), from.extent(3),
+                        [&](index_t i) { return &from(b, h, part.begin - begin + i, 0); });
       });
     });
   };
-  if constexpr (encodes_positions<Op>) {
+  if constexpr (encodes_positions<Op> && !encodes_on_read<Op>) {
     const auto at = position::place(op.position);
-    position::validate(at.encoding, k.extent(3));
-    tensor<float, 4> encoded(batch, heads, count, k.extent(3));
-    for (index_t b = 0; b < batch; ++b)
-      for (index_t h = 0; h < heads; ++h)
-        for (index_t i = 0; i < count; ++i)
-          for (index_t d = 0; d < k.extent(3); ++d) encoded(b, h, i, d) = static_cast<float>(k(b, h, i, d));
-    position::encode<Isa>(executor, at.encoding, position::shifted_rows{at.keys, start}, encoded, encoded);
-    store(tensor_view<const float, 4>(encoded.view()), keys);
+    const position::shifted_rows map{at.keys, start};
+    if constexpr (is_contiguous<Keys> && !is_quantized<decltype(keys.store)>) {
+      const range rows{start.common, start.common + count};
+      position::encode<Isa>(executor, at.encoding, map, position::side::key, k, keys.store.slice(2, rows));
+    } else {
+      tensor<float, 4> encoded(batch, heads, count, k_rows.extent(3));
+      position::encode<Isa>(executor, at.encoding, map, position::side::key, k, encoded);
+      store(tensor_view<const float, 4>(encoded.view()), keys);
+    }
   } else {
     store(k, keys);
   }
   store(v, values);
 }
 
-template <class K, class V, class Keys, class Values>
-void expect_new_rows(const K& k, const V& v, const Keys& k_cache, const Values& v_cache) {
+template <class Op, class K, class V, class Keys, class Values>
+void expect_new_rows(const Op& op, const K& k, const V& v, const Keys& k_cache, const Values& v_cache) {
   constexpr const char* page = ". See docs/reference/attention/append.md";
   for (const int axis : {0, 1, 2})
     SEQPRIM_EXPECTS(k.extent(axis) == v.extent(axis) && k_cache.extent(axis) == v_cache.extent(axis) &&
                         (axis == 2 || k.extent(axis) == k_cache.extent(axis)),
                     "attention::append: axis ", axis, " disagrees: k_new ", k.extent(axis), ", v_new ", v.extent(axis),
                     ", k_cache ", k_cache.extent(axis), ", v_cache ", v_cache.extent(axis), page);
-  SEQPRIM_EXPECTS(k.extent(3) == k_cache.extent(3) && v.extent(3) == v_cache.extent(3),
-                  "attention::append: dims disagree: k_new ", k.extent(3), ", k_cache ", k_cache.extent(3), ", v_new ",
+  const index_t key_dim = cached_dim<entry::append>(op, k.extent(3));
+  SEQPRIM_EXPECTS(key_dim == k_cache.extent(3) && v.extent(3) == v_cache.extent(3),
+                  "attention::append: dims disagree: ", key_dim == k.extent(3) ? "k_new " : "encoded k_new ", key_dim, ", k_cache ", k_cache.extent(3), ", v_new ",
                   v.extent(3), ", v_cache ", v_cache.extent(3), page);
 }
 
@@ -177,7 +181,7 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   executor.validate();
   k_cache.validate(k.extent(0));
   v_cache.validate(k.extent(0));
-  detail::expect_new_rows(k, v, detail::rows_of(k_cache.store), detail::rows_of(v_cache.store));
+  detail::expect_new_rows(op, k, v, detail::rows_of(k_cache.store), detail::rows_of(v_cache.store));
   const index_t count = k.extent(2), capacity = k_cache.length(0);
   SEQPRIM_EXPECTS(start >= 0 && count <= capacity && start <= capacity - count, "attention::append: ", count,
                   " rows from row ", start, " on do not fit a cache of ", capacity,
@@ -212,7 +216,7 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   const index_t batch = k.extent(0), count = k.extent(2);
   k_cache.validate(batch);
   v_cache.validate(batch);
-  detail::expect_new_rows(k, v, detail::outline(k_cache, batch), detail::outline(v_cache, batch));
+  detail::expect_new_rows(op, k, v, detail::outline(k_cache, batch), detail::outline(v_cache, batch));
   for (index_t b = 0; b < batch; ++b) {
     SEQPRIM_EXPECTS(k_cache.length(b) == v_cache.length(b), "attention::append: sequence ", b, " has ",
                     k_cache.length(b), " keys and ", v_cache.length(b), " values", page);

@@ -213,14 +213,15 @@ void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& 
     apart("dk", dk);
     apart("dv", dv);
   }
-  with_encoded<Isa>(executor, op, p.starts, q, k,
-                    [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
-                      arch::with_supported_isa<Isa>([&](auto isa) {
-                        backward_tiles<decltype(isa), Policy, Parameters>(executor, plain_op, p, q_encoded, k_encoded,
-                                                                          v, out, lse, dout, dq, dk, dv, dscore);
+  with_encoded<Isa>(executor, op, p, q, k,
+                    [&](const auto& plain_op, const problem& shape, const auto& q_in, const auto& k_in) {
+                      with_encoded_gradients<Isa>(executor, op, p, dq, dk, [&](const auto& dq_in, const auto& dk_in) {
+                        arch::with_supported_isa<Isa>([&](auto isa) {
+                          backward_tiles<decltype(isa), Policy, Parameters>(executor, plain_op, shape, q_in, k_in, v,
+                                                                            out, lse, dout, dq_in, dk_in, dv, dscore);
+                        });
                       });
                     });
-  gradients_before_encoding<Isa>(executor, op, p.starts, dq, dk);
 }
 
 /// The score modifier of one head.

@@ -4,6 +4,7 @@
 #include <seqprim/attention/append.hpp>
 #include <seqprim/attention/detail/cache.hpp>
 #include <seqprim/attention/detail/cpu/decode_split.hpp>
+#include <seqprim/attention/detail/cpu/read_keys.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/paged.hpp>
@@ -60,7 +61,8 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
                    const tensor_view<float, 3>& lse) {
   constexpr tile_policy policy = Policy::template choose<Isa>();
   static_assert(policy.split_keys > 0, "seqprim: split_keys of an attention policy must be positive");
-  using engine = row_engine<Isa, Keys, Values>;
+  using readable_keys = decltype(read_keys(keys, 0, 0, range{}, std::declval<slab_cursor&>()));
+  using engine = row_engine<Isa, readable_keys, Values>;
   const double scale = op.scale_for(p.head_dim);
   const index_t splits = max<index_t>(1, ceil_div(p.k_len, policy.split_keys)), record = part_rows::size(p.value_dim);
   const index_t most_queries = min(p.q_len, decode_queries);
@@ -68,7 +70,7 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
   const index_t pieces = p.batch * p.kv_heads * splits;
   const index_t longest = min<index_t>(policy.split_keys, p.k_len);
   const scratch<std::byte> slabs(static_cast<int>(min<index_t>(pieces, thread_count(executor))),
-                                 engine::memory_size(longest, p.head_dim, p.value_dim));
+                                 engine::memory_size(longest, p.head_dim, p.value_dim) + read_memory(keys, longest));
   const scratch<float> totals(thread_count(executor), p.value_dim);
   for (index_t begin = 0; begin < p.q_len; begin += most_queries) {
     const range queries{begin, min(begin + most_queries, p.q_len)};
@@ -82,7 +84,8 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
       const part_rows to{parts.slab(0) + ((b * p.kv_heads + g) * rows_per_head * splits + split) * record,
                          splits * record};
       slab_cursor memory(slabs.slab(thread));
-      engine(memory, longest, p.head_dim, p.value_dim).run(op, scale, rows, q, keys, values, run, to);
+      engine rows_of_split(memory, longest, p.head_dim, p.value_dim);
+      rows_of_split.run(op, scale, rows, q, read_keys(keys, b, g, rows.seen_by_any(op.mask, run), memory), values, run, to);
     });
     parallel_for(executor, p.batch * p.kv_heads * rows_per_head, [&](index_t n, int thread) {
       const index_t r = n % rows_per_head, g = n / rows_per_head % p.kv_heads, b = n / rows_per_head / p.kv_heads;
@@ -168,19 +171,27 @@ void decode(const cpu& executor, const Op& op, const Q& queries, const K& keys, 
   expect_scales_apart("the scales of k", k);
   expect_scales_apart("the scales of v", v);
   if (p.batch * p.heads * p.q_len == 0) return;
-  const auto plain = detail::in_rows(op, p.starts);
+  const detail::encoded_problem<Op> encoded(op, p);
+  const auto run = [&](const auto& q_in, const auto& k_in) {
+    detail::decode_splits<Isa, Policy>(executor, encoded.op, encoded.shape, q_in, k_in, v, out, lse);
+  };
   if constexpr (detail::encodes_positions<Op>) {
-    tensor<float, 4> encoded(p.batch, p.heads, p.q_len, p.head_dim);
-    parallel_for(executor, p.batch * p.heads, [&](index_t piece, int) {
-      const index_t b = piece / p.heads, h = piece % p.heads;
-      for (index_t i = 0; i < p.q_len; ++i)
-        for (index_t d = 0; d < p.head_dim; ++d) encoded(b, h, i, d) = static_cast<float>(q(b, h, i, d));
-    });
+    using element = element_of<Q>;
     const auto at = position::place(op.position);
-    position::encode<Isa>(executor, at.encoding, position::shifted_rows{at.queries, p.starts}, encoded, encoded);
-    detail::decode_splits<Isa, Policy>(executor, plain, p, tensor_view<const float, 4>(encoded.view()), k, v, out, lse);
+    const scratch<element> memory(1, p.batch * p.heads * p.q_len * encoded.shape.head_dim);
+    const tensor_view<element, 4> q_in(memory.slab(0), p.batch, p.heads, p.q_len, encoded.shape.head_dim);
+    const position::shifted_rows query_map{at.queries, p.starts};
+    position::encode<Isa>(executor, at.encoding, query_map, position::side::query, q, q_in);
+    if constexpr (detail::encodes_on_read<Op>) {
+      const auto encoding = position::for_head_dim(at.encoding, p.head_dim);
+      run(tensor_view<const element, 4>(q_in),
+          detail::unencoded_cache<Isa, std::remove_const_t<decltype(k)>, std::remove_const_t<decltype(encoding)>,
+                                  std::remove_const_t<decltype(at.keys)>>(k, encoding, at.keys, p.head_dim));
+    } else {
+      run(tensor_view<const element, 4>(q_in), k);
+    }
   } else {
-    detail::decode_splits<Isa, Policy>(executor, plain, p, q, k, v, out, lse);
+    run(q, k);
   }
 }
 

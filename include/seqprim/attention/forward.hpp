@@ -163,9 +163,10 @@ void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys,
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
   detail::expect_results<self>(p, q, k, v, out, lse);
   detail::with_encoded<Isa>(
-      executor, op, p.starts, q, k, [&](const auto& plain_op, const auto& q_encoded, const auto& k_encoded) {
+      executor, op, p, q, k,
+      [&](const auto& plain_op, const detail::problem& shape, const auto& q_in, const auto& k_in) {
         arch::with_supported_isa<Isa>([&](auto isa) {
-          detail::forward_tiles<decltype(isa), Policy>(executor, plain_op, p, q_encoded, k_encoded, v, out, lse);
+          detail::forward_tiles<decltype(isa), Policy>(executor, plain_op, shape, q_in, k_in, v, out, lse);
         });
       });
 }

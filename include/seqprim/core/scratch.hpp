@@ -4,6 +4,7 @@
 #include <seqprim/core/index.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <new>
 
 namespace seqprim {
@@ -14,17 +15,24 @@ template <class T> class scratch {
  public:
   scratch(int slabs, index_t count)
       : stride_(round_up(max<index_t>(count, 1), index_t{64})),
-        data_(slabs == 0 ? nullptr
-                         : static_cast<T*>(::operator new (static_cast<std::size_t>(stride_* slabs) * sizeof(T),
-                                                           std::align_val_t{64}))) {}
+        memory_(slabs == 0 ? nullptr
+                           : ::operator new(static_cast<std::size_t>(stride_* slabs) * sizeof(T) + alignment)) {
+    // Aligned by hand: glibc learns to keep large blocks for the next call from plain allocations, but gives aligned ones back
+    // to the system each time, and the page faults of a call then cost more than a small call itself.
+    const auto address = reinterpret_cast<std::uintptr_t>(memory_);
+    data_ = reinterpret_cast<T*>((address + alignment - 1) / alignment * alignment);
+  }
   scratch(const scratch&) = delete;
   scratch& operator=(const scratch&) = delete;
-  ~scratch() { ::operator delete (data_, std::align_val_t{64}); }
+  ~scratch() { ::operator delete(memory_); }
 
   [[nodiscard]] T* slab(int thread) const noexcept { return data_ + thread * stride_; }
 
  private:
+  static constexpr std::size_t alignment = 64;
+
   index_t stride_;
+  void* memory_;
   T* data_;
 };
 

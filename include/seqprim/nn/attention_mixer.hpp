@@ -55,7 +55,7 @@ class attention_mixer {
     float scale = 0;  ///< of <q, k>; 0: 1 / sqrt(head_dim)
     Mask mask = {};
     Score score = {};
-    Encoding encoding = {};  ///< a rotary_dim of 0 means head_dim
+    Encoding encoding = {};  ///< what follows from head_dim may be left out
   };
 
   struct activations {
@@ -99,9 +99,7 @@ class attention_mixer {
       head_dim_ = dim / heads_;
     }
     SEQPRIM_EXPECTS(head_dim_ >= 1, "nn::attention_mixer: head_dim (", head_dim_, ") must be >= 1", page);
-    if constexpr (requires { encoding_.rotary_dim; }) {
-      if (encoding_.rotary_dim == 0) encoding_.rotary_dim = head_dim_;
-    }
+    encoding_ = position::for_head_dim(encoding_, head_dim_);
     op_.validate();
     position::validate(encoding_, head_dim_);
     q_proj = linear<T, Isa>(dim, heads_ * head_dim_, {.bias = options.qkv_bias});

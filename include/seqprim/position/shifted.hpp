@@ -17,11 +17,16 @@ template <bindable_map Map> struct shifted_rows {
     index_t start;
     SEQPRIM_HD constexpr auto operator()(index_t row) const noexcept { return map(start + row); }
   };
-  SEQPRIM_HD constexpr of_one_row bind(index_t b) const noexcept { return {position::bind(map, b), starts(b)}; }
+  SEQPRIM_HD constexpr of_one_row bind(index_t b) const noexcept requires(!depends_on_head<Map>) {
+    return {position::bind(map, b), starts(b)};
+  }
+  SEQPRIM_HD constexpr of_one_row bind(index_t b, index_t h) const noexcept requires depends_on_head<Map> {
+    return {position::bind(map, b, h), starts(b)};
+  }
 
-  /// False where one table of angles serves all batch rows.
+  /// False where one table serves all batch rows.
   [[nodiscard]] constexpr bool varies_by_batch() const noexcept {
-    return depends_on_batch<Map> || !starts.one_for_all();
+    return position::varies_by_batch(map) || !starts.one_for_all();
   }
   constexpr void validate(index_t batch, index_t len) const {
     if constexpr (requires { map.validate(batch, len); }) {

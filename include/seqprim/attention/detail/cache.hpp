@@ -50,6 +50,9 @@ template <class Store> struct contiguous_cache {
   }
 };
 
+template <class Cache> inline constexpr bool is_contiguous = false;
+template <class Store> inline constexpr bool is_contiguous<contiguous_cache<Store>> = true;
+
 /// A cache in pages: store [pages, kv_heads, page_size, dim].
 template <class Store> struct paged_cache {
   Store store;

@@ -7,6 +7,7 @@
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/tensor_view.hpp>
+#include <seqprim/position/on_read.hpp>
 #include <seqprim/position/shifted.hpp>
 
 #include <type_traits>
@@ -91,6 +92,27 @@ template <class First, class... Rest> consteval bool require_one_precision() {
   return true;
 }
 
+/// The encoding of an op's position part.
+template <class Position> struct encoding_in { using type = Position; };
+template <class E, class Q, class K> struct encoding_in<position::placed<E, Q, K>> { using type = E; };
+template <class Op> using encoding_of = typename encoding_in<decltype(Op::position)>::type;
+template <class Op> inline constexpr bool encodes_positions = position::encodes<encoding_of<Op>>;
+/// True where a cache holds keys as they came, and decode encodes them as it reads them.
+template <class Op> inline constexpr bool encodes_on_read = position::is_on_read<encoding_of<Op>>;
+
+/// The width of keys in a cache for queries of head_dim elements; an encoding whose keys must not be cached is refused.
+template <entry Entry, class Op> [[nodiscard]] index_t cached_dim(const Op& op, index_t head_dim) {
+  if constexpr (encodes_positions<Op> && !encodes_on_read<Op>) {
+    const auto encoding = position::for_head_dim(position::place(op.position).encoding, head_dim);
+    SEQPRIM_EXPECTS(position::keys_may_be_cached(encoding), entry_name[static_cast<int>(Entry)],
+                    ": encoded keys of this encoding must not be cached, because they change as the sequence grows; wrap it in "
+                    "position::on_read. See docs/reference/position/on_read.md");
+    return position::encoded_dim(encoding, head_dim);
+  } else {
+    return head_dim;
+  }
+}
+
 /// The common part of every entry point: lengths of q, k, v agree, heads divide, dims are contiguous, the op is valid.
 template <entry Entry, class Op, class Q, class K, class V>
 [[nodiscard]] problem validate_inputs(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v,
@@ -106,7 +128,8 @@ template <entry Entry, class Op, class Q, class K, class V>
   SEQPRIM_EXPECTS(p.kv_heads > 0 || p.heads == 0, name, ": heads (", p.heads, ") need at least one kv_head", page);
   SEQPRIM_EXPECTS(p.kv_heads == 0 || p.heads % p.kv_heads == 0, name, ": heads (", p.heads,
                   ") must be a multiple of kv_heads (", p.kv_heads, ")", page);
-  expect_shape<Entry>("k", k, {p.batch, p.kv_heads, p.k_len, p.head_dim});
+  const index_t key_dim = Entry == entry::decode ? cached_dim<Entry>(op, p.head_dim) : p.head_dim;
+  expect_shape<Entry>("k", k, {p.batch, p.kv_heads, p.k_len, key_dim});
   expect_shape<Entry>("v", v, {p.batch, p.kv_heads, p.k_len, p.value_dim});
   expect_contiguous_dim<Entry>("q", q);
   expect_contiguous_dim<Entry>("k", k);
@@ -126,7 +149,7 @@ template <entry Entry, class Op, class Q, class K, class V>
   const auto at = position::place(op.position);
   position::validate(at.encoding, p.head_dim);
   position::validate_map(position::shifted_rows{at.queries, p.starts}, p.batch, p.q_len);
-  if constexpr (Entry != entry::decode) position::validate_map(at.keys, p.batch, p.k_len);
+  if constexpr (Entry != entry::decode || encodes_on_read<Op>) position::validate_map(at.keys, p.batch, p.k_len);
   return p;
 }
 

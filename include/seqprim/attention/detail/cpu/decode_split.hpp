@@ -27,6 +27,15 @@ struct folded_rows {
   [[nodiscard]] index_t count() const noexcept { return shape.group() * queries.size(); }
   [[nodiscard]] index_t head(index_t r) const noexcept { return shape.query_head(g, r % shape.group()); }
   [[nodiscard]] index_t query(index_t r) const noexcept { return queries.begin + r / shape.group(); }
+  /// The part of `keys` outside of which no row attends to a key.
+  template <class Mask> [[nodiscard]] range seen_by_any(const Mask& mask, range keys) const noexcept {
+    range seen{};
+    for (index_t n = 0; n < shape.group(); ++n) {
+      const auto of_head = mask::bind(mask, b, shape.query_head(g, n));
+      seen = bounding_range(seen, intersect(mask::key_bounds(of_head, queries, shape.k_len), keys));
+    }
+    return seen;
+  }
 };
 
 /// Where the results of rows lie: of each row the weighted values [value_dim], not yet divided, the largest logit (units of

@@ -286,7 +286,8 @@ struct growing_base : position::rotary<position::half_split> {
 };
 }  // namespace
 
-TEST_CASE("encoded: encoded keys that would change as the sequence grows are kept out of caches", "[attention][errors]") {
+TEST_CASE("encoded: encoded keys that would change as the sequence grows are kept out of caches",
+          "[attention][errors]") {
   session<float> s(32, 32);
   const attention::softmax op{mask::causal{}, score::identity{}, growing_base{}};
   REQUIRE_THROWS_WITH(attention::append(cpu{}, op, s.p.k, s.p.v, 0, s.keys, s.values),

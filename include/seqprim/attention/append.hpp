@@ -139,8 +139,8 @@ void expect_new_rows(const Op& op, const K& k, const V& v, const Keys& k_cache, 
                     ", k_cache ", k_cache.extent(axis), ", v_cache ", v_cache.extent(axis), page);
   const index_t key_dim = cached_dim<entry::append>(op, k.extent(3));
   SEQPRIM_EXPECTS(key_dim == k_cache.extent(3) && v.extent(3) == v_cache.extent(3),
-                  "attention::append: dims disagree: ", key_dim == k.extent(3) ? "k_new " : "encoded k_new ", key_dim, ", k_cache ", k_cache.extent(3), ", v_new ",
-                  v.extent(3), ", v_cache ", v_cache.extent(3), page);
+                  "attention::append: dims disagree: ", key_dim == k.extent(3) ? "k_new " : "encoded k_new ", key_dim,
+                  ", k_cache ", k_cache.extent(3), ", v_new ", v.extent(3), ", v_cache ", v_cache.extent(3), page);
 }
 
 template <class X> consteval bool require_writable_cache() {

@@ -85,7 +85,8 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
                          splits * record};
       slab_cursor memory(slabs.slab(thread));
       engine rows_of_split(memory, longest, p.head_dim, p.value_dim);
-      rows_of_split.run(op, scale, rows, q, read_keys(keys, b, g, rows.seen_by_any(op.mask, run), memory), values, run, to);
+      rows_of_split.run(op, scale, rows, q, read_keys(keys, b, g, rows.seen_by_any(op.mask, run), memory), values, run,
+                        to);
     });
     parallel_for(executor, p.batch * p.kv_heads * rows_per_head, [&](index_t n, int thread) {
       const index_t r = n % rows_per_head, g = n / rows_per_head % p.kv_heads, b = n / rows_per_head / p.kv_heads;

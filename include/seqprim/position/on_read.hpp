@@ -23,8 +23,8 @@ template <encoding E>
 requires encodes<E>
 struct on_read : E {
   [[nodiscard]] SEQPRIM_HD static constexpr bool keys_may_be_cached() noexcept { return false; }
-  [[nodiscard]] SEQPRIM_HD constexpr on_read for_head_dim(index_t head_dim) const noexcept {
-    return {position::for_head_dim(static_cast<const E&>(*this), head_dim)};
+  [[nodiscard]] SEQPRIM_HD constexpr on_read for_head_dim(index_t dim) const noexcept {
+    return {position::for_head_dim(static_cast<const E&>(*this), dim)};
   }
 };
 template <class E> on_read(E) -> on_read<E>;

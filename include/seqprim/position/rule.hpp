@@ -74,8 +74,7 @@ using coordinate_of =
     std::remove_cvref_t<decltype(position::bind(std::declval<const P&>(), index_t{}, index_t{})(index_t{}))>;
 
 /// The map type that P binds to.
-template <bindable_map P>
-using bound_map = decltype(position::bind(std::declval<const P&>(), index_t{}, index_t{}));
+template <bindable_map P> using bound_map = decltype(position::bind(std::declval<const P&>(), index_t{}, index_t{}));
 
 /// False where one table serves all batch rows.
 template <bindable_map P> [[nodiscard]] constexpr bool varies_by_batch(const P& p) noexcept {

@@ -104,9 +104,10 @@ template <class Op> inline constexpr bool encodes_on_read = position::is_on_read
 template <entry Entry, class Op> [[nodiscard]] index_t cached_dim(const Op& op, index_t head_dim) {
   if constexpr (encodes_positions<Op> && !encodes_on_read<Op>) {
     const auto encoding = position::for_head_dim(position::place(op.position).encoding, head_dim);
-    SEQPRIM_EXPECTS(position::keys_may_be_cached(encoding), entry_name[static_cast<int>(Entry)],
-                    ": encoded keys of this encoding must not be cached, because they change as the sequence grows; wrap it in "
-                    "position::on_read. See docs/reference/position/on_read.md");
+    SEQPRIM_EXPECTS(
+        position::keys_may_be_cached(encoding), entry_name[static_cast<int>(Entry)],
+        ": encoded keys of this encoding must not be cached, because they change as the sequence grows; wrap it in "
+        "position::on_read. See docs/reference/position/on_read.md");
     return position::encoded_dim(encoding, head_dim);
   } else {
     return head_dim;

@@ -11,9 +11,9 @@
 /// How decode gets at the keys of a range of tokens: in place, or encoded into memory of the thread.
 namespace seqprim::attention::detail {
 
-/// Keys of one sequence and head from token `begin` on.
+/// Keys of one sequence and head from token `begin` on, whichever sequence and head they are asked for.
 template <class T> struct encoded_range {
-  tensor_view<const T, 4> store;  ///< [1, 1, tokens, dim]
+  tensor_view<const T, 4> store;  ///< [1, 1, tokens, dim], strides of 0 for sequence and head
   index_t begin;
 
   template <class Body> void for_ranges(index_t, range tokens, const Body& body) const {
@@ -60,7 +60,8 @@ template <class Isa, class Keys, class Encoding, class Map> class unencoded_cach
         }
       }
     });
-    return {tensor_view<const element, 4>(to.keys, index_t{1}, index_t{1}, tokens.size(), encoded_dim_), tokens.begin};
+    return {tensor_view<const element, 4>(to.keys, {1, 1, tokens.size(), encoded_dim_}, {0, 0, encoded_dim_, 1}),
+            tokens.begin};
   }
 
  private:

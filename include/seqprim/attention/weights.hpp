@@ -93,7 +93,7 @@ void weights(const cpu& executor, const Op& op, const Q& queries, const K& keys,
   if (out.size() == 0) return;
   const double scale = op.scale_for(p.head_dim);
   detail::with_encoded<Isa>(
-      executor, op, p.starts, q, k, [&](const auto& rows_op, const auto& q_rows, const auto& k_rows) {
+      executor, op, p, q, k, [&](const auto& rows_op, const detail::problem&, const auto& q_rows, const auto& k_rows) {
         const index_t tiles = ceil_div(p.q_len, detail::weight_rows), tasks = p.batch * p.heads * tiles;
         const scratch<T> buffers(static_cast<int>(min_of<index_t>(tasks, thread_count(executor))),
                                  detail::weight_rows * detail::weight_keys);

@@ -8,9 +8,9 @@
 #include "chart.hpp"
 #include "corpus.hpp"
 #include "options.hpp"
+#include <seqprim/io/checkpoint.hpp>
 #include <seqprim/io/safetensors.hpp>
 #include <seqprim/loss/linear_cross_entropy.hpp>
-#include <seqprim/nn/checkpoint.hpp>
 #include <seqprim/nn/nn.hpp>
 #include <seqprim/sampling/sampling.hpp>
 
@@ -160,8 +160,8 @@ struct run_facts {
 
 void save(const trainer& t, const demo::corpus& text, const demo::chart& chart, const std::string& path) {
   io::safetensors_writer file;
-  nn::add_parameters(file, t.model);
-  nn::add_optimizer(file, t.optimizer);
+  io::add_parameters(file, t.model);
+  io::add_optimizer(file, t.optimizer);
   for (const auto& [name, value] : run_facts(t.o, text.fingerprint).facts) file.metadata(name, value);
   file.metadata("step", message(t.step));
   const auto curve = [](const std::vector<demo::point>& points) {
@@ -226,7 +226,7 @@ void load(trainer& t, const demo::corpus& text, demo::chart& chart, const io::sa
   if (static_cast<index_t>(train.size()) != step || held_out.empty())
     throw io_error(message(file.source(), ": the curves (", train.size(), " and ", held_out.size(),
                            " points) do not fit step ", step));
-  nn::load_checkpoint(file, t.model, t.optimizer);
+  io::load_checkpoint(file, t.model, t.optimizer);
   t.step = step;
   chart.train = std::move(train);
   chart.held_out = std::move(held_out);

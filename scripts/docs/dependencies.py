@@ -10,11 +10,12 @@ COLUMNS = [
     ("foundations", "#5b7a99", "#dfe7ef", [("core", ["indices, views,", "float16, errors,", "parallel loop, Philox"])]),
     ("instructions", "#4f8a6d", "#dcebe4", [("arch", ["SIMD registers,", "tile engine,", "math on lanes"])]),
     ("rows, matrices", "#3f8a8a", "#d9ecec", [("linalg", ["matrix product,", "row reductions,", "workspaces"])]),
-    ("values, files", "#b98a2e", "#f6ead2", [("mask", ["which keys a query", "attends to"]), ("score", ["how a logit changes"]),
-                                             ("position", ["where a token is"]), ("io", ["safetensors"])]),
+    ("values", "#b98a2e", "#f6ead2", [("mask", ["which keys a query", "attends to"]), ("score", ["how a logit changes"]),
+                                      ("position", ["where a token is"])]),
     ("kernels", "#b0683f", "#f3dfd3", [("attention", ["forward, backward,", "decode, merge"]),
                                        ("sampling", ["typed chains that", "end in one draw"])]),
     ("models", "#7d62a6", "#e6def0", [("nn", ["layers, decoder,", "optimizer"]), ("loss", ["cross entropy"])]),
+    ("files", "#6f6f6f", "#ececec", [("io", ["safetensors,", "checkpoints"])]),
 ]
 WIDTH, GAP, LEFT, TOP, HEIGHT = 142, 36, 24, 78, 344
 
@@ -50,7 +51,7 @@ def draw():
         if n:
             out += [f'<line x1="{x - 4}" y1="250" x2="{x - GAP + 5}" y2="250" stroke="#444" stroke-width="2" marker-end="url(#tip)"/>',
                     text(x - GAP / 2, 242, 10, "uses")]
-    out.append(text(LEFT, 450, 13, "Only arch contains intrinsics, only .cuh files need nvcc, only io and nn/checkpoint.hpp need a JSON parser. "
+    out.append(text(LEFT, 450, 13, "Only arch contains intrinsics, only .cuh files need nvcc, only io needs a JSON parser. "
                     "A test reads every #include and checks the arrows.", "#555", anchor="start"))
     return "\n".join([*out, "</svg>"]) + "\n"
 

@@ -72,6 +72,14 @@ TEST_CASE("parallel_for: may be nested", "[core]") {
   for (const auto& n : runs) REQUIRE(n == 1);
 }
 
+TEST_CASE("parallel_for: more threads than any machine has are not started", "[core][edge]") {
+  const cpu executor{.threads = 100000};
+  REQUIRE(thread_count(executor) <= cpu::max_threads);
+  std::atomic<index_t> sum{0};
+  parallel_for(executor, 100000, [&](index_t piece, int) { sum += piece; });
+  REQUIRE(sum == index_t{99999} * 50000);
+}
+
 TEST_CASE("cpu: a negative thread count is refused", "[core][errors]") {
   REQUIRE_THROWS_WITH(cpu{.threads = -2}.validate(), "cpu: threads (-2) must be >= 0");
   REQUIRE_NOTHROW(cpu{}.validate());

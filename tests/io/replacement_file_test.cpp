@@ -79,6 +79,28 @@ TEST_CASE("replacement_file: permission bits stay, and links are followed", "[io
   REQUIRE(permissions(folder / "a") == 0640u);
 }
 
+TEST_CASE("replacement_file: a link to a file that does not exist makes that file", "[io]") {
+  const temporary_folder folder;
+  std::filesystem::create_directory(folder / "sub");
+  std::filesystem::create_symlink("second", folder / "sub/first");  // relative to its own folder
+  std::filesystem::create_symlink(folder / "sub/first", folder / "link");
+  replace(folder / "link", "new");
+  REQUIRE(std::filesystem::is_symlink(folder / "link"));
+  REQUIRE(std::filesystem::is_symlink(folder / "sub/first"));
+  REQUIRE(read_file(folder / "sub/second") == "new");
+  REQUIRE(folder.entries() == names{"link", "sub"});
+}
+
+TEST_CASE("replacement_file: links in a circle are an error and stay", "[io][errors]") {
+  const temporary_folder folder;
+  std::filesystem::create_symlink("b", folder / "a");
+  std::filesystem::create_symlink("a", folder / "b");
+  REQUIRE(
+      refuses([&] { io::replacement_file file(folder / "a"); }, "a\" is a symbolic link that leads through more than"));
+  REQUIRE(std::filesystem::is_symlink(folder / "a"));
+  REQUIRE(folder.entries() == names{"a", "b"});
+}
+
 TEST_CASE("replacement_file: refuses what it must not or cannot replace", "[io][errors]") {
   const temporary_folder folder;
   const auto begin = [](const std::string& path) { return [path] { io::replacement_file file(path); }; };

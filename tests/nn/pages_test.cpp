@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The examples of docs/reference/nn, compiled and run.
 #include <seqprim/loss/linear_cross_entropy.hpp>
-#include <seqprim/nn/checkpoint.hpp>
 #include <seqprim/nn/nn.hpp>
 
 #include <cstdio>
-#include <filesystem>
 #include <support/catch.hpp>
-#include <unistd.h>
 
 using namespace seqprim;
 
@@ -114,9 +111,6 @@ TEST_CASE("pages: layers", "[nn]") {
 
 TEST_CASE("pages: models", "[nn]") {
   const cpu executor{};
-  const std::string path =
-      (std::filesystem::temp_directory_path() / ("seqprim_nn_pages_" + std::to_string(::getpid()) + ".safetensors"))
-          .string();
   const index_t batch = 2, len = 10;
   tensor<index_t, 2> ids(batch, len);
   tensor<index_t, 1> labels(batch * len), tokens(batch);
@@ -163,20 +157,6 @@ TEST_CASE("pages: models", "[nn]") {
     if (!clipped.finite) std::puts("skip this step");
     // example-end clip
     REQUIRE(clipped.finite);
-  }
-  {
-    // example-begin checkpoint
-    io::safetensors_writer out;
-    nn::add_parameters(out, m);
-    nn::add_optimizer(out, optimizer);
-    out.metadata("step", "3");
-    out.save(path);
-
-    const io::safetensors_file in(path);
-    nn::load_checkpoint(in, m, optimizer);  // or load_parameters(in, m)
-    // example-end checkpoint
-    REQUIRE(in.metadata("step") == "3");
-    std::remove(path.c_str());
   }
   {
     // example-begin decode

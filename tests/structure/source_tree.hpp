@@ -95,10 +95,10 @@ inline const std::vector<std::set<std::string>>& arrows() {
       {"core"},
       {"arch"},
       {"linalg"},
-      {"io", "mask", "score", "position", "tokenize", "transform"},
+      {"mask", "score", "position", "tokenize", "transform"},
       {"attention", "recurrence", "sampling"},
-      {"decode", "nn", "loss"},
-      {"dist"},
+      {"decoding", "nn", "loss"},
+      {"io", "dist"},
   };
   return groups;
 }

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
-#include <cstdlib>
 #include <fcntl.h>
 #include <span>
 #include <string>
@@ -23,7 +22,7 @@ namespace seqprim::io {
 /// renames the temporary to `path`, and writes the folder through. Without a commit - an exception, for example - the
 /// destructor removes the temporary.
 ///
-/// Edge    an existing file keeps its permission bits. A symbolic link to a file is followed. Writers of one path do
+/// Edge    an existing file keeps its permission bits. A symbolic link is followed, also to a file that does not exist yet. Writers of one path do
 ///         not disturb each other; the last commit stays. A process that is killed leaves its temporary behind.
 /// Errors  io_error naming the file: the folder is missing or not writable, the disk is full, the path is a folder, a
 ///         device or another kind of file that is not regular, or the file is marked read-only. The old file is
@@ -31,7 +30,8 @@ namespace seqprim::io {
 /// Cost    one fsync of the file and one of the folder; writes are not buffered, so pass large pieces.
 class replacement_file {
  public:
-  explicit replacement_file(const std::string& path) : path_(path), target_(resolve(path)) {
+  explicit replacement_file(const std::string& path) : path_(path) {
+    target_ = followed(path);
     struct stat status {};
     const bool exists = ::stat(target_.c_str(), &status) == 0;
     if (exists) {
@@ -87,12 +87,19 @@ class replacement_file {
  private:
   static constexpr int max_attempts = 1000;
 
-  [[nodiscard]] static std::string resolve(const std::string& path) {
-    char* const real = ::realpath(path.c_str(), nullptr);
-    if (real == nullptr) return path;
-    std::string result = real;
-    std::free(real);
-    return result;
+  /// The file that a name stands for, also when it does not exist yet: links are followed to their end.
+  [[nodiscard]] std::string followed(std::string name) const {
+    constexpr int most_links = 40;  // as Linux
+    for (int link = 0; link < most_links; ++link) {
+      char text[4096];
+      const ssize_t length = ::readlink(name.c_str(), text, sizeof text);
+      if (length < 0) return name;  // no link, or nothing
+      if (length == static_cast<ssize_t>(sizeof text)) fail("is a symbolic link to a name that is too long");
+      const std::string next(text, static_cast<std::size_t>(length));
+      const std::size_t slash = name.rfind('/');
+      name = next.front() == '/' || slash == std::string::npos ? next : name.substr(0, slash + 1) + next;
+    }
+    fail("is a symbolic link that leads through more than ", most_links, " others");
   }
 
   template <class... Parts> [[noreturn]] void fail(const Parts&... parts) const {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// All layers, optimizers and schedules; checkpoints are in nn/checkpoint.hpp, which needs the JSON parser of io/.
+/// All layers, optimizers and schedules; checkpoints are in io/checkpoint.hpp.
 #include <seqprim/nn/activation.hpp>
 #include <seqprim/nn/adamw.hpp>
 #include <seqprim/nn/attention_mixer.hpp>

@@ -7,10 +7,8 @@
 #  include <seqprim/attention/reference.hpp>
 #endif
 #if defined(USER_HAS_IO)
+#  include <seqprim/io/checkpoint.hpp>
 #  include <seqprim/io/safetensors.hpp>
-#  if __has_include(<seqprim/nn/checkpoint.hpp>)
-#    include <seqprim/nn/checkpoint.hpp>
-#  endif
 #endif
 
 /// What each translation unit reports about itself; both must agree.

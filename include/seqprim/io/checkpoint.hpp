@@ -2,8 +2,6 @@
 #pragma once
 
 #include <seqprim/io/safetensors.hpp>
-#include <seqprim/nn/adamw.hpp>
-#include <seqprim/nn/parameter.hpp>
 
 #include <charconv>
 #include <set>
@@ -12,7 +10,7 @@
 #include <utility>
 
 /// Checkpoints: the parameters of a layer or model under their names, and the state of its optimizer, as one
-/// safetensors file. Needs seqprim::io.
+/// safetensors file.
 ///
 /// Tensors whose name begins with "optimizer." belong to the optimizer: "optimizer.<parameter>.exp_avg", ".exp_avg_sq",
 /// and the metadata "optimizer.steps". load_parameters ignores them. Names that begin with "extra." belong to the
@@ -23,8 +21,8 @@
 ///         shape or dtype. Everything is checked before the first element of the model or the optimizer changes.
 /// Cost    saving writes each element once, straight from its tensor where that is dense. Loading maps the file and
 ///         copies each element once.
-/// Page docs/reference/nn/checkpoint.md
-namespace seqprim::nn {
+/// Page docs/reference/io/checkpoint.md
+namespace seqprim::io {
 
 namespace detail {
 
@@ -32,8 +30,8 @@ inline constexpr std::string_view optimizer_prefix = "optimizer.";
 inline constexpr std::string_view caller_prefix = "extra.";
 inline constexpr const char* steps_key = "optimizer.steps";
 
-template <class... Parts> [[noreturn]] void refuse(const io::safetensors_view& file, const Parts&... parts) {
-  throw io_error(message("checkpoint '", file.source(), "': ", parts..., ". See docs/reference/nn/checkpoint.md"));
+template <class... Parts> [[noreturn]] void refuse(const safetensors_view& file, const Parts&... parts) {
+  throw io_error(message("checkpoint '", file.source(), "': ", parts..., ". See docs/reference/io/checkpoint.md"));
 }
 
 template <class Shape> [[nodiscard]] std::string shape_text(const Shape& shape, int rank) {
@@ -47,7 +45,7 @@ template <class Shape> [[nodiscard]] std::string shape_text(const Shape& shape, 
 
 /// The tensor of this name fits the view exactly.
 template <class T, int Rank>
-void expect_tensor(const io::safetensors_view& file, const std::string& name, const tensor_view<T, Rank>& view) {
+void expect_tensor(const safetensors_view& file, const std::string& name, const tensor_view<T, Rank>& view) {
   if (!file.contains(name)) refuse(file, "tensor '", name, "' ", shape_text(view.extents, Rank), " is missing");
   const auto& shape = file.shape(name);
   bool same = shape.size() == static_cast<std::size_t>(Rank);
@@ -55,13 +53,12 @@ void expect_tensor(const io::safetensors_view& file, const std::string& name, co
   if (!same)
     refuse(file, "tensor '", name, "' has shape ", shape_text(shape, static_cast<int>(shape.size())),
            ", the model needs ", shape_text(view.extents, Rank));
-  constexpr io::dtype wanted = io::dtype_of<std::remove_const_t<T>>;
+  constexpr dtype wanted = dtype_of<std::remove_const_t<T>>;
   if (file.dtype(name) != wanted)
-    refuse(file, "tensor '", name, "' has dtype ", io::name_of(file.dtype(name)), ", the model needs ",
-           io::name_of(wanted));
+    refuse(file, "tensor '", name, "' has dtype ", name_of(file.dtype(name)), ", the model needs ", name_of(wanted));
 }
 
-template <class Layer> void check_parameters(const io::safetensors_view& file, const Layer& layer) {
+template <class Layer> void check_parameters(const safetensors_view& file, const Layer& layer) {
   std::set<std::string, std::less<>> names;
   layer.visit_parameters([&](const std::string& name, const auto& p) {
     expect_tensor(file, name, p.value.view());
@@ -73,11 +70,11 @@ template <class Layer> void check_parameters(const io::safetensors_view& file, c
              " is not a parameter of the model, which has ", names.size(), " tensors");
 }
 
-template <class Layer> void copy_parameters(const io::safetensors_view& file, Layer& layer) {
+template <class Layer> void copy_parameters(const safetensors_view& file, Layer& layer) {
   layer.visit_parameters([&](const std::string& name, auto& p) { file.copy_to(name, p.value.view()); });
 }
 
-template <class Optimizer> [[nodiscard]] index_t check_optimizer(const io::safetensors_view& file, const Optimizer& o) {
+template <class Optimizer> [[nodiscard]] index_t check_optimizer(const safetensors_view& file, const Optimizer& o) {
   std::set<std::string, std::less<>> names;
   o.visit_state([&](const std::string& name, const auto& view) {
     names.insert(std::string(optimizer_prefix) + name);
@@ -98,26 +95,26 @@ template <class Optimizer> [[nodiscard]] index_t check_optimizer(const io::safet
 }  // namespace detail
 
 /// Adds every parameter under its name. The layer must stay as it is until the file is saved.
-template <class Layer> void add_parameters(io::safetensors_writer& file, const Layer& layer) {
+template <class Layer> void add_parameters(safetensors_writer& file, const Layer& layer) {
   layer.visit_parameters([&](const std::string& name, const auto& p) { file.add(name, p.value); });
 }
 
 /// Adds the moments of an optimizer and its number of steps.
-template <class Optimizer> void add_optimizer(io::safetensors_writer& file, const Optimizer& optimizer) {
+template <class Optimizer> void add_optimizer(safetensors_writer& file, const Optimizer& optimizer) {
   optimizer.visit_state(
       [&](const std::string& name, const auto& view) { file.add(std::string(detail::optimizer_prefix) + name, view); });
   file.metadata(detail::steps_key, std::to_string(optimizer.steps()));
 }
 
 /// Replaces the parameters with those of the file.
-template <class Layer> void load_parameters(const io::safetensors_view& file, Layer& layer) {
+template <class Layer> void load_parameters(const safetensors_view& file, Layer& layer) {
   detail::check_parameters(file, layer);
   detail::copy_parameters(file, layer);
 }
 
 /// Replaces the parameters and the state of the optimizer: training continues with the same bits.
 template <class Layer, class Optimizer>
-void load_checkpoint(const io::safetensors_view& file, Layer& layer, Optimizer& optimizer) {
+void load_checkpoint(const safetensors_view& file, Layer& layer, Optimizer& optimizer) {
   detail::check_parameters(file, layer);
   const index_t steps = detail::check_optimizer(file, optimizer);
   detail::copy_parameters(file, layer);
@@ -127,4 +124,4 @@ void load_checkpoint(const io::safetensors_view& file, Layer& layer, Optimizer& 
   optimizer.set_steps(steps);
 }
 
-}  // namespace seqprim::nn
+}  // namespace seqprim::io

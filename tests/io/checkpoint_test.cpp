@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layers.hpp"
-#include <seqprim/nn/checkpoint.hpp>
+#include <seqprim/io/checkpoint.hpp>
+#include <seqprim/nn/adamw.hpp>
 #include <seqprim/nn/gated_mlp.hpp>
 
 #include <cstddef>
+#include <cstdio>
+#include <filesystem>
+#include <nn/layers.hpp>
+#include <unistd.h>
 #include <vector>
 
 using namespace seqprim;
@@ -44,14 +48,14 @@ std::vector<float> numbers_of(const layer_type& layer) {
 
 }  // namespace
 
-TEST_CASE("checkpoint: training continues from a file with the same bits", "[nn][property]") {
+TEST_CASE("checkpoint: training continues from a file with the same bits", "[io][property]") {
   test::random_numbers random(141), again(141);
   layer_type layer = new_layer(1);
   nn::adamw<> optimizer(layer);
   train(layer, optimizer, random, 3);
   io::safetensors_writer writer;
-  nn::add_parameters(writer, layer);
-  nn::add_optimizer(writer, optimizer);
+  io::add_parameters(writer, layer);
+  io::add_optimizer(writer, optimizer);
   writer.metadata("step", "3");
   const stored saved(writer);
   train(layer, optimizer, random, 4);
@@ -59,7 +63,7 @@ TEST_CASE("checkpoint: training continues from a file with the same bits", "[nn]
   layer_type restored = new_layer(2);
   nn::adamw<> continued(restored);
   REQUIRE(saved.file.metadata("step") == "3");
-  nn::load_checkpoint(saved.file, restored, continued);
+  io::load_checkpoint(saved.file, restored, continued);
   REQUIRE(continued.steps() == 3);
   layer_type scrap = new_layer(1);  // takes the gradients of the steps before
   nn::adamw<> other(scrap);
@@ -68,18 +72,18 @@ TEST_CASE("checkpoint: training continues from a file with the same bits", "[nn]
   REQUIRE(numbers_of(restored) == numbers_of(layer));
 }
 
-TEST_CASE("checkpoint: parameters alone load from a file with an optimizer", "[nn]") {
+TEST_CASE("checkpoint: parameters alone load from a file with an optimizer", "[io]") {
   const layer_type layer = new_layer(1);
   layer_type restored = new_layer(2);
   io::safetensors_writer writer;
-  nn::add_parameters(writer, layer);
+  io::add_parameters(writer, layer);
   const nn::adamw<> optimizer(layer);
-  nn::add_optimizer(writer, optimizer);
-  nn::load_parameters(stored(writer).file, restored);
+  io::add_optimizer(writer, optimizer);
+  io::load_parameters(stored(writer).file, restored);
   REQUIRE(numbers_of(restored) == numbers_of(layer));
 }
 
-TEST_CASE("checkpoint: a file that does not fit is one clear error and changes nothing", "[nn][errors]") {
+TEST_CASE("checkpoint: a file that does not fit is one clear error and changes nothing", "[io][errors]") {
   layer_type layer = new_layer(1);
   nn::adamw<> optimizer(layer);
   const auto before = numbers_of(layer);
@@ -91,9 +95,9 @@ TEST_CASE("checkpoint: a file that does not fit is one clear error and changes n
   io::safetensors_writer writer;
   const auto refused = [&](const std::string& text) {
     const stored saved(writer);
-    REQUIRE_THROWS_AS(nn::load_parameters(saved.file, layer), io_error);
-    REQUIRE_THROWS_WITH(nn::load_parameters(saved.file, layer), ContainsSubstring(text));
-    REQUIRE_THROWS_WITH(nn::load_checkpoint(saved.file, layer, optimizer), ContainsSubstring(text));
+    REQUIRE_THROWS_AS(io::load_parameters(saved.file, layer), io_error);
+    REQUIRE_THROWS_WITH(io::load_parameters(saved.file, layer), ContainsSubstring(text));
+    REQUIRE_THROWS_WITH(io::load_checkpoint(saved.file, layer, optimizer), ContainsSubstring(text));
     REQUIRE(numbers_of(layer) == before);
   };
   writer.add("gate_proj.weight", gate);
@@ -121,7 +125,7 @@ TEST_CASE("checkpoint: a file that does not fit is one clear error and changes n
     writer.add("down_proj.weight", down);
     const auto optimizer_refused = [&](const std::string& text) {
       const stored saved(writer);
-      REQUIRE_THROWS_WITH(nn::load_checkpoint(saved.file, layer, optimizer), ContainsSubstring(text));
+      REQUIRE_THROWS_WITH(io::load_checkpoint(saved.file, layer, optimizer), ContainsSubstring(text));
       REQUIRE(numbers_of(layer) == before);
       REQUIRE(optimizer.steps() == 0);
     };
@@ -134,4 +138,26 @@ TEST_CASE("checkpoint: a file that does not fit is one clear error and changes n
     writer.add("optimizer.bias.exp_avg", flat);
     optimizer_refused("tensor 'optimizer.bias.exp_avg' is not part of the optimizer's state, which has 6 tensors");
   }
+}
+
+TEST_CASE("checkpoint: a file written, and read again", "[io]") {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("seqprim_checkpoint_" + std::to_string(::getpid()) + ".safetensors"))
+          .string();
+  layer_type m = new_layer(1);
+  nn::adamw<> optimizer(m);
+  const auto before = numbers_of(m);
+  // example-begin checkpoint
+  io::safetensors_writer out;
+  io::add_parameters(out, m);
+  io::add_optimizer(out, optimizer);
+  out.metadata("step", "3");
+  out.save(path);
+
+  const io::safetensors_file in(path);
+  io::load_checkpoint(in, m, optimizer);  // or load_parameters(in, m)
+  // example-end checkpoint
+  REQUIRE(in.metadata("step") == "3");
+  REQUIRE(numbers_of(m) == before);
+  std::remove(path.c_str());
 }

@@ -7,11 +7,13 @@
 #include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>
 
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <cstring>
 #include <support/catch.hpp>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
@@ -31,60 +33,19 @@ template <class T> struct trained {
         lse(p.batch, p.heads, p.q_len) {}
 
   template <class Op> void run(const cpu& executor, const Op& op, const attention_problem<T>& p) {
-    attention::forward(executor, op, p.q, p.k, p.v, out, lse);
-    attention::backward(executor, op, p.q, p.k, p.v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
+    kernels::forward(executor, op, p.q, p.k, p.v, out, lse);
+    kernels::backward(executor, op, p.q, p.k, p.v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
   }
 };
 
+/// A mask that kernels ask pair by pair.
+template <class M> struct without_hints {
+  M mask;
+  bool operator()(index_t q, index_t k) const noexcept { return mask(q, k); }
+  mask::tile_kind classify(range q, range k) const noexcept { return mask.classify(q, k); }
+};
+
 template <class T> bool is_nan(T x) { return std::isnan(static_cast<float>(x)); }
-
-template <class T> float rounded(float x) {
-  if constexpr (std::is_same_v<T, bfloat16>) return static_cast<float>(bfloat16(x));
-  return x;
-}
-
-/// The naive loop in the precision of the kernel: float products and sums in the order of the definition, from the same out
-/// and lse. With bfloat16 operands p and ds are rounded to bfloat16 too, as every kernel does that multiplies such numbers.
-template <class T, class Op>
-void naive_backward(const Op& op, const attention_problem<T>& p, const trained<T>& t, tensor<float, 4>& dq,
-                    tensor<float, 4>& dk, tensor<float, 4>& dv, tensor<float, 2>* dscore = nullptr) {
-  const float scale = static_cast<float>(op.scale_for(p.head_dim));
-  const auto number = [](T x) { return static_cast<float>(x); };
-  const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
-  for (index_t b = 0; b < p.batch; ++b)
-    for (index_t h = 0; h < p.heads; ++h) {
-      const auto mask = mask::bind(rows.mask, b, h);
-      const auto score = score::bind(rows.score, b, h);
-      const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
-      for (index_t i = 0; i < p.q_len; ++i) {
-        float delta = 0;
-        // Backwards: in the order of dp the two would cancel exactly where one key has all the weight, by luck.
-        for (index_t d = p.value_dim - 1; d >= 0; --d) delta += number(t.out(b, h, i, d)) * number(t.dout(b, h, i, d));
-        for (index_t j = 0; j < p.k_len; ++j) {
-          if (!mask(i, j)) continue;
-          float dot = 0, dp = 0;
-          for (index_t d = 0; d < p.head_dim; ++d) dot += number(p.q(b, h, i, d)) * number(p.k(b, g, j, d));
-          for (index_t d = 0; d < p.value_dim; ++d) dp += number(t.dout(b, h, i, d)) * number(p.v(b, g, j, d));
-          const score::site at{i, j};
-          const float weight = std::exp(static_cast<float>(score(scale * dot, at)) - t.lse(b, h, i));
-          const float dlogit = weight * (dp - delta);
-          constexpr int parameters = score::parameters<std::remove_cvref_t<decltype(score)>>;
-          if constexpr (parameters > 0) {
-            arch::unrolled<parameters>([&](auto n) {
-              const auto slope = static_cast<float>(score.template parameter_derivative<n>(scale * dot, at));
-              if (dscore != nullptr) (*dscore)(h, n) += dlogit * slope;
-            });
-          }
-          const float ds = rounded<T>(scale * dlogit * static_cast<float>(score.derivative(scale * dot, at)));
-          for (index_t d = 0; d < p.value_dim; ++d) dv(b, g, j, d) += rounded<T>(weight) * number(t.dout(b, h, i, d));
-          for (index_t d = 0; d < p.head_dim; ++d) {
-            dk(b, g, j, d) += ds * number(p.q(b, h, i, d));
-            dq(b, h, i, d) += ds * number(p.k(b, g, j, d));
-          }
-        }
-      }
-    }
-}
 
 /// Backward against the definition within the error budget: twice what the naive loop loses, plus two roundings of the result.
 template <class T, class Op> void require_close(const Op& op, attention_problem<T> p, random_numbers& random) {
@@ -99,7 +60,7 @@ template <class T, class Op> void require_close(const Op& op, attention_problem<
   attention::reference::backward(op, p.q, p.k, p.v, t.dout, dq, dk, dv);
   tensor<float, 4> naive_dq(p.batch, p.heads, p.q_len, p.head_dim), naive_dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
       naive_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
-  naive_backward(op, p, t, naive_dq, naive_dk, naive_dv);
+  kernels::naive_gradients(op, p, t.out, t.lse, t.dout, naive_dq, naive_dk, naive_dv);
   CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
   const auto check = [](const tensor<T, 4>& actual, const tensor<double, 4>& exact, const tensor<float, 4>& naive) {
     const double size = std::max(1.0, test::largest(exact));
@@ -156,7 +117,7 @@ TEST_CASE("backward: agrees with central differences of forward, in double", "[a
   const auto check = [&](const auto& op) {
     const auto objective = [&] {
       tensor<double, 4> out(1, 2, 5, 3);
-      attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+      kernels::forward(cpu{}, op, p.q, p.k, p.v, out);
       double sum = 0;
       for (index_t i = 0; i < out.size(); ++i) sum += out.data()[i] * weight.data()[i];
       return sum;
@@ -206,16 +167,16 @@ TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with 
       random.fill(t.dout);
       tensor<float, 2> dscore(p.heads, parameters), naive(p.heads, parameters);
       dscore.fill(9.0f);
-      attention::forward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse);
-      attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
-                          attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(dscore));
+      kernels::forward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse);
+      kernels::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                        attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(dscore));
       tensor<double, 4> dq(p.batch, p.heads, p.q_len, p.head_dim), dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
           dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
       tensor<double, 2> exact(p.heads, parameters);
       attention::reference::backward(op, p.q, p.k, p.v, t.dout, dq, dk, dv, &exact);
       tensor<float, 4> naive_dq(p.batch, p.heads, p.q_len, p.head_dim),
           naive_dk(p.batch, p.kv_heads, p.k_len, p.head_dim), naive_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
-      naive_backward(op, p, t, naive_dq, naive_dk, naive_dv, &naive);
+      kernels::naive_gradients(op, p, t.out, t.lse, t.dout, naive_dq, naive_dk, naive_dv, &naive);
       CAPTURE(trial, p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
       // One case has a handful of numbers, each a sum with much cancellation: the budget holds for all cases together.
       const double size = std::max(1.0, test::largest(exact));
@@ -261,7 +222,7 @@ TEST_CASE("backward: gradients by the parameters of a score agree with central d
   };
   const auto objective = [&] {
     tensor<double, 4> result(2, 3, 5, 3);
-    attention::forward(cpu{}, make(), p.q, p.k, p.v, result);
+    kernels::forward(cpu{}, make(), p.q, p.k, p.v, result);
     double sum = 0;
     for (index_t i = 0; i < result.size(); ++i) sum += result.data()[i] * weight.data()[i];
     return sum;
@@ -457,12 +418,12 @@ TEST_CASE("kernels ask classify and nothing else: empty tiles are skipped, full 
     REQUIRE(std::equal(a.dq.begin(), a.dq.end(), b.dq.begin()));
     REQUIRE(std::equal(a.dk.begin(), a.dk.end(), b.dk.begin()));
     REQUIRE(std::equal(a.dv.begin(), a.dv.end(), b.dv.begin()));
-    attention::decode(cpu{}, op, p.q, p.k, p.v, a.out);
-    attention::decode(cpu{}, truth, p.q, p.k, p.v, b.out);
+    kernels::decode(cpu{}, op, p.q, p.k, p.v, a.out);
+    kernels::decode(cpu{}, truth, p.q, p.k, p.v, b.out);
     REQUIRE(std::equal(a.out.begin(), a.out.end(), b.out.begin()));
   };
-  same(attention::softmax{skips{border}}, attention::softmax{mask::key_range{0, border}});
-  same(attention::softmax{denies_pairs{}}, attention::softmax{});
+  same(attention::softmax{skips{border}}, attention::softmax{without_hints<mask::key_range>{{0, border}}});
+  same(attention::softmax{denies_pairs{}}, attention::softmax{without_hints<mask::full>{}});
 }
 
 TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[attention][property]", float, bfloat16) {
@@ -499,11 +460,11 @@ TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[at
   trained<T> t(shared);
   random.fill(t.dout);
   tensor<float, 2> one(6, 1), many(6, 1);
-  attention::forward(cpu{}, op, shared.q, shared.k, shared.v, t.out, t.lse);
-  attention::backward(cpu{.threads = 1}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
-                      attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(one));
-  attention::backward(cpu{.threads = 3}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
-                      attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(many));
+  kernels::forward(cpu{}, op, shared.q, shared.k, shared.v, t.out, t.lse);
+  kernels::backward(cpu{.threads = 1}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
+                    attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(one));
+  kernels::backward(cpu{.threads = 3}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
+                    attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(many));
   REQUIRE(same(one, many));
 }
 
@@ -612,8 +573,8 @@ TEST_CASE("backward: gradients may be slices of one fused buffer", "[attention][
   t.run(cpu{}, attention::softmax{mask::causal{}}, p);
   tensor<float, 4> fused(2, 20, 6, 8);  // [batch, len, q heads then k heads then v heads, dim]
   const auto part = [&](index_t first) { return fused.view().slice(2, {first, first + 2}).transposed(1, 2); };
-  attention::backward(cpu{}, attention::softmax{mask::causal{}}, p.q, p.k, p.v, t.out, t.lse, t.dout,
-                      attention::gradients{}.dq(part(0)).dk(part(2)).dv(part(4)));
+  kernels::backward(cpu{}, attention::softmax{mask::causal{}}, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                    attention::gradients{}.dq(part(0)).dk(part(2)).dv(part(4)));
   for (index_t b = 0; b < 2; ++b)
     for (index_t h = 0; h < 2; ++h)
       for (index_t i = 0; i < 20; ++i)
@@ -622,8 +583,8 @@ TEST_CASE("backward: gradients may be slices of one fused buffer", "[attention][
           REQUIRE(fused(b, i, 2 + h, d) == t.dk(b, h, i, d));
           REQUIRE(fused(b, i, 4 + h, d) == t.dv(b, h, i, d));
         }
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, attention::softmax{}, p.q, p.k, p.v, t.out, t.lse, t.dout,
-                                          attention::gradients{}.dq(part(0)).dk(part(1)).dv(part(4))),
+  REQUIRE_THROWS_WITH(kernels::backward(cpu{}, attention::softmax{}, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                        attention::gradients{}.dq(part(0)).dk(part(1)).dv(part(4))),
                       ContainsSubstring("dq overlaps dk"));
 }
 
@@ -633,25 +594,25 @@ TEST_CASE("backward: every broken precondition is named and nothing is written",
   t.dq.fill(9.0f);
   const attention::softmax op{};
   tensor<float, 4> wrong(1, 2, 6, 8);
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
-                                          attention::gradients{}.dq(t.dq).dk(wrong).dv(t.dv)),
+  REQUIRE_THROWS_WITH(kernels::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                        attention::gradients{}.dq(t.dq).dk(wrong).dv(t.dv)),
                       "attention::backward: axis 2 of dk is 6, expected 7. See docs/reference/attention/backward.md");
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
-                                          attention::gradients{}.dq(t.dq).dk(p.k.view()).dv(t.dv)),
+  REQUIRE_THROWS_WITH(kernels::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                        attention::gradients{}.dq(t.dq).dk(p.k.view()).dv(t.dv)),
                       ContainsSubstring("dk overlaps k"));
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse.view().slice(2, {0, 3}), t.dout,
-                                          attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv)),
+  REQUIRE_THROWS_WITH(kernels::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse.view().slice(2, {0, 3}), t.dout,
+                                        attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv)),
                       ContainsSubstring("axis 2 of lse is 3, expected 5"));
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
-                                          attention::gradients{}
-                                              .dq(t.dq.view().transposed(2, 3).transposed(2, 3))
-                                              .dk(t.dk)
-                                              .dv(tensor<float, 4>(1, 2, 4, 7).view().transposed(2, 3))),
+  REQUIRE_THROWS_WITH(kernels::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                        attention::gradients{}
+                                            .dq(t.dq.view().transposed(2, 3).transposed(2, 3))
+                                            .dk(t.dk)
+                                            .dv(tensor<float, 4>(1, 2, 4, 7).view().transposed(2, 3))),
                       ContainsSubstring("the last axis of dv must be contiguous"));
   tensor_view<float, 4> folded = t.dq.view();
   folded.strides[1] = 0;
-  REQUIRE_THROWS_WITH(attention::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
-                                          attention::gradients{}.dq(folded).dk(t.dk).dv(t.dv)),
+  REQUIRE_THROWS_WITH(kernels::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                                        attention::gradients{}.dq(folded).dk(t.dk).dv(t.dv)),
                       ContainsSubstring("elements of dq share memory"));
   const attention::softmax scored{mask::full{}, score::soft_cap{.cap = 5.0f}};
   tensor<float, 2> dscore(2, 2);

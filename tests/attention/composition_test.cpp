@@ -5,11 +5,13 @@
 #include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>
 
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <support/catch.hpp>
 #include <vector>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
@@ -132,14 +134,14 @@ void require_close(random_numbers& random, const Op& op, const attention_problem
   k.take(p.k);
   v.take(p.v);
   tensor<float, 3> lse(p.batch, p.heads, p.q_len);
-  attention::forward(cpu{}, op, q.view(), k.view(), v.view(), out.view(), lse);
+  kernels::forward(cpu{}, op, q.view(), k.view(), v.view(), out.view(), lse);
 
   tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
   attention::reference::forward(plain, encoded.q, encoded.k, encoded.v, exact, exact_lse);
   tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
-  test::naive_forward(plain, encoded, naive, naive_lse);
+  kernels::naive_forward(plain, encoded, naive, naive_lse);
   tensor<T, 4> actual(p.batch, p.heads, p.q_len, p.value_dim);
   out.give(actual);
   const double size = std::max(1.0, test::largest(exact)), lse_size = std::max(1.0, test::largest(exact_lse));
@@ -152,8 +154,8 @@ void require_close(random_numbers& random, const Op& op, const attention_problem
   tensor<T, 4> dout(p.batch, p.heads, p.q_len, p.value_dim), dq(p.batch, p.heads, p.q_len, p.head_dim),
       dk(p.batch, p.kv_heads, p.k_len, p.head_dim), dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
   random.fill(dout);
-  attention::backward(cpu{}, op, q.view(), k.view(), v.view(), out.view(), lse, dout,
-                      attention::gradients{}.dq(dq).dk(dk).dv(dv));
+  kernels::backward(cpu{}, op, q.view(), k.view(), v.view(), out.view(), lse, dout,
+                    attention::gradients{}.dq(dq).dk(dk).dv(dv));
   tensor<double, 4> exact_dq(p.batch, p.heads, p.q_len, p.head_dim), exact_dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
       exact_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
   attention::reference::backward(plain, encoded.q, encoded.k, encoded.v, dout, exact_dq, exact_dk, exact_dv);

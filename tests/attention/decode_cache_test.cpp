@@ -7,21 +7,18 @@
 #include <seqprim/score/score.hpp>
 
 #include <algorithm>
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <limits>
 #include <support/catch.hpp>
 #include <vector>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
 namespace {
-
-/// A policy that cuts the cache often, so that small tests merge many parts.
-struct short_splits {
-  template <class Isa> static constexpr attention::tile_policy choose() noexcept { return {.split_keys = 32}; }
-};
 
 /// Pages in random places of a pool, with the rows of a contiguous cache in them; everything else holds `rest`.
 template <class T> struct paged_copy {
@@ -82,7 +79,7 @@ template <class T, class Op> void require_close(const Op& op, const attention_pr
   attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
   tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
-  test::naive_forward(op, p, naive, naive_lse);
+  kernels::naive_forward(op, p, naive, naive_lse);
   const double budget = 2 * test::distance(naive, exact) +
                         2 * (test::rounding<T> + 2 * test::rounding<float>)*std::max(1.0, test::largest(exact));
   CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, budget);
@@ -134,7 +131,7 @@ TEMPLATE_TEST_CASE("decode: heads that share keys go through them together, for 
       CAPTURE(group);
       const auto run = [&](const auto& op) {
         results<TestType> r(p);
-        attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
+        kernels::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
         require_close(op, p, r);
       };
       run(attention::softmax{mask::causal{}}.starting_at(offset));
@@ -154,7 +151,7 @@ TEST_CASE("decode: lengths around a split and around a register of rows", "[atte
       // Negative offsets leave rows, and where q_len is large whole tiles, without keys.
       const auto op = attention::softmax{mask::causal{}}.starting_at(k_len - q_len);
       results<float> r(p);
-      attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
+      kernels::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
       require_close(op, p, r);
       if (k_len == 0) REQUIRE((r.out(0, 1, 0, 0) == 0.0f && r.lse(0, 1, 0) == -HUGE_VALF));
     }
@@ -167,7 +164,7 @@ TEST_CASE("decode: equal scores, large logits and -inf", "[attention][edge]") {
     p.fill(random);
     const auto run = [&](const auto& op) {
       results<float> r(p);
-      attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
+      kernels::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
       require_close(op, p, r);
       return r;
     };
@@ -189,7 +186,7 @@ TEST_CASE("decode: equal scores, large logits and -inf", "[attention][edge]") {
       if (j != 5) REQUIRE(std::isfinite(with.out(0, 0, 0, 0)));
     for (index_t j = 0; j < 70; ++j) p.k(0, 0, j, 0) = -HUGE_VALF;
     results<float> r(p);
-    attention::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
+    kernels::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
     REQUIRE((r.lse(0, 0, 0) == -HUGE_VALF && r.out(0, 0, 0, 3) == 0.0f));
   }
 }
@@ -201,13 +198,13 @@ TEST_CASE("decode: a NaN stays in the rows that see it", "[attention][edge]") {
     p.fill(random);
     const auto op = attention::softmax{mask::causal{}}.starting_at(36);
     results<float> clean(p);
-    attention::decode(cpu{}, op, p.q, p.k, p.v, clean.out, clean.lse);
+    kernels::decode(cpu{}, op, p.q, p.k, p.v, clean.out, clean.lse);
     for (const bool in_value : {false, true})
       for (const float poison : {std::nanf(""), HUGE_VALF}) {
         auto k = p.k, v = p.v;
         (in_value ? v : k)(0, 0, 38, 3) = poison;  // seen by queries 2 and 3
         results<float> r(p);
-        attention::decode(cpu{}, op, p.q, k, v, r.out, r.lse);
+        kernels::decode(cpu{}, op, p.q, k, v, r.out, r.lse);
         for (index_t h = 0; h < group; ++h)
           for (index_t d = 0; d < 20; ++d) {
             for (const index_t i : {0, 1}) {
@@ -236,10 +233,8 @@ TEMPLATE_TEST_CASE("decode: pages of any size give the bits of a contiguous cach
     const paged_copy<TestType> k(random, p.k, lengths, page_size, nothing), v(random, p.v, lengths, page_size, nothing);
     const auto run = [&](const auto& contiguous_op, const auto& paged_op) {
       results<TestType> contiguous(p), pages(p);
-      attention::decode<arch::native_isa, short_splits>(cpu{}, contiguous_op, p.q, p.k, p.v, contiguous.out,
-                                                        contiguous.lse);
-      attention::decode<arch::native_isa, short_splits>(cpu{}, paged_op, p.q, k.cache(), v.cache(), pages.out,
-                                                        pages.lse);
+      kernels::decode(cpu{}, contiguous_op, p.q, p.k, p.v, contiguous.out, contiguous.lse);
+      kernels::decode(cpu{}, paged_op, p.q, k.cache(), v.cache(), pages.out, pages.lse);
       CAPTURE(trial, group, q_len, k_len, page_size, lengths);
       REQUIRE(same_bits(contiguous, pages));
       require_close(contiguous_op, p, pages);
@@ -273,10 +268,10 @@ TEST_CASE("decode: pages stored tokens first, and sequences that share a page", 
         }
   const attention::page_table table(entries, lengths);
   results<float> contiguous(p), paged(p);
-  attention::decode(cpu{}, attention::softmax{mask::key_padding{.lengths = lengths, .k_len = 20}}, p.q, p.k, p.v,
-                    contiguous.out, contiguous.lse);
-  attention::decode(cpu{}, attention::softmax{}, p.q, attention::paged{k_pages.view().transposed(1, 2), table},
-                    attention::paged{v_pages.view().transposed(1, 2), table}, paged.out, paged.lse);
+  kernels::decode(cpu{}, attention::softmax{mask::key_padding{.lengths = lengths, .k_len = 20}}, p.q, p.k, p.v,
+                  contiguous.out, contiguous.lse);
+  kernels::decode(cpu{}, attention::softmax{}, p.q, attention::paged{k_pages.view().transposed(1, 2), table},
+                  attention::paged{v_pages.view().transposed(1, 2), table}, paged.out, paged.lse);
   REQUIRE(same_bits(contiguous, paged));
 }
 
@@ -288,7 +283,7 @@ TEST_CASE("decode: more queries than fit one turn, against pages", "[attention][
   const paged_copy<float> k(random, p.k, {len}, 16, std::nanf("")), v(random, p.v, {len}, 16, std::nanf(""));
   const attention::softmax op{mask::causal{}};
   results<float> r(p);
-  attention::decode(cpu{}, op, p.q, k.cache(), v.cache(), r.out, r.lse);
+  kernels::decode(cpu{}, op, p.q, k.cache(), v.cache(), r.out, r.lse);
   require_close(op, p, r);
 }
 
@@ -299,7 +294,7 @@ TEST_CASE("decode: token by token on pages of sequences of unequal length equals
   p.fill(random);
   const auto rope = position::rotary<position::half_split>{.rotary_dim = 16};
   tensor<float, 4> whole(2, 4, len, 16), out(2, 4, 1, 16), k_new(2, 2, 1, 16), v_new(2, 2, 1, 16), q_new(2, 4, 1, 16);
-  attention::forward(cpu{}, attention::softmax{mask::causal{}, score::identity{}, rope}, p.q, p.k, p.v, whole);
+  kernels::forward(cpu{}, attention::softmax{mask::causal{}, score::identity{}, rope}, p.q, p.k, p.v, whole);
   tensor<float, 4> k_pages(14, 2, 8, 16), v_pages(14, 2, 8, 16);
   k_pages.fill(std::nanf(""));
   v_pages.fill(std::nanf(""));
@@ -333,7 +328,7 @@ TEST_CASE("decode: token by token on pages of sequences of unequal length equals
         for (index_t h = 0; h < 4; ++h) q_new(b, h, 0, d) = p.q(b, h, n + 3 * b, d);
       }
     attention::append(cpu{}, op, k_new, v_new, k_cache, v_cache);
-    attention::decode<arch::native_isa, short_splits>(cpu{}, op, q_new, k_cache, v_cache, out);
+    kernels::decode(cpu{}, op, q_new, k_cache, v_cache, out);
     for (index_t b = 0; b < 2; ++b)
       for (index_t h = 0; h < 4; ++h)
         for (index_t d = 0; d < 16; ++d) REQUIRE(out(b, h, 0, d) == Approx(whole(b, h, n + 3 * b, d)).margin(2e-6));
@@ -390,15 +385,14 @@ TEST_CASE("decode: agrees with the definition on the numbers that 8 bits keep", 
     const coded_problem c(p, blocks ? dim / 32 : 1, blocks ? 4 : 1);
     const auto op = attention::softmax{mask::causal{}}.starting_at(k_len - p.q_len);
     results<float> r(p), pages(p);
-    attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
+    kernels::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
     require_close(op, p, r);
     // bfloat16 queries are multiplied with codes in another way.
     const tensor<float, 4> plain = p.q;
     tensor<bfloat16, 4> narrow(p.batch, p.heads, p.q_len, dim);
     std::transform(p.q.begin(), p.q.end(), narrow.begin(), [](float x) { return bfloat16(x); });
     std::copy(narrow.begin(), narrow.end(), p.q.begin());
-    attention::decode<arch::native_isa, short_splits>(cpu{}, op, narrow, c.k.cache(), c.v.cache(), pages.out,
-                                                      pages.lse);
+    kernels::decode(cpu{}, op, narrow, c.k.cache(), c.v.cache(), pages.out, pages.lse);
     require_close(op, p, pages);
     p.q = plain;
     // The same in pages: equal bits.
@@ -416,9 +410,9 @@ TEST_CASE("decode: agrees with the definition on the numbers that 8 bits keep", 
     paged_copy<float> k_scales(random, c.k.scale, lengths, page_size, std::nanf(""));
     paged_copy<float> v_scales(random, c.v.scale, lengths, page_size, std::nanf(""));
     const auto k_number = paged_like(c.k, k_scales), v_number = paged_like(c.v, v_scales);
-    attention::decode<arch::native_isa, short_splits>(
-        cpu{}, op, p.q, attention::paged{attention::quantized{k_number, k_scales.pages}, k_scales.table()},
-        attention::paged{attention::quantized{v_number, v_scales.pages}, v_scales.table()}, pages.out, pages.lse);
+    kernels::decode(cpu{}, op, p.q, attention::paged{attention::quantized{k_number, k_scales.pages}, k_scales.table()},
+                    attention::paged{attention::quantized{v_number, v_scales.pages}, v_scales.table()}, pages.out,
+                    pages.lse);
     CAPTURE(trial, page_size);
     REQUIRE(same_bits(r, pages));
   }
@@ -458,14 +452,14 @@ TEST_CASE("decode: scales of 0, infinity, NaN and close to infinity stay with th
       coded_problem c(p, blocks, blocks);
       const auto op = attention::softmax{mask::causal{}}.starting_at(36);
       results<float> clean(p);
-      attention::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), clean.out, clean.lse);
+      kernels::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), clean.out, clean.lse);
       for (const bool in_value : {false, true})
         for (const float poison : {std::nanf(""), HUGE_VALF, 3e38f}) {  // 2 * 3e38 is no float
           codes& at = in_value ? c.v : c.k;
           const float kept = at.scale(0, 0, 38, blocks - 1);
           at.scale(0, 0, 38, blocks - 1) = poison;
           results<float> r(p);
-          attention::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
+          kernels::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
           at.scale(0, 0, 38, blocks - 1) = kept;
           CAPTURE(group, blocks, in_value, poison);
           for (index_t h = 0; h < group; ++h)
@@ -484,7 +478,7 @@ TEST_CASE("decode: scales of 0, infinity, NaN and close to infinity stay with th
       c.k.scale(0, 0, 7, 0) = c.v.scale(0, 0, 7, 0) = 0;
       for (index_t d = 0; d < 32 / blocks; ++d) p.k(0, 0, 7, d) = p.v(0, 0, 7, d) = 0;
       results<float> r(p);
-      attention::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
+      kernels::decode(cpu{}, op, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
       require_close(op, p, r);
     }
 }
@@ -499,9 +493,9 @@ TEST_CASE("append: NaN and infinity become a scale of NaN, and queries that see 
     REQUIRE(std::isnan(c.v.scale(0, 0, 4, 1)));
     REQUIRE(std::isfinite(c.v.scale(0, 0, 4, 0)));
     results<float> r(p);
-    attention::decode(cpu{}, attention::softmax{}, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
+    kernels::decode(cpu{}, attention::softmax{}, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
     REQUIRE((std::isfinite(r.out(0, 0, 0, 15)) && std::isnan(r.out(0, 0, 0, 16)) && std::isfinite(r.lse(0, 0, 0))));
-    attention::decode(cpu{}, attention::softmax{mask::key_range{5, 10}}, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
+    kernels::decode(cpu{}, attention::softmax{mask::key_range{5, 10}}, p.q, c.k.cache(), c.v.cache(), r.out, r.lse);
     REQUIRE(std::isfinite(r.out(0, 0, 0, 16)));
   }
 }
@@ -532,7 +526,7 @@ TEST_CASE("decode: any mask on pages, rows that see nothing in common, and NaN i
       const paged_copy<float> k(random, p.k, lengths, page_size, std::nanf("")),
           v(random, p.v, lengths, page_size, std::nanf(""));
       results<float> r(p);
-      attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, k.cache(), v.cache(), r.out, r.lse);
+      kernels::decode(cpu{}, op, p.q, k.cache(), v.cache(), r.out, r.lse);
       return r;
     };
     CAPTURE(trial, page_size, bad);
@@ -560,9 +554,9 @@ TEST_CASE("decode: rows without channels need no memory", "[attention][edge]") {
   rows.fill(3.0f);
   const tensor_view<float, 4> none(nullptr, {1, 2, 9, 0}, {99, 40, 3, 1});
   const attention::softmax op{mask::key_range{0, 5}};
-  attention::decode(cpu{}, op, none.slice(2, {0, 1}), none, rows, out, lse);
+  kernels::decode(cpu{}, op, none.slice(2, {0, 1}), none, rows, out, lse);
   REQUIRE((out(0, 1, 0, 15) == Approx(3.0f) && lse(0, 1, 0) == Approx(std::log(5.0f))));
-  attention::decode(cpu{}, op, rows.view().slice(2, {0, 1}), rows, none, none.slice(2, {0, 1}), lse);
+  kernels::decode(cpu{}, op, rows.view().slice(2, {0, 1}), rows, none, none.slice(2, {0, 1}), lse);
   REQUIRE(lse(0, 1, 0) == Approx(36.0f + std::log(5.0f)));
 }
 
@@ -574,13 +568,13 @@ TEMPLATE_TEST_CASE("decode: a row has the same bits, however many others share i
     p.fill(random);
     const auto op = attention::softmax{mask::causal{}}.starting_at(197);
     results<TestType> together(p);
-    attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, together.out, together.lse);
+    kernels::decode(cpu{}, op, p.q, p.k, p.v, together.out, together.lse);
     for (const index_t heads : {1, 2, 4, 7, 11})
       for (const index_t first : {0, 5, 10}) {
         const range part{first, first + heads};
         tensor<TestType, 4> out(1, heads, 3, dim);
         tensor<float, 3> lse(1, heads, 3);
-        attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q.view().slice(1, part), p.k, p.v, out, lse);
+        kernels::decode(cpu{}, op, p.q.view().slice(1, part), p.k, p.v, out, lse);
         CAPTURE(dim, heads, first);
         REQUIRE(__builtin_memcmp(out.data(), &together.out(0, first, 0, 0),
                                  static_cast<std::size_t>(out.size()) * sizeof(TestType)) == 0);
@@ -600,10 +594,10 @@ TEST_CASE("decode: threads, batch and place in the batch do not change a bit, on
     const auto second = [](const auto& x) { return x.slice(0, {1, 2}); };
     tensor<float, 4> alone(1, 2 * group, 1, 32);
     const auto check = [&](const auto& k, const auto& v) {
-      attention::decode(cpu{.threads = 1}, op, p.q, k, v, one.out, one.lse);
-      attention::decode(cpu{.threads = 5}, op, p.q, k, v, many.out, many.lse);
+      kernels::decode(cpu{.threads = 1}, op, p.q, k, v, one.out, one.lse);
+      kernels::decode(cpu{.threads = 5}, op, p.q, k, v, many.out, many.lse);
       REQUIRE(same_bits(one, many));
-      attention::decode(cpu{}, op, second(p.q.view()), second(k), second(v), alone);
+      kernels::decode(cpu{}, op, second(p.q.view()), second(k), second(v), alone);
       REQUIRE(std::equal(alone.begin(), alone.end(), &one.out(1, 0, 0, 0)));
     };
     check(p.k.view(), p.v.view());
@@ -618,7 +612,7 @@ TEST_CASE("decode and append: what does not fit is refused and nothing is writte
   paged_copy<float> k(random, p.k, {20, 13}, 8, 0.0f), v(random, p.v, {20, 13}, 8, 0.0f);
   results<float> r(p);
   const attention::softmax op{};
-  const auto decode = [&] { attention::decode(cpu{}, op, p.q, k.cache(), v.cache(), r.out, r.lse); };
+  const auto decode = [&] { kernels::decode(cpu{}, op, p.q, k.cache(), v.cache(), r.out, r.lse); };
   decode();
   r = results<float>(p);
   const auto page = k.entries(1, 1);
@@ -633,32 +627,32 @@ TEST_CASE("decode and append: what does not fit is refused and nothing is writte
                       "docs/reference/attention/decode.md");
   v.lengths[1] = 13;
   REQUIRE_THROWS_AS(
-      attention::decode(cpu{}, op, p.q, attention::paged{k.pages, k.table().on_device()}, v.cache(), r.out, r.lse),
+      kernels::decode(cpu{}, op, p.q, attention::paged{k.pages, k.table().on_device()}, v.cache(), r.out, r.lse),
       precondition_error);
   // Heads, dims and strides of pages.
-  REQUIRE_THROWS_AS(attention::decode(cpu{}, op, p.q, attention::paged{k.pages.view().slice(1, {0, 1}), k.table()},
-                                      v.cache(), r.out, r.lse),
+  REQUIRE_THROWS_AS(kernels::decode(cpu{}, op, p.q, attention::paged{k.pages.view().slice(1, {0, 1}), k.table()},
+                                    v.cache(), r.out, r.lse),
                     precondition_error);
-  REQUIRE_THROWS_AS(attention::decode(cpu{}, op, p.q, attention::paged{k.pages.view().slice(3, {0, 8}), k.table()},
-                                      v.cache(), r.out, r.lse),
+  REQUIRE_THROWS_AS(kernels::decode(cpu{}, op, p.q, attention::paged{k.pages.view().slice(3, {0, 8}), k.table()},
+                                    v.cache(), r.out, r.lse),
                     precondition_error);
   tensor<float, 4> spread(k.pages.extent(0), 2, 16, 8);
-  REQUIRE_THROWS_WITH(attention::decode(cpu{}, op, p.q, attention::paged{spread.view().transposed(2, 3), k.table()},
-                                        v.cache(), r.out, r.lse),
+  REQUIRE_THROWS_WITH(kernels::decode(cpu{}, op, p.q, attention::paged{spread.view().transposed(2, 3), k.table()},
+                                      v.cache(), r.out, r.lse),
                       ContainsSubstring("the last axis of k must be contiguous"));
   // Results over the cache, also over its scales.
   codes c(2, 2, 20, 16, 1);
   const tensor_view<float, 4> over_pages(k.pages.data(), 2, 4, 1, 16), over_scales(c.scale.data(), 2, 4, 1, 16);
-  REQUIRE_THROWS_WITH(attention::decode(cpu{}, op, p.q, k.cache(), v.cache(), over_pages, r.lse),
+  REQUIRE_THROWS_WITH(kernels::decode(cpu{}, op, p.q, k.cache(), v.cache(), over_pages, r.lse),
                       ContainsSubstring("out overlaps k"));
   tensor<std::int8_t, 4> number(2, 2, 20, 16);
   tensor<float, 4> scale(2, 2, 20, 2);
-  REQUIRE_THROWS_WITH(attention::decode(cpu{}, op, p.q, attention::quantized{number, scale.view().slice(3, {0, 1})},
-                                        attention::quantized{number, scale.view().slice(3, {1, 2})},
-                                        tensor_view<float, 4>(scale.data(), {2, 4, 1, 16}, {64, 16, 16, 1}), r.lse),
+  REQUIRE_THROWS_WITH(kernels::decode(cpu{}, op, p.q, attention::quantized{number, scale.view().slice(3, {0, 1})},
+                                      attention::quantized{number, scale.view().slice(3, {1, 2})},
+                                      tensor_view<float, 4>(scale.data(), {2, 4, 1, 16}, {64, 16, 16, 1}), r.lse),
                       ContainsSubstring("out overlaps the scales of k"));
-  REQUIRE_THROWS_AS(attention::decode(cpu{}, op, p.q, attention::quantized{number, scale},
-                                      attention::quantized{number, scale}, r.out, r.lse),
+  REQUIRE_THROWS_AS(kernels::decode(cpu{}, op, p.q, attention::quantized{number, scale},
+                                    attention::quantized{number, scale}, r.out, r.lse),
                     precondition_error);  // blocks of 8
   for (const float x : r.out) REQUIRE(x == 44.0f);
   for (const float x : r.lse) REQUIRE(x == 44.0f);

@@ -6,31 +6,28 @@
 #include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>
 
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <support/catch.hpp>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
 namespace {
 
-/// A policy that cuts the cache often, so that small tests merge many parts.
-struct short_splits {
-  template <class Isa> static constexpr attention::tile_policy choose() noexcept { return {.split_keys = 32}; }
-};
-
 template <class T, class Op> void require_close(const Op& op, const attention_problem<T>& p) {
   tensor<T, 4> out(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> lse(p.batch, p.heads, p.q_len);
   out.fill(T(44.0f));
-  attention::decode<arch::native_isa, short_splits>(cpu{}, op, p.q, p.k, p.v, out, lse);
+  kernels::decode(cpu{}, op, p.q, p.k, p.v, out, lse);
   tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
   attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
   tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
-  test::naive_forward(op, p, naive, naive_lse);
+  kernels::naive_forward(op, p, naive, naive_lse);
   const double budget = 2 * test::distance(naive, exact) +
                         2 * (test::rounding<T> + 2 * test::rounding<float>)*std::max(1.0, test::largest(exact));
   CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, budget);
@@ -85,15 +82,15 @@ TEST_CASE("decode: token by token from a cache equals forward over everything", 
     return attention::softmax{mask::causal{}, score::identity{}, rope}.starting_at(offset);
   };
   tensor<float, 4> whole(2, 4, len, 16), out(2, 4, 1, 16);
-  attention::forward(cpu{}, op(0), p.q, p.k, p.v, whole);
+  kernels::forward(cpu{}, op(0), p.q, p.k, p.v, whole);
   tensor<float, 4> k_cache(2, 2, 128, 16), v_cache(2, 2, 128, 16);
   k_cache.fill(std::nanf(""));
   v_cache.fill(std::nanf(""));
   for (index_t n = 0; n < len; ++n) {
     const auto token = [&](const tensor<float, 4>& x) { return x.view().slice(2, {n, n + 1}); };
     attention::append(cpu{}, op(n), token(p.k), token(p.v), n, k_cache, v_cache);
-    attention::decode<arch::native_isa, short_splits>(cpu{}, op(n), token(p.q), k_cache.view().slice(2, {0, n + 1}),
-                                                      v_cache.view().slice(2, {0, n + 1}), out);
+    kernels::decode(cpu{}, op(n), token(p.q), k_cache.view().slice(2, {0, n + 1}), v_cache.view().slice(2, {0, n + 1}),
+                    out);
     for (index_t b = 0; b < 2; ++b)
       for (index_t h = 0; h < 4; ++h)
         for (index_t d = 0; d < 16; ++d) REQUIRE(out(b, h, 0, d) == Approx(whole(b, h, n, d)).margin(2e-6));
@@ -106,13 +103,13 @@ TEST_CASE("decode: what no query sees is never read", "[attention][edge]") {
   p.fill(random);
   tensor<float, 4> clean(1, 2, 1, 16), out(1, 2, 1, 16);
   const attention::softmax op{mask::key_range{0, 530}};
-  attention::decode(cpu{}, op, p.q, p.k, p.v, clean);
+  kernels::decode(cpu{}, op, p.q, p.k, p.v, clean);
   for (index_t j = 530; j < 600; ++j)
     for (index_t d = 0; d < 16; ++d) p.k(0, 0, j, d) = p.v(0, 0, j, d) = std::nanf("");
-  attention::decode(cpu{}, op, p.q, p.k, p.v, out);
+  kernels::decode(cpu{}, op, p.q, p.k, p.v, out);
   REQUIRE(std::equal(clean.begin(), clean.end(), out.begin()));
   p.k(0, 0, 3, 3) = std::nanf("");
-  attention::decode(cpu{}, op, p.q, p.k, p.v, out);
+  kernels::decode(cpu{}, op, p.q, p.k, p.v, out);
   REQUIRE(std::isnan(out(0, 0, 0, 0)));
 }
 
@@ -122,11 +119,11 @@ TEST_CASE("decode: the number of threads and the batch do not change a bit", "[a
   p.fill(random);
   const auto op = attention::softmax{mask::causal{}}.starting_at(1498);
   tensor<float, 4> one(3, 4, 2, 32), many(3, 4, 2, 32), alone(1, 4, 2, 32);
-  attention::decode(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
-  attention::decode(cpu{.threads = 4}, op, p.q, p.k, p.v, many);
+  kernels::decode(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
+  kernels::decode(cpu{.threads = 4}, op, p.q, p.k, p.v, many);
   REQUIRE(std::equal(one.begin(), one.end(), many.begin()));
   const auto second = [](const tensor<float, 4>& x) { return x.view().slice(0, {1, 2}); };
-  attention::decode(cpu{}, op, second(p.q), second(p.k), second(p.v), alone);
+  kernels::decode(cpu{}, op, second(p.q), second(p.k), second(p.v), alone);
   REQUIRE(std::equal(alone.begin(), alone.end(), &one(1, 0, 0, 0)));
 }
 
@@ -158,7 +155,7 @@ TEST_CASE("merge: parts over disjoint keys give the whole, in any grouping, with
     p.fill(random);
     tensor<float, 4> whole(1, 2, 9, 16);
     tensor<float, 3> whole_lse(1, 2, 9);
-    attention::forward(cpu{}, attention::softmax{mask::causal{}}.starting_at(60), p.q, p.k, p.v, whole, whole_lse);
+    kernels::forward(cpu{}, attention::softmax{mask::causal{}}.starting_at(60), p.q, p.k, p.v, whole, whole_lse);
     index_t cuts[5] = {0, random.integer(0, 120), random.integer(0, 120), random.integer(0, 120), 120};
     std::sort(cuts, cuts + 5);
     tensor<float, 4> out[4];
@@ -167,7 +164,7 @@ TEST_CASE("merge: parts over disjoint keys give the whole, in any grouping, with
       out[n] = tensor<float, 4>(1, 2, 9, 16);
       lse[n] = tensor<float, 3>(1, 2, 9);
       const auto op = attention::softmax{mask::causal{} & mask::key_range{cuts[n], cuts[n + 1]}}.starting_at(60);
-      attention::forward(cpu{}, op, p.q, p.k, p.v, out[n], lse[n]);
+      kernels::forward(cpu{}, op, p.q, p.k, p.v, out[n], lse[n]);
     }
     auto left = out[0];
     auto left_lse = lse[0];

@@ -4,6 +4,7 @@
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/mask/mask.hpp>
 
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <cmath>
 #include <limits>
@@ -12,6 +13,7 @@
 #include <vector>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
@@ -19,7 +21,6 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 const float not_a_number = std::nanf("");
-constexpr attention::tile_policy sizes = attention::default_policy::choose<arch::native_isa>();
 
 template <class T> struct result {
   tensor<T, 4> out;
@@ -34,13 +35,13 @@ template <class T> struct result {
 
 template <class T, class Op> result<T> forward(const Op& op, const attention_problem<T>& p) {
   result<T> r(p);
-  attention::forward(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
   return r;
 }
 
 template <class T, class Op> result<T> decode(const Op& op, const attention_problem<T>& p) {
   result<T> r(p);
-  attention::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
+  kernels::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
   return r;
 }
 
@@ -51,7 +52,7 @@ template <class T, class Op> void require_close(const Op& op, const attention_pr
   attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
   tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
-  test::naive_forward(op, p, naive, naive_lse);
+  kernels::naive_forward(op, p, naive, naive_lse);
   const double budget = 2 * test::distance(naive, exact) +
                         2 * (test::rounding<T> + 2 * test::rounding<float>)*std::max(1.0, test::largest(exact));
   const double lse_budget =
@@ -85,6 +86,7 @@ struct forbids {
 }  // namespace
 
 TEMPLATE_TEST_CASE("edges: lengths around the tiles", "[attention][edge]", float, float16, bfloat16) {
+  const attention::tile_policy sizes = kernels::policy();
   const index_t q_lengths[] = {0, 1, sizes.q_tile - 1, sizes.q_tile, sizes.q_tile + 1, 2 * sizes.q_tile + 1};
   const index_t k_lengths[] = {0, 1, sizes.k_tile - 1, sizes.k_tile, sizes.k_tile + 1, 2 * sizes.k_tile - 1};
   random_numbers random(401);
@@ -100,7 +102,8 @@ TEMPLATE_TEST_CASE("edges: lengths around the tiles", "[attention][edge]", float
 TEMPLATE_TEST_CASE("edges: decode around the runs that it cuts the cache into", "[attention][edge]", float, float16,
                    bfloat16) {
   random_numbers random(402);
-  for (const index_t k_len : {sizes.split_keys - 1, sizes.split_keys, sizes.split_keys + 1, 2 * sizes.split_keys + 1})
+  for (const index_t k_len :
+       {kernels::split_keys - 1, kernels::split_keys, kernels::split_keys + 1, 2 * kernels::split_keys + 1})
     for (const index_t q_len : {1, 2, 17}) {
       attention_problem<TestType> p(1, 3, 1, q_len, k_len, 16, 16);
       p.fill(random);
@@ -236,9 +239,9 @@ TEST_CASE("edges: an output that overlaps an operand is refused and nothing is w
   const attention::softmax op{};
   const auto refused = [&](index_t out, index_t lse, const char* text) {
     CAPTURE(out, lse);
-    REQUIRE_THROWS_WITH(attention::forward(cpu{}, op, at(0), at(256), at(512), at(out), lse_at(lse)),
+    REQUIRE_THROWS_WITH(kernels::forward(cpu{}, op, at(0), at(256), at(512), at(out), lse_at(lse)),
                         ContainsSubstring(text));
-    REQUIRE_THROWS_WITH(attention::decode(cpu{}, op, at(0), at(256), at(512), at(out), lse_at(lse)),
+    REQUIRE_THROWS_WITH(kernels::decode(cpu{}, op, at(0), at(256), at(512), at(out), lse_at(lse)),
                         ContainsSubstring(text));
     for (const float x : memory)
       if (x != 3.0f) REQUIRE(x == 3.0f);
@@ -251,7 +254,7 @@ TEST_CASE("edges: an output that overlaps an operand is refused and nothing is w
   refused(1024, 500, "lse overlaps k");
   refused(1024, 760, "lse overlaps v");
   refused(1024, 1279, "lse overlaps out");
-  REQUIRE_NOTHROW(attention::forward(cpu{}, op, at(0), at(256), at(512), at(768), lse_at(1024)));
+  REQUIRE_NOTHROW(kernels::forward(cpu{}, op, at(0), at(256), at(512), at(768), lse_at(1024)));
 }
 
 TEST_CASE("edges: strides that do not fit are refused and nothing is written", "[attention][errors]") {
@@ -261,8 +264,8 @@ TEST_CASE("edges: strides that do not fit are refused and nothing is written", "
   const attention::softmax op{};
   const auto turned = [](auto& x) { return x.view().transposed(2, 3); };  // [1, 2, 8, 8] again, dims 8 apart
   const auto refused = [&](const auto& q, const auto& k, const auto& v, const auto& to, const char* text) {
-    REQUIRE_THROWS_WITH(attention::forward(cpu{}, op, q, k, v, to), ContainsSubstring(text));
-    REQUIRE_THROWS_WITH(attention::decode(cpu{}, op, q, k, v, to), ContainsSubstring(text));
+    REQUIRE_THROWS_WITH(kernels::forward(cpu{}, op, q, k, v, to), ContainsSubstring(text));
+    REQUIRE_THROWS_WITH(kernels::decode(cpu{}, op, q, k, v, to), ContainsSubstring(text));
     for (const float x : out) REQUIRE(x == 3.0f);
   };
   refused(turned(p.q), p.k, p.v, out.view(), "last axis of q must be contiguous, its stride is 8");
@@ -273,7 +276,7 @@ TEST_CASE("edges: strides that do not fit are refused and nothing is written", "
   const tensor_view<float, 4> folded(out.data(), {1, 2, 8, 8}, {128, 64, 4, 1});
   refused(p.q, p.k, p.v, folded, "elements of out share memory: axis 2 steps by 4");
   const tensor_view<float, 4> same_keys(p.k.data(), {1, 2, 8, 8}, {0, 0, 0, 1});
-  REQUIRE_NOTHROW(attention::forward(cpu{}, op, p.q, same_keys, p.v, out));
+  REQUIRE_NOTHROW(kernels::forward(cpu{}, op, p.q, same_keys, p.v, out));
 }
 
 TEMPLATE_TEST_CASE("edges: tensors that cross 2^31 elements", "[attention][edge]", float, bfloat16) {
@@ -324,9 +327,9 @@ TEMPLATE_TEST_CASE("edges: tensors that cross 2^31 elements", "[attention][edge]
         for (index_t d = 0; d < dim; ++d)
           REQUIRE(static_cast<float>(out(0, h, i, d)) == static_cast<float>(expected.out(0, h, i, d)));
   };
-  attention::forward(cpu{}, op, q, k, v, out);
+  kernels::forward(cpu{}, op, q, k, v, out);
   same(forward(op, p));
-  attention::decode(cpu{}, op, q, k, v, out);
+  kernels::decode(cpu{}, op, q, k, v, out);
   same(decode(op, p));
 }
 

@@ -4,11 +4,13 @@
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/mask/causal.hpp>
 
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <cmath>
 #include <support/catch.hpp>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
@@ -24,9 +26,9 @@ struct result {
 template <class Op> result run(bool decode, const Op& op, const attention_problem<float16>& p) {
   result r{tensor<float16, 4>(p.batch, p.heads, p.q_len, p.value_dim), tensor<float, 3>(p.batch, p.heads, p.q_len)};
   if (decode) {
-    attention::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
+    kernels::decode(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
   } else {
-    attention::forward(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
+    kernels::forward(cpu{}, op, p.q, p.k, p.v, r.out, r.lse);
   }
   return r;
 }
@@ -47,7 +49,7 @@ TEST_CASE("float16: the result is that of float operands, rounded once", "[atten
     attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
     tensor<float, 4> naive(1, 2, 70, 40);
     tensor<float, 3> naive_lse(1, 2, 70);
-    test::naive_forward(op, p, naive, naive_lse);
+    kernels::naive_forward(op, p, naive, naive_lse);
     const double between = 2 * test::distance(naive, exact);  // what float arithmetic may lose
     const result r = run(decode, op, p);
     double worst = 0;  // in units of the rounding of float16: 2^-11 relative, 2^-25 below the normal numbers

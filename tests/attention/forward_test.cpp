@@ -3,10 +3,12 @@
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <support/catch.hpp>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
@@ -18,14 +20,14 @@ template <class T, class Op> void require_close(const Op& op, const attention_pr
   tensor<float, 3> lse(p.batch, p.heads, p.q_len);
   out.fill(T(77.0f));
   lse.fill(77.0f);
-  attention::forward(cpu{}, op, p.q, p.k, p.v, out, lse);
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, out, lse);
 
   tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
   attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
   tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
-  test::naive_forward(op, p, naive, naive_lse);
+  kernels::naive_forward(op, p, naive, naive_lse);
 
   const double size = std::max(1.0, test::largest(exact)), lse_size = std::max(1.0, test::largest(exact_lse));
   const double budget = 2 * test::distance(naive, exact) + 2 * (test::rounding<T> + test::rounding<float>)*size;
@@ -81,7 +83,7 @@ TEST_CASE("forward: rows that see nothing give zeros and lse -inf, whatever lies
   tensor<float, 3> lse(1, 2, 70);
   out.fill(std::nanf(""));
   lse.fill(std::nanf(""));
-  attention::forward(cpu{}, attention::softmax{mask::causal{}}.starting_at(-30), p.q, p.k, p.v, out, lse);
+  kernels::forward(cpu{}, attention::softmax{mask::causal{}}.starting_at(-30), p.q, p.k, p.v, out, lse);
   for (index_t i = 0; i < 70; ++i)
     for (index_t d = 0; d < 8; ++d) {
       REQUIRE(std::isfinite(out(0, 1, i, d)));
@@ -97,7 +99,7 @@ TEST_CASE("forward: no keys at all, no queries at all, no heads, no batch", "[at
     tensor<float, 4> out(p.batch, p.heads, p.q_len, 4);
     tensor<float, 3> lse(p.batch, p.heads, p.q_len);
     out.fill(3.0f);
-    attention::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
+    kernels::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
     for (const float x : out) REQUIRE(x == 0.0f);
     for (const float x : lse) REQUIRE(x == -std::numeric_limits<float>::infinity());
   }
@@ -118,8 +120,8 @@ TEST_CASE("forward: keys and values nobody sees are never used, even NaN and inf
         }
   const attention::softmax op{mask::key_padding{.lengths = {lengths, 2}, .k_len = 150}};
   tensor<float, 4> out(2, 2, 50, 24), expected(2, 2, 50, 24);
-  attention::forward(cpu{}, op, p.q, p.k, p.v, out);
-  attention::forward(cpu{}, op, clean.q, clean.k, clean.v, expected);
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, out);
+  kernels::forward(cpu{}, op, clean.q, clean.k, clean.v, expected);
   REQUIRE(std::equal(out.begin(), out.end(), expected.begin()));
 }
 
@@ -129,10 +131,10 @@ TEST_CASE("forward: a NaN stays in the rows that see it", "[attention][edge]") {
   p.fill(random);
   tensor<float, 4> clean(1, 1, 100, 16), out(1, 1, 100, 16);
   const attention::softmax op{mask::causal{}};
-  attention::forward(cpu{}, op, p.q, p.k, p.v, clean);
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, clean);
   SECTION("in a query") {
     p.q(0, 0, 42, 3) = std::nanf("");
-    attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+    kernels::forward(cpu{}, op, p.q, p.k, p.v, out);
     for (index_t i = 0; i < 100; ++i)
       for (index_t d = 0; d < 16; ++d) {
         if (i == 42) REQUIRE(std::isnan(out(0, 0, i, d)));
@@ -141,7 +143,7 @@ TEST_CASE("forward: a NaN stays in the rows that see it", "[attention][edge]") {
   }
   SECTION("in a key or a value") {
     (GENERATE(false, true) ? p.k : p.v)(0, 0, 42, 3) = std::nanf("");
-    attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+    kernels::forward(cpu{}, op, p.q, p.k, p.v, out);
     for (index_t i = 0; i < 100; ++i) {
       REQUIRE(std::isnan(out(0, 0, i, 3)) == (i >= 42));
       if (i < 42) REQUIRE(std::abs(out(0, 0, i, 3) - clean(0, 0, i, 3)) <= 1e-6f);
@@ -154,7 +156,7 @@ TEST_CASE("forward: equal scores average, huge logits select", "[attention][edge
   for (index_t j = 0; j < 200; ++j) p.v(0, 0, j, 0) = static_cast<float>(j);
   tensor<float, 4> out(1, 1, 3, 1);
   tensor<float, 3> lse(1, 1, 3);
-  attention::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
+  kernels::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
   REQUIRE(out(0, 0, 0, 0) == Approx(99.5).epsilon(1e-6));
   REQUIRE(lse(0, 0, 0) == Approx(std::log(200.0)).epsilon(1e-6));
 
@@ -163,7 +165,7 @@ TEST_CASE("forward: equal scores average, huge logits select", "[attention][edge
     p.k(0, 0, 7, d) = 100.0f;     // logit 8e4 / sqrt(8)
     p.k(0, 0, 150, d) = -100.0f;  // logit -8e4 / sqrt(8)
   }
-  attention::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
+  kernels::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, out, lse);
   REQUIRE(out(0, 0, 1, 0) == 7.0f);
   REQUIRE(lse(0, 0, 1) == Approx(8e4 / std::sqrt(8.0)).epsilon(1e-6));
 }
@@ -174,13 +176,13 @@ TEST_CASE("forward: the number of threads and the place in the batch do not chan
   p.fill(random);
   const auto op = attention::softmax{mask::causal{}}.starting_at(40);
   tensor<float, 4> one(3, 4, 130, 32), many(3, 4, 130, 32), alone(1, 4, 130, 32);
-  attention::forward(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
+  kernels::forward(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
   for (const int threads : {2, 5}) {
-    attention::forward(cpu{.threads = threads}, op, p.q, p.k, p.v, many);
+    kernels::forward(cpu{.threads = threads}, op, p.q, p.k, p.v, many);
     REQUIRE(std::equal(one.begin(), one.end(), many.begin()));
   }
-  attention::forward(cpu{}, op, p.q.view().slice(0, {2, 3}), p.k.view().slice(0, {2, 3}), p.v.view().slice(0, {2, 3}),
-                     alone);
+  kernels::forward(cpu{}, op, p.q.view().slice(0, {2, 3}), p.k.view().slice(0, {2, 3}), p.v.view().slice(0, {2, 3}),
+                   alone);
   REQUIRE(std::equal(alone.begin(), alone.end(), &one(2, 0, 0, 0)));
 }
 
@@ -193,8 +195,8 @@ TEST_CASE("forward: reads and writes through strides", "[attention][property]") 
     for (index_t h = 0; h < 3; ++h)
       for (index_t i = 0; i < 20; ++i)
         for (index_t d = 0; d < 16; ++d) q(b, i, h, d) = p.q(b, h, i, d);
-  attention::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, expected);
-  attention::forward(cpu{}, attention::softmax{}, q.view().transposed(1, 2), p.k, p.v, out.view().transposed(1, 2));
+  kernels::forward(cpu{}, attention::softmax{}, p.q, p.k, p.v, expected);
+  kernels::forward(cpu{}, attention::softmax{}, q.view().transposed(1, 2), p.k, p.v, out.view().transposed(1, 2));
   for (index_t b = 0; b < 2; ++b)
     for (index_t h = 0; h < 3; ++h)
       for (index_t i = 0; i < 20; ++i)
@@ -210,7 +212,7 @@ TEMPLATE_TEST_CASE("forward: rows any distance apart, even and odd, and what lie
       p.fill(random);
       tensor<TestType, 4> expected(1, 2, 20, dim), out = expected;
       const auto op = attention::softmax{mask::causal{}}.starting_at(45);
-      attention::forward(cpu{}, op, p.q, p.k, p.v, expected);
+      kernels::forward(cpu{}, op, p.q, p.k, p.v, expected);
       const auto spread = [&](const tensor<TestType, 4>& x) {
         tensor<TestType, 4> wide(1, x.extent(1), x.extent(2), dim + gap);
         wide.fill(TestType(std::nanf("")));
@@ -221,7 +223,7 @@ TEMPLATE_TEST_CASE("forward: rows any distance apart, even and odd, and what lie
       };
       const auto q = spread(p.q), k = spread(p.k), v = spread(p.v);
       const auto part = [&](const auto& x) { return x.view().slice(3, {gap / 2, gap / 2 + dim}); };
-      attention::forward(cpu{}, op, part(q), part(k), part(v), out);
+      kernels::forward(cpu{}, op, part(q), part(k), part(v), out);
       CAPTURE(dim, gap);
       REQUIRE(test::distance(out, expected) == 0.0);
     }
@@ -245,7 +247,7 @@ TEMPLATE_TEST_CASE("forward: values that are not finite spoil their channels in 
   tensor<TestType, 4> out(1, 1, 150, 24);
   tensor<double, 4> exact(1, 1, 150, 24);
   tensor<double, 3> lse(1, 1, 150);
-  attention::forward(cpu{}, op, p.q, p.k, p.v, out);
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, out);
   attention::reference::forward(op, p.q, p.k, p.v, exact, lse);
   REQUIRE(test::same_numbers(out, exact, 8 * test::rounding<TestType> + 1e-5));
 }
@@ -261,8 +263,8 @@ TEMPLATE_TEST_CASE("forward: a sink for each head, and one that is NaN spoils it
   const auto op = attention::softmax{mask::causal{}}.starting_at(-1);
   tensor<TestType, 4> out(1, 2, 70, 8), expected = out;
   tensor<float, 3> lse(1, 2, 70);
-  attention::forward(cpu{}, op.with_sinks(sinks.view()), p.q, p.k, p.v, out, lse);
-  attention::forward(cpu{}, op.with_sink(0.5f), p.q, p.k, p.v, expected);
+  kernels::forward(cpu{}, op.with_sinks(sinks.view()), p.q, p.k, p.v, out, lse);
+  kernels::forward(cpu{}, op.with_sink(0.5f), p.q, p.k, p.v, expected);
   for (index_t i = 0; i < 70; ++i) {
     REQUIRE(std::isnan(lse(0, 1, i)));
     for (index_t d = 0; d < 8; ++d) {
@@ -287,40 +289,40 @@ TEST_CASE("forward: every broken precondition is named and nothing is written", 
     return std::string("no error");
   };
   tensor<float, 4> k4(2, 4, 7, 8), v4(2, 4, 7, 4), v_short(2, 3, 6, 4), k_wide(2, 3, 7, 9), out_long(2, 6, 6, 4);
-  REQUIRE(message_of([&] { attention::forward(cpu{}, op, p.q, k4, v4, out); }) ==
+  REQUIRE(message_of([&] { kernels::forward(cpu{}, op, p.q, k4, v4, out); }) ==
           "attention::forward: heads (6) must be a multiple of kv_heads (4). See docs/reference/attention/forward.md");
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, v_short, out); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, v_short, out); }),
                ContainsSubstring("axis 2 of v is 6, expected 7"));
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, k_wide, p.v, out); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, k_wide, p.v, out); }),
                ContainsSubstring("axis 3 of k is 9, expected 8"));
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, p.v, out_long); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, p.v, out_long); }),
                ContainsSubstring("axis 2 of out is 6, expected 5"));
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, p.v, p.v.view()); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, p.v, p.v.view()); }),
                ContainsSubstring("of out"));
   REQUIRE_THAT(message_of([&] {
-                 attention::forward(cpu{}, op, p.q, p.k.view().slice(3, {0, 8}).transposed(2, 3).transposed(2, 3), p.v,
-                                    out, lse.view().slice(2, {0, 4}));
+                 kernels::forward(cpu{}, op, p.q, p.k.view().slice(3, {0, 8}).transposed(2, 3).transposed(2, 3), p.v,
+                                  out, lse.view().slice(2, {0, 4}));
                }),
                ContainsSubstring("axis 2 of lse is 4, expected 5"));
   tensor<float, 4> square(2, 6, 4, 4);
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, square, square, square, square.view()); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, square, square, square, square.view()); }),
                ContainsSubstring("out overlaps q"));
   tensor<float, 4> flipped(2, 6, 8, 5);
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, flipped.view().transposed(2, 3), p.k, p.v, out); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, flipped.view().transposed(2, 3), p.k, p.v, out); }),
                ContainsSubstring("the last axis of q must be contiguous, its stride is 5"));
   REQUIRE_THAT(
-      message_of([&] { attention::forward(cpu{}, attention::softmax{}.scaled(std::nanf("")), p.q, p.k, p.v, out); }),
+      message_of([&] { kernels::forward(cpu{}, attention::softmax{}.scaled(std::nanf("")), p.q, p.k, p.v, out); }),
       ContainsSubstring("scale must be finite"));
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{.threads = -2}, op, p.q, p.k, p.v, out); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{.threads = -2}, op, p.q, p.k, p.v, out); }),
                ContainsSubstring("threads (-2)"));
   REQUIRE_THAT(message_of([&] {
-                 attention::forward(cpu{}, attention::softmax{mask::sliding_window{.left = -1}}, p.q, p.k, p.v, out);
+                 kernels::forward(cpu{}, attention::softmax{mask::sliding_window{.left = -1}}, p.q, p.k, p.v, out);
                }),
                ContainsSubstring("sliding_window"));
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, p.v, out, tensor<float, 3>()); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, p.v, out, tensor<float, 3>()); }),
                ContainsSubstring("axis 0 of lse is 0, expected 2"));
   const tensor_view<float, 4> folded(out.data(), {2, 6, 5, 4}, {0, 20, 4, 1});
-  REQUIRE_THAT(message_of([&] { attention::forward(cpu{}, op, p.q, p.k, p.v, folded); }),
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, p.v, folded); }),
                ContainsSubstring("elements of out share memory: axis 0 steps by 0"));
   for (const float x : out) REQUIRE(x == 9.0f);
 }

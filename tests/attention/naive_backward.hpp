@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/unrolled.hpp>
+
 #include <attention/problem.hpp>
 #include <cmath>
 #include <limits>
@@ -39,6 +41,55 @@ void naive_backward(const Op& op, const attention_problem<T>& p, const tensor<T,
           for (index_t d = 0; d < p.head_dim; ++d) {
             dq(b, h, i, d) += scale * ds * wide(p.k(b, g, j, d));
             dk(b, g, j, d) += scale * ds * wide(p.q(b, h, i, d));
+          }
+        }
+      }
+    }
+}
+
+template <class T> float rounded_as(float x) {
+  if constexpr (std::is_same_v<T, bfloat16>) return static_cast<float>(bfloat16(x));
+  return x;
+}
+
+/// The naive loop in the precision of the kernel: float products and sums in the order of the definition, from the same out
+/// and lse. With bfloat16 operands p and ds are rounded to bfloat16 too, as every kernel does that multiplies such numbers.
+template <class Op, class T>
+void naive_gradients(const Op& op, const attention_problem<T>& p, const tensor<T, 4>& out, const tensor<float, 3>& lse,
+                     const tensor<T, 4>& dout, tensor<float, 4>& dq, tensor<float, 4>& dk, tensor<float, 4>& dv,
+                     tensor<float, 2>* dscore = nullptr) {
+  const float scale = static_cast<float>(op.scale_for(p.head_dim));
+  const auto number = [](T x) { return static_cast<float>(x); };
+  const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
+  for (index_t b = 0; b < p.batch; ++b)
+    for (index_t h = 0; h < p.heads; ++h) {
+      const auto mask = mask::bind(rows.mask, b, h);
+      const auto score = score::bind(rows.score, b, h);
+      const index_t g = attention::reference::detail::kv_head(op, p.heads, p.kv_heads, h);
+      for (index_t i = 0; i < p.q_len; ++i) {
+        float delta = 0;
+        // Backwards: in the order of dp the two would cancel exactly where one key has all the weight, by luck.
+        for (index_t d = p.value_dim - 1; d >= 0; --d) delta += number(out(b, h, i, d)) * number(dout(b, h, i, d));
+        for (index_t j = 0; j < p.k_len; ++j) {
+          if (!mask(i, j)) continue;
+          float dot = 0, dp = 0;
+          for (index_t d = 0; d < p.head_dim; ++d) dot += number(p.q(b, h, i, d)) * number(p.k(b, g, j, d));
+          for (index_t d = 0; d < p.value_dim; ++d) dp += number(dout(b, h, i, d)) * number(p.v(b, g, j, d));
+          const score::site at{i, j};
+          const float weight = std::exp(static_cast<float>(score(scale * dot, at)) - lse(b, h, i));
+          const float dlogit = weight * (dp - delta);
+          constexpr int parameters = score::parameters<std::remove_cvref_t<decltype(score)>>;
+          if constexpr (parameters > 0) {
+            arch::unrolled<parameters>([&](auto n) {
+              const auto slope = static_cast<float>(score.template parameter_derivative<n>(scale * dot, at));
+              if (dscore != nullptr) (*dscore)(h, n) += dlogit * slope;
+            });
+          }
+          const float ds = rounded_as<T>(scale * dlogit * static_cast<float>(score.derivative(scale * dot, at)));
+          for (index_t d = 0; d < p.value_dim; ++d) dv(b, g, j, d) += rounded_as<T>(weight) * number(dout(b, h, i, d));
+          for (index_t d = 0; d < p.head_dim; ++d) {
+            dk(b, g, j, d) += ds * number(p.q(b, h, i, d));
+            dq(b, h, i, d) += ds * number(p.k(b, g, j, d));
           }
         }
       }

@@ -5,11 +5,13 @@
 #include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>
 
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <support/catch.hpp>
 #include <vector>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
@@ -49,25 +51,24 @@ void require_same(const packing& sequences, const attention_problem<T>& p, rando
   results<T> all(p), each(p);
   tensor<T, 4> dout(p.batch, p.heads, p.q_len, p.value_dim);
   random.fill(dout);
-  attention::forward(cpu{}, packed, p.q, p.k, p.v, all.out, all.lse);
-  attention::backward(cpu{}, packed, p.q, p.k, p.v, all.out, all.lse, dout,
-                      attention::gradients{}.dq(all.dq).dk(all.dk).dv(all.dv));
+  kernels::forward(cpu{}, packed, p.q, p.k, p.v, all.out, all.lse);
+  kernels::backward(cpu{}, packed, p.q, p.k, p.v, all.out, all.lse, dout,
+                    attention::gradients{}.dq(all.dq).dk(all.dk).dv(all.dv));
   if constexpr (std::is_same_v<T, float>) {
     if constexpr (std::is_same_v<decltype(packed.position), position::none>)
-      attention::decode(cpu{}, packed, p.q, p.k, p.v, all.decoded);
+      kernels::decode(cpu{}, packed, p.q, p.k, p.v, all.decoded);
   }
   for (index_t d = 0; d < sequences.sequences(); ++d) {
     const range rows = sequences.queries(d), keys = sequences.keys(d);
     const auto op = alone(rows.size(), keys.size());
     const auto q_part = [&](auto& x) { return x.view().slice(2, rows); };
     const auto k_part = [&](auto& x) { return x.view().slice(2, keys); };
-    attention::forward(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.out), q_part(each.lse));
-    attention::backward(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.out), q_part(each.lse),
-                        q_part(dout),
-                        attention::gradients{}.dq(q_part(each.dq)).dk(k_part(each.dk)).dv(k_part(each.dv)));
+    kernels::forward(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.out), q_part(each.lse));
+    kernels::backward(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.out), q_part(each.lse),
+                      q_part(dout), attention::gradients{}.dq(q_part(each.dq)).dk(k_part(each.dk)).dv(k_part(each.dv)));
     if constexpr (std::is_same_v<T, float>) {
       if constexpr (std::is_same_v<decltype(packed.position), position::none>)
-        attention::decode(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.decoded));
+        kernels::decode(cpu{}, op, q_part(p.q), k_part(p.k), k_part(p.v), q_part(each.decoded));
     }
   }
   CAPTURE(p.q_len, p.k_len, p.heads, p.kv_heads, p.head_dim, p.value_dim, sequences.sequences());
@@ -153,7 +154,7 @@ TEST_CASE("packed: sequences without keys give zeros and lse -inf, whatever lies
   for (index_t d = 0; d < 16; ++d) p.v(0, 0, 29, d) = std::nanf("");
   tensor<float, 4> out(1, 1, 51, 16);
   tensor<float, 3> lse(1, 1, 51);
-  attention::forward(cpu{}, attention::softmax{mask::packed{sequences, mask::causal{}}}, p.q, p.k, p.v, out, lse);
+  kernels::forward(cpu{}, attention::softmax{mask::packed{sequences, mask::causal{}}}, p.q, p.k, p.v, out, lse);
   for (index_t i = 0; i < 51; ++i) {
     REQUIRE(std::isinf(lse(0, 0, i)) == (i >= 20 && i < 50));
     for (index_t d = 0; d < 16; ++d) {
@@ -170,8 +171,8 @@ TEST_CASE("packed: the number of threads does not change a bit", "[attention][pr
   p.fill(random);
   const attention::softmax op{mask::packed{packing{offsets, offsets}, mask::causal{}}};
   tensor<float, 4> one(1, 2, 300, 32), many(1, 2, 300, 32);
-  attention::forward(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
-  attention::forward(cpu{.threads = 5}, op, p.q, p.k, p.v, many);
+  kernels::forward(cpu{.threads = 1}, op, p.q, p.k, p.v, one);
+  kernels::forward(cpu{.threads = 5}, op, p.q, p.k, p.v, many);
   REQUIRE(std::equal(one.begin(), one.end(), many.begin()));
 }
 

@@ -5,6 +5,7 @@
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 
+#include <attention/kernels.hpp>
 #include <attention/problem.hpp>
 #include <cstring>
 #include <support/catch.hpp>
@@ -12,6 +13,7 @@
 #include <vector>
 
 using namespace seqprim;
+namespace kernels = test::kernels;
 using test::attention_problem;
 using test::random_numbers;
 
@@ -24,19 +26,37 @@ using isa = test::emulated_tiles;
 using unit = arch::tile_unit<isa>;
 #endif
 
+/// Forward on the tiles, compiled for two operators however many the tests use.
+template <class Isa = isa, class Op, class Q, class K, class V>
+void forward(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v, tensor<bfloat16, 4>& out,
+             tensor<float, 3>& lse) {
+  using operand = tensor_view<const bfloat16, 4>;
+  kernels::with_any(op, as_view(q).extent(2), as_view(k).extent(2), [&](const auto& any) {
+    attention::forward<Isa>(executor, any, operand(as_view(q)), operand(as_view(k)), operand(as_view(v)), out, lse);
+  });
+}
+template <class Isa = isa, class Op, class Q, class K, class V>
+void forward(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v, tensor<bfloat16, 4>& out) {
+  tensor<float, 3> lse(out.extent(0), out.extent(1), out.extent(2));
+  ::forward<Isa>(executor, op, q, k, v, out, lse);
+}
+
 /// Against the definition, within twice what a naive loop loses that also rounds weights to bfloat16 before they meet values.
 template <class Op> void require_close(const Op& op, const attention_problem<bfloat16>& p) {
   tensor<bfloat16, 4> out(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> lse(p.batch, p.heads, p.q_len);
   out.fill(bfloat16(77.0f));
   lse.fill(77.0f);
-  attention::forward<isa>(cpu{}, op, p.q, p.k, p.v, out, lse);
+  ::forward(cpu{}, op, p.q, p.k, p.v, out, lse);
   tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
   attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
   tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
   tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
-  test::naive_forward(op, p, naive, naive_lse);
+  kernels::with_any(op, p.q_len, p.k_len, [&](const auto& any) {
+    kernels::bind_any(any, p);
+    test::naive_forward(any, p, naive, naive_lse);
+  });
   const double size = std::max(1.0, test::largest(exact)), lse_size = std::max(1.0, test::largest(exact_lse));
   CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
   // One rounding of the weights and one of the result, each half a unit in the last place of bfloat16, twice.
@@ -161,7 +181,7 @@ TEST_CASE("tiles: values that are not finite reach the rows that see them and no
   p.v(0, 0, at, 3) = bfloat16(std::numeric_limits<float>::quiet_NaN());
   p.v(0, 0, at, 5) = bfloat16(std::numeric_limits<float>::infinity());
   tensor<bfloat16, 4> out(1, 1, 150, 24);
-  attention::forward<isa>(cpu{}, attention::softmax{mask::causal_window(60)}, p.q, p.k, p.v, out);
+  ::forward(cpu{}, attention::softmax{mask::causal_window(60)}, p.q, p.k, p.v, out);
   for (index_t i = 0; i < 150; ++i)
     for (index_t d = 0; d < 24; ++d) {
       const bool sees = at <= i && i < at + 60;
@@ -179,7 +199,7 @@ TEST_CASE("tiles: values that are not finite spoil their channels in the rows th
   tensor<bfloat16, 4> out(1, 1, 150, 24);
   tensor<double, 4> exact(1, 1, 150, 24);
   tensor<double, 3> lse(1, 1, 150);
-  attention::forward<isa>(cpu{}, op, p.q, p.k, p.v, out);
+  ::forward(cpu{}, op, p.q, p.k, p.v, out);
   attention::reference::forward(op, p.q, p.k, p.v, exact, lse);
   REQUIRE(test::same_numbers(out, exact, 8 * test::rounding<bfloat16>));
 }
@@ -207,7 +227,7 @@ TEST_CASE("tiles: a NaN in a query or a key stays in its rows", "[attention][edg
   p.q(0, 0, 20, 1) = bfloat16(std::numeric_limits<float>::quiet_NaN());
   p.k(0, 0, 90, 1) = bfloat16(std::numeric_limits<float>::quiet_NaN());
   tensor<bfloat16, 4> out(1, 1, 100, 16);
-  attention::forward<isa>(cpu{}, attention::softmax{mask::causal{}}, p.q, p.k, p.v, out);
+  ::forward(cpu{}, attention::softmax{mask::causal{}}, p.q, p.k, p.v, out);
   for (index_t i = 0; i < 100; ++i) REQUIRE(std::isnan(static_cast<float>(out(0, 0, i, 0))) == (i == 20 || i >= 90));
 }
 
@@ -225,9 +245,11 @@ TEST_CASE("tiles: backward agrees with the same on registers", "[attention][prop
     const auto run = [&](auto engine) {
       using Isa = decltype(engine);
       gradients g{p.q, p.k, p.v};
-      attention::forward<Isa>(cpu{}, op, p.q, p.k, p.v, out, lse);
-      attention::backward<Isa>(cpu{}, op, p.q, p.k, p.v, out, lse, dout,
-                               attention::gradients{}.dq(g.dq).dk(g.dk).dv(g.dv));
+      ::forward<Isa>(cpu{}, op, p.q, p.k, p.v, out, lse);
+      kernels::with_any(op, p.q_len, p.k_len, [&](const auto& any) {
+        attention::backward<Isa>(cpu{}, any, p.q, p.k, p.v, out, lse, dout,
+                                 attention::gradients{}.dq(g.dq).dk(g.dk).dv(g.dv));
+      });
       return g;
     };
     const gradients tiles = run(isa{}), registers = run(arch::avx512_bf16{});
@@ -250,10 +272,10 @@ TEST_CASE("tiles: strides, threads and batch do not change a bit; refused tiles 
   const auto op = attention::softmax{mask::causal{}}.starting_at(40);
   tensor<bfloat16, 4> all(2, 2, 90, 24), one(1, 2, 90, 24), plain(2, 2, 90, 24);
   const long before = unit::products;
-  attention::forward<isa>(cpu{.threads = 1}, op, p.q, p.k, p.v, all);
+  ::forward(cpu{.threads = 1}, op, p.q, p.k, p.v, all);
   REQUIRE(unit::products > before);
   const auto second = [](const auto& x) { return x.view().slice(0, {1, 2}); };
-  attention::forward<isa>(cpu{.threads = 2}, op, second(p.q), second(p.k), second(p.v), one);
+  ::forward(cpu{.threads = 2}, op, second(p.q), second(p.k), second(p.v), one);
   REQUIRE(std::memcmp(one.data(), &all(1, 0, 0, 0), sizeof(bfloat16) * 2 * 90 * 24) == 0);
   // Keys with an odd stride, out of line with pairs, and with an even one; what lies between is never used.
   for (const index_t row : {41, 42}) {
@@ -262,7 +284,7 @@ TEST_CASE("tiles: strides, threads and batch do not change a bit; refused tiles 
     for (index_t b = 0; b < 2; ++b)
       for (index_t j = 0; j < 130; ++j)
         for (index_t d = 0; d < 40; ++d) wide(b, 0, j, d) = p.k(b, 0, j, d);
-    attention::forward<isa>(cpu{}, op, p.q, wide.view().slice(3, {0, 40}), p.v, plain);
+    ::forward(cpu{}, op, p.q, wide.view().slice(3, {0, 40}), p.v, plain);
     REQUIRE(std::memcmp(plain.data(), all.data(), sizeof(bfloat16) * static_cast<std::size_t>(all.size())) == 0);
   }
   // The same where whole rows fill tiles and could be read in place.
@@ -271,17 +293,17 @@ TEST_CASE("tiles: strides, threads and batch do not change a bit; refused tiles 
   tensor<bfloat16, 4> odd(1, 1, 70, 65), in_place(1, 1, 40, 16), copied = in_place;
   for (index_t j = 0; j < 70; ++j)
     for (index_t d = 0; d < 64; ++d) odd(0, 0, j, d) = whole.k(0, 0, j, d);
-  attention::forward<isa>(cpu{}, op, whole.q, whole.k, whole.v, in_place);
-  attention::forward<isa>(cpu{}, op, whole.q, odd.view().slice(3, {0, 64}), whole.v, copied);
+  ::forward(cpu{}, op, whole.q, whole.k, whole.v, in_place);
+  ::forward(cpu{}, op, whole.q, odd.view().slice(3, {0, 64}), whole.v, copied);
   REQUIRE(std::memcmp(copied.data(), in_place.data(), sizeof(bfloat16) * 40 * 16) == 0);
 
   test::tiles_are_refused = true;
   const long refused_from = unit::products;
-  attention::forward<isa>(cpu{.threads = 1}, op, p.q, p.k, p.v, plain);
+  ::forward(cpu{.threads = 1}, op, p.q, p.k, p.v, plain);
   test::tiles_are_refused = false;
   REQUIRE(unit::products == refused_from);
   tensor<bfloat16, 4> expected(2, 2, 90, 24);
-  attention::forward<arch::avx512_bf16>(cpu{}, op, p.q, p.k, p.v, expected);
+  ::forward<arch::avx512_bf16>(cpu{}, op, p.q, p.k, p.v, expected);
   REQUIRE(std::memcmp(plain.data(), expected.data(), sizeof(bfloat16) * static_cast<std::size_t>(all.size())) == 0);
 }
 #endif

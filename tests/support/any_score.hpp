@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/score/alibi.hpp>
+#include <seqprim/score/chain.hpp>
+#include <seqprim/score/soft_cap.hpp>
+
+#include <concepts>
+#include <stdexcept>
+#include <type_traits>
+#include <vector>
+
+namespace seqprim::test {
+
+/// A score modifier chosen at run time: nothing, one of the library's, in lanes as they are, or any other behind a pointer to an
+/// object that somebody else keeps, number by number. One parameter, where there is one to learn.
+class any_step {
+ public:
+  any_step() = default;
+  explicit any_step(score::identity) noexcept {}
+  explicit any_step(score::soft_cap cap) noexcept : kind_(kind::cap), cap_(cap) {}
+  explicit any_step(score::distance_bias bias) noexcept : kind_(kind::bias), bias_(bias) {}
+  template <score::modifier S>
+  explicit any_step(const S& other) noexcept : kind_(kind::other), other_(&other), answers_(&answers_of<S>) {}
+
+  template <class X, class Site = score::site> X operator()(X logit, Site at) const noexcept {
+    switch (kind_) {
+      case kind::cap: return cap_(logit, at);
+      case kind::bias: return bias_(logit, at);
+      case kind::other: return each(logit, at, answers_->value);
+      default: return logit;
+    }
+  }
+  template <class X, class Site = score::site> X derivative(X logit, Site at) const noexcept {
+    switch (kind_) {
+      case kind::cap: return cap_.derivative(logit, at);
+      case kind::bias: return bias_.derivative(logit, at);
+      case kind::other: return each(logit, at, answers_->derivative);
+      default: return X(1.0f);
+    }
+  }
+  static constexpr int parameters = 1;
+  template <int N, class X, class Site = score::site> X parameter_derivative(X logit, Site at) const noexcept {
+    switch (kind_) {
+      case kind::cap: return cap_.template parameter_derivative<N>(logit, at);
+      case kind::bias: return bias_.template parameter_derivative<N>(logit, at);
+      default: return X(0.0f);
+    }
+  }
+
+ private:
+  enum class kind { nothing, cap, bias, other };
+  using function = float (*)(const void*, float, score::site) noexcept;
+  struct answers {
+    function value, derivative;
+  };
+  template <class S>
+  static constexpr answers answers_of = {
+      [](const void* s, float logit, score::site at) noexcept { return (*static_cast<const S*>(s))(logit, at); },
+      [](const void* s, float logit, score::site at) noexcept {
+        return static_cast<const S*>(s)->derivative(logit, at);
+      }};
+
+  template <class X, class Site> X each(X logit, Site at, function f) const noexcept {
+    if constexpr (std::is_same_v<Site, score::site>) {
+      return static_cast<X>(f(other_, static_cast<float>(logit), at));
+    } else {
+      using v = typename X::v;
+      float numbers[v::lanes], steps[v::lanes];
+      v::store(numbers, logit.reg);
+      v::store(steps, at.step.reg);
+      for (int lane = 0; lane < v::lanes; ++lane) {
+        const auto step = static_cast<index_t>(steps[lane]);  // one key later, or one query
+        numbers[lane] =
+            f(other_, numbers[lane], {at.first.q - min<index_t>(step, 0), at.first.k + max<index_t>(step, 0)});
+      }
+      return X(v::load(numbers));
+    }
+  }
+
+  kind kind_ = kind::nothing;
+  score::soft_cap cap_{1.0f};
+  score::distance_bias bias_{0.0f};
+  const void* other_ = nullptr;
+  const answers* answers_ = nullptr;
+};
+
+/// Up to two of them, one after the other.
+using any_modifier = score::chain<any_step, any_step>;
+static_assert(score::modifier<any_modifier> && score::parameters<any_modifier> == 2);
+
+template <class S> [[nodiscard]] any_modifier any_modifier_of(const S& s) noexcept { return {any_step(s), {}}; }
+template <class A, class B> [[nodiscard]] any_modifier any_modifier_of(const score::chain<A, B>& s) noexcept {
+  return {any_step(s.first), any_step(s.second)};
+}
+
+/// The modifiers of all batch rows and heads.
+class any_score_modifiers {
+ public:
+  virtual ~any_score_modifiers() = default;
+  virtual void prepare(index_t batch, index_t heads) = 0;
+  [[nodiscard]] const any_modifier& modifier(index_t b, index_t h) const noexcept {
+    return modifiers_[static_cast<std::size_t>(b * heads_ + h)];
+  }
+
+ protected:
+  std::vector<any_modifier> modifiers_;
+  index_t heads_ = 0;
+};
+
+/// What a call gets in place of a score. Validating binds.
+struct any_score {
+  any_score_modifiers* modifiers = nullptr;
+
+  void validate(index_t batch, index_t heads) const { modifiers->prepare(batch, heads); }
+  [[nodiscard]] any_modifier bind(index_t b, index_t h) const noexcept { return modifiers->modifier(b, h); }
+};
+
+/// Keeps a score and its modifiers while a call lasts.
+template <score::bindable S> class any_score_of : public any_score_modifiers {
+ public:
+  explicit any_score_of(const S& score) : score_(score) {}
+  any_score_of(const any_score_of&) = delete;
+  any_score_of& operator=(const any_score_of&) = delete;
+
+  [[nodiscard]] any_score view() noexcept { return {this}; }
+  void prepare(index_t batch, index_t heads) override {
+    score::validate(score_, batch, heads);
+    heads_ = heads;
+    bound_.clear();
+    modifiers_.clear();
+    bound_.reserve(static_cast<std::size_t>(batch * heads));
+    for (index_t n = 0; n < batch * heads; ++n) {
+      bound_.push_back(score::bind(score_, n / heads, n % heads));
+      modifiers_.push_back(any_modifier_of(bound_.back()));
+    }
+  }
+
+ private:
+  S score_;
+  std::vector<decltype(score::bind(std::declval<const S&>(), index_t{}, index_t{}))> bound_;
+};
+
+}  // namespace seqprim::test

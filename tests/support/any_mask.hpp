@@ -18,7 +18,7 @@ class any_rule {
   mask::tile_kind classify(range q, range k) const noexcept { return answers_->classify(rule_, q, k); }
   range key_bounds(range q, index_t k_len) const noexcept { return answers_->key_bounds(rule_, q, k_len); }
   range query_bounds(range k, index_t q_end) const noexcept { return answers_->query_bounds(rule_, k, q_end); }
-  index_t tile_end(range rows) const noexcept { return answers_->tile_end(rule_, rows); }
+  mask::row_group group_at(index_t q) const noexcept { return answers_->group_at(rule_, q); }
 
  protected:
   [[nodiscard]] range row(index_t q) const noexcept { return answers_->visible_keys(rule_, q); }
@@ -29,7 +29,7 @@ class any_rule {
     mask::tile_kind (*classify)(const void*, range, range) noexcept;
     range (*key_bounds)(const void*, range, index_t) noexcept;
     range (*query_bounds)(const void*, range, index_t) noexcept;
-    index_t (*tile_end)(const void*, range) noexcept;
+    mask::row_group (*group_at)(const void*, index_t) noexcept;
     range (*visible_keys)(const void*, index_t) noexcept;
   };
   template <class M> static const M& as(const void* rule) noexcept { return *static_cast<const M*>(rule); }
@@ -45,7 +45,7 @@ class any_rule {
       [](const void* m, range k, index_t q_end) noexcept {
         return mask::query_bounds(as<M>(m), k, range{-mask::unlimited, q_end});
       },
-      [](const void* m, range rows) noexcept { return mask::tile_end(as<M>(m), rows); },
+      [](const void* m, index_t q) noexcept { return mask::group_at(as<M>(m), q); },
       [](const void* m, index_t q) noexcept { return keys_of<M>(m, q); }};
 
   const void* rule_ = nullptr;

@@ -9,7 +9,7 @@
 
 namespace seqprim::position {
 
-/// Coordinates that the caller lists, N numbers for each row: row and column of a patch, time, height and width of a video
+/// Coordinates that the caller lists, N values per row: row and column of a patch, time, height and width of a video
 /// token, fractional times. With N = 1 they are numbers, else points.
 ///
 /// Errors  precondition_error: fewer rows than the call has, or not N axes.

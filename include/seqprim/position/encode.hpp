@@ -82,7 +82,7 @@ template <class Map, class X, class Y> struct encoded_part {
   }
 };
 
-/// Tables of a few neighboring rows, each kept until its row is asked for at another coordinate.
+/// Tables of a few neighboring rows, each reused until its row is asked for at another coordinate.
 template <class E, class T> class row_tables {
   using coordinate_type = typename E::coordinate;
 
@@ -192,7 +192,7 @@ template <class E> consteval bool require_no_side() {
   return true;
 }
 
-/// Checks one tensor that `name` is about to encode with an encoding that knows head_dim.
+/// Checks one tensor that `name` is about to encode with an encoding for head_dim.
 template <direction Way, class E, class Map, class X, class Y>
 [[nodiscard]] encoded_part<Map, X, Y> checked_part(const char* name, const E& encoding, side which, const Map& map,
                                                    index_t head_dim, const tensor_view<const X, 4>& x,
@@ -245,12 +245,12 @@ void encode(const char* name, const cpu& executor, const E& given, side which, c
 /// Shapes   x [batch, heads, len, head_dim]; y [batch, heads, len, encoded_dim], for most encodings the same; any extent may be 0
 /// Types    float, float16, bfloat16, each side its own: tables and arithmetic in float, one rounding. double: all in double.
 /// Layout   head_dim contiguous, other strides free; y may be x where the width stays, or not overlap it
-/// Errors   precondition_error: shapes disagree, the encoding does not fit head_dim, the map knows fewer rows, y overlaps x
+/// Errors   precondition_error: shapes disagree, the encoding does not fit head_dim, the map has fewer rows, y overlaps x
 ///          in part, a position outside of a table
 /// Repeat   same bits for any number of threads
 /// Cost     one table per token (per batch row or head as well, where map or encoding depend on it), then memory-bound;
 ///          allocates 16 tables and two vectors per thread
-/// Source   golden positions/rope_apply_*.  Page docs/reference/position/encode.md
+/// Page docs/reference/position/encode.md
 template <class Isa = arch::native_isa, class E, class Map, viewable<4> X, viewable<4> Y>
 void encode(const cpu& executor, const E& encoding, const Map& map, side which, const X& x, Y&& y) {
   detail::encode<Isa, detail::direction::forward>("position::encode", executor, encoding, which, map, x, y);

@@ -37,7 +37,7 @@ inline constexpr double two_pi = 6.283185307179586477;
 
 /// The usual frequencies, theta^(-2c / rotary_dim) for pair c.
 ///
-/// Errors  precondition_error: theta is not a finite number > 0.
+/// Errors  precondition_error: theta is not finite and > 0.
 struct geometric {
   using coordinate = double;
 

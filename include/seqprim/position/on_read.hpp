@@ -12,10 +12,10 @@ namespace seqprim::position {
 ///
 ///     attention::softmax op{mask::causal{}, score::identity{}, position::on_read{rope}};
 ///     attention::append(...)      stores the keys as they are
-///     attention::decode(...)      encodes queries, and keys run by run as it reads them
+///     attention::decode(...)      encodes queries, and keys range by range as it reads them
 ///
 /// forward and backward give what the encoding itself gives. The positions of keys are those of the operator's key map over
-/// cache rows, asked anew by every call.
+/// cache rows, evaluated by every call.
 ///
 /// Cost  decode: encodes the visible keys in every call; a few times the work of one query, less the more queries share them.
 /// Page  docs/reference/position/on_read.md

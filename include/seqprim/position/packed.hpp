@@ -6,7 +6,7 @@
 
 namespace seqprim::position {
 
-/// Positions of packed queries: they restart with every sequence, and the last query of a sequence stands at its last key
+/// Positions of packed queries: they restart with every sequence, and the last query of a sequence is at its last key
 /// (alignment::bottom_right) or the first at its first key (top_left).
 ///
 ///     const packing sequences{q_offsets, k_offsets};
@@ -15,7 +15,6 @@ namespace seqprim::position {
 ///
 /// Errors  precondition_error: as packing::validate; the offsets do not end at the last row.
 /// Cost    O(log sequences) for each token.
-/// Source  spec positions 0.
 struct packed_queries {
   packing sequences;
 

@@ -9,8 +9,8 @@
 
 namespace seqprim::position {
 
-/// An encoding together with the maps of queries and keys, for tokens whose positions are not their indices. Maps are asked about
-/// tokens, counted from the start of each sequence: the operator says which token row 0 of the queries is, and a cache says
+/// An encoding together with the maps of queries and keys, for tokens whose positions are not their indices. Maps are evaluated at
+/// tokens, counted from the start of each sequence: the operator defines which token row 0 of the queries is, and a cache defines
 /// which token a row of keys is, so that one value serves forward, chunks and decoding.
 ///
 ///     attention::softmax op{mask::causal{}, score::identity{}, position::placed{rope, token_ids{ids}, token_ids{ids}}};

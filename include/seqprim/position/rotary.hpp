@@ -30,7 +30,7 @@ template <class L> concept rotary_layout = std::is_trivially_copyable_v<L> && re
   { l.second(c, c) } -> std::same_as<index_t>;
 };
 
-/// Stands where the layout was left out, so that one sentence can say so.
+/// Marks a missing layout, for one sentence at compile time.
 struct layout_left_out {};
 
 namespace detail {
@@ -82,8 +82,7 @@ template <class T> struct cosine_and_sine {
 /// Errors  precondition_error: rotary_dim odd or < 2, begin < 0, begin + rotary_dim > head_dim, attention_factor not finite;
 ///         those of the frequencies.
 /// Cost    apply: 3 rotary_dim flop per vector. table: rotary_dim / 2 sines and cosines per token, for all heads.
-/// Source  Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding"; golden positions/rope_default_*, rope_apply_*,
-///         rope_layout_permutation, rope_high_positions_d64.
+/// Source  Su et al., "RoFormer: enhanced transformer with rotary position embedding".
 template <class Layout = layout_left_out, class Frequencies = geometric> struct rotary {
   static_assert(
       rotary_layout<Layout>,
@@ -116,7 +115,7 @@ template <class Layout = layout_left_out, class Frequencies = geometric> struct 
     fill(frequencies.from(n, head, rotary_dim), angles);
   }
 
-  /// y = R x for one vector of head_dim numbers; x may be y.
+  /// y = R x for one vector of head_dim channels; x may be y.
   template <element T, std::floating_point Angle>
   SEQPRIM_HD void apply(const T* x, T* y, const Angle* angles, index_t head_dim) const noexcept {
     rotate<false>(x, y, angles, head_dim);

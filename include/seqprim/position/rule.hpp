@@ -110,7 +110,7 @@ template <class E> concept applies_by_side = requires(const E& e, const float* x
 /// An encoding of coordinates into query and key vectors:
 ///
 ///     using coordinate = ...;                                                   index_t, double or point<N>
-///     index_t table_size() const;                                               numbers that one token needs
+///     index_t table_size() const;                                               elements per token
 ///     void table(coordinate, Angle* table) const;                               fills them: float, or double for double data
 ///     void apply(const Angle* x, Angle* y, const Angle* table, index_t head_dim) const;             one vector
 ///     void apply_transposed(const Angle* dy, Angle* dx, const Angle* table, index_t head_dim) const;  its gradient
@@ -125,7 +125,7 @@ template <class E> concept applies_by_side = requires(const E& e, const float* x
 ///     void validate() const, validate(index_t head_dim) const;                  throw precondition_error
 ///     index_t parameters() const, add_parameter_gradient(...)                   see parameter_gradient.hpp
 ///
-/// x may be y where the width stays. Encodings need not know 16-bit elements: encode() converts.
+/// x may be y where the width stays. Encodings need not handle 16-bit elements: encode() converts.
 template <class E>
 concept encoding = std::same_as<E, none> ||
     (std::is_trivially_copyable_v<E>&& coordinate<typename E::coordinate>&& requires(const E& e) {
@@ -196,14 +196,14 @@ template <encoding E> constexpr void validate(const E& e) {
   if constexpr (requires { e.validate(); }) e.validate();
 }
 
-/// The same, and that the encoding fits vectors of head_dim numbers. Every entry point calls it before it touches data.
+/// The same, and that the encoding fits vectors of head_dim channels. Every entry point calls it before it touches data.
 template <encoding E> constexpr void validate(const E& encoding, index_t head_dim) {
   const E e = position::for_head_dim(encoding, head_dim);
   position::validate(e);
   if constexpr (requires { e.validate(head_dim); }) e.validate(head_dim);
 }
 
-/// Checks the parameters of a map, if it has any, and that it knows `len` rows of `batch` batch rows.
+/// Checks the parameters of a map, if it has any, and that it has `len` rows of `batch` batch rows.
 template <bindable_map P> constexpr void validate_map(const P& p, index_t batch, index_t len) {
   if constexpr (requires { p.validate(batch, len); }) p.validate(batch, len);
 }

@@ -5,9 +5,7 @@
 
 namespace seqprim::position {
 
-/// Positions that count up by one: row r stands at start + r. With a cache of n keys, new tokens start at n.
-///
-/// Source  spec positions 0.
+/// Positions that count up by one: row r has position start + r. With a cache of n keys, new tokens start at n.
 struct sequential {
   index_t start = 0;  ///< position of row 0 [tokens]; may be negative
 

@@ -7,7 +7,7 @@
 
 namespace seqprim::position {
 
-/// A map of token indices asked in rows of a call: row r of batch row b is token starts(b) + r.
+/// A map of token indices evaluated in rows of a call: row r of batch row b is token starts(b) + r.
 template <bindable_map Map> struct shifted_rows {
   Map map;
   row_starts starts;

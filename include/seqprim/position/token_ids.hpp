@@ -11,7 +11,6 @@ namespace seqprim::position {
 /// Positions that the caller lists, one for each row: packed documents that restart at 0, trees, anything.
 ///
 /// Errors  precondition_error: fewer ids than rows.
-/// Source  spec positions 0.
 struct token_ids {
   index_array ids;  ///< [len]
 

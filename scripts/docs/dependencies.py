@@ -15,7 +15,6 @@ COLUMNS = [
     ("kernels", "#b0683f", "#f3dfd3", [("attention", ["forward, backward,", "decode, merge"]),
                                        ("sampling", ["typed chains that", "end in one draw"])]),
     ("models", "#7d62a6", "#e6def0", [("nn", ["layers, decoder,", "optimizer"]), ("loss", ["cross entropy"])]),
-    ("files", "#8a8a4f", "#ecebd8", [("io", ["safetensors,", "checkpoints"])]),
     ("files", "#6f6f6f", "#ececec", [("io", ["safetensors,", "checkpoints"])]),
 ]
 WIDTH, GAP, LEFT, TOP, HEIGHT = 142, 36, 24, 78, 344

@@ -11,6 +11,8 @@
 
 namespace seqprim::mask {
 
+template <class Inner> struct packed;
+
 namespace detail {
 
 /// One head of a mask that differs between sequences.
@@ -35,7 +37,11 @@ template <class M> concept ordered_inside = requires(const M& m) {
   { detail::rule_inside(m, index_t{}) } -> ordered_ranges;
 };
 
-struct pack_part;
+/// Packs one part of a composition.
+struct pack_part {
+  packing sequences;
+  template <class M> SEQPRIM_HD constexpr auto operator()(const M& m) const noexcept { return packed<M>{sequences, m}; }
+};
 
 }  // namespace detail
 
@@ -186,16 +192,6 @@ template <class Inner> struct packed {
   }
 };
 template <class Inner> packed(packing, Inner) -> packed<Inner>;
-
-namespace detail {
-
-/// Packs a part of a composition: a composition of packed masks instead of a packed composition.
-struct pack_part {
-  packing sequences;
-  template <rule M> SEQPRIM_HD constexpr auto operator()(const M& m) const noexcept { return packed<M>{sequences, m}; }
-};
-
-}  // namespace detail
 
 static_assert(rule<packed<causal>> && one_range_per_row<packed<causal>>);
 

@@ -210,14 +210,8 @@ TEMPLATE_TEST_CASE("compositions: random masks, scores, positions, types, shapes
       default: {
         const position::rotary<position::half_split> rotary{.rotary_dim = p.head_dim};
         const position::placed at{rotary, position::sequential{7}, position::sequential{2}};
-        attention_problem<float> encoded(p.batch, heads, kv_heads, q_len, k_len, p.head_dim, p.value_dim);
-        const auto widen = [](const auto& from, auto& to) {
-          auto x = from.begin();
-          for (float& y : to) y = static_cast<float>(*x++);
-        };
-        widen(p.q, encoded.q);
-        widen(p.k, encoded.k);
-        widen(p.v, encoded.v);
+        // Encoded copies have the type of their operands: one rounding more.
+        attention_problem<TestType> encoded(p);
         position::encode(cpu{}, rotary, position::sequential{7 + k_len - q_len}, encoded.q, encoded.q);
         position::encode(cpu{}, rotary, at.keys, encoded.k, encoded.k);
         require_close(random, settle(attention::softmax{mask, score, at}), p, settle(attention::softmax{mask, score}),

@@ -195,7 +195,7 @@ TEST_CASE("decoder: wrong parameters, tokens and states are errors that change n
   tensor<index_t, 2> ids(2, 3);
   tensor<float, 3> dhidden(2, 3, 8);
   REQUIRE_THROWS_WITH(m.backward(cpu{}, ids, dhidden, saved),
-                      ContainsSubstring("needs the activations of one forward"));
+                      ContainsSubstring("requires the activations of a forward"));
   m.forward(cpu{}, ids, saved);
   m.backward(cpu{}, ids, dhidden, saved);
   REQUIRE_THROWS_AS(m.backward(cpu{}, ids, dhidden, saved), precondition_error);  // the activations are spent

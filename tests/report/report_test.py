@@ -126,7 +126,7 @@ class Page(unittest.TestCase):
         self.assertEqual(summary.reasons_in(page), {"short": "tiles are coarse"})
 
     def test_the_page_of_the_project_has_every_block_once(self):
-        page = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+        page = "".join((ROOT / name).read_text(encoding="utf-8") for name in ["docs/benchmarks.md", "README.md"])
         for block in ["targets", *summary.BLOCKS]:
             self.assertEqual(page.count(f"<!-- report: {block} -->\n"), 1, block)
         self.assertEqual(page.count("<!-- report end -->"), 1 + len(summary.BLOCKS))

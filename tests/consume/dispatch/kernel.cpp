@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernel.hpp"
 
-#include <seqprim/linalg/matmul.hpp>
+#include <seqprim/linalg/reduce.hpp>
 
 #include <vector>
 

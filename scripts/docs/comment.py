@@ -75,10 +75,6 @@ def parse(lines):
                 text = re.sub(r"\s*\bPage:?\s*docs/\S+$", "", " ".join(content)).strip()
                 content[:] = [text] if text else []
         blocks[:] = [(kind, content) for kind, content in blocks if content]
-    if "Source" in comment.fields:  # what is not published is no source for a reader
-        text = " ".join(" ".join(content) for _, content in comment.fields["Source"])
-        kept = [part for part in re.split(r";\s+", text.rstrip(".")) if not re.match(r"(?:spec|golden) ", part.strip())]
-        comment.fields["Source"] = [("text", ["; ".join(kept) + "."])] if kept else []
     comment.fields.pop("Page", None)
     return comment
 

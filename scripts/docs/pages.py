@@ -208,6 +208,9 @@ def field_lines(parsed):
     lines = []
     for name, title in comment.FIELDS.items():
         blocks = parsed.fields.get(name)
+        if name == "Source" and blocks and re.search(r"\b(?:spec|golden) [a-z]+", " ".join(" ".join(c) for _, c in blocks)):
+            raise PageError("a Source names a paper or published code, not what only the authors have: " +
+                            " ".join(" ".join(content) for _, content in blocks))
         if blocks:
             lines += ["", *comment.markdown(blocks, first=f"**{title}:** ")]
     return lines

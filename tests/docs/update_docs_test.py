@@ -145,6 +145,12 @@ class Pages(unittest.TestCase):
         self.assertIn("+**Errors:** `precondition_error`: reach < 1", out)
         self.assertEqual(after, documents)
 
+    def test_a_source_that_nobody_can_read_is_an_error(self):
+        for source in ["spec masks 4.2", "A paper; golden masks/near_*"]:
+            with self.assertRaises(update_docs.DocumentError):
+                self.update({"include/seqprim/mask/near.hpp": HEADER.replace("A paper.", source),
+                             "docs/reference/mask/near.md": PAGE})
+
     def test_a_new_header_gets_a_page_with_the_example_of_its_name(self):
         test = "int main() {\n  // example-begin near\n  int x;\n  // example-end near\n}\n"
         _, _, documents = self.update({"include/seqprim/mask/near.hpp": HEADER, "tests/mask/near_test.cpp": test,

@@ -7,9 +7,9 @@
 
 #include <concepts>
 
-/// Masks compose: `a & b` sees what both see, `a | b` what either sees, `~a` what a does not see. The composition is a
-/// mask again, of a type that names its parts, and it knows what its parts know: tiles are classified in three-valued
-/// logic, bounds and runs are combined, bind() binds the parts, validate() checks them.
+/// Masks compose: `a & b` has the pairs visible in both, `a | b` those visible in either, `~a` the others. The composition is a
+/// mask again, of a type that names its parts, and it has the hints of its parts: tiles are classified in three-valued
+/// logic, bounds and ranges are combined, bind() binds the parts, validate() checks them.
 ///
 /// The operators are found by argument-dependent lookup as soon as one operand is a mask of this library. To combine two
 /// masks of your own namespace, say `using namespace seqprim::mask::operators;` there, or name the type:
@@ -34,8 +34,8 @@ template <class A, class B> concept any_reads_table = rules<A, B> &&(reads_table
 template <class A, class B> concept any_binds = depends_on_batch_or_head<A> || depends_on_batch_or_head<B>;
 }  // namespace detail
 
-/// Conjunction: what `operator&` makes. Where both parts have one run per row, so has the conjunction, and tiles between
-/// two runs that do not meet are found empty too.
+/// Conjunction: what `operator&` makes. Where both parts have one range per row, so has the conjunction, and tiles between
+/// two ranges that do not meet are found empty too.
 template <bindable A, bindable B> struct both {
   A first;
   B second;
@@ -169,7 +169,7 @@ template <bindable A> struct inverse {
     return ~part.classify(q, k);
   }
 
-  /// Where every run of the part reaches one end of the keys, what is left lies at the other end.
+  /// Where every range of the part reaches one end of the keys, the rest is at the other end.
   SEQPRIM_HD constexpr range key_bounds(range q, index_t k_len) const noexcept requires rule<A> {
     range rest{0, k_len};
     if constexpr (ordered_ranges<A>) {
@@ -271,7 +271,7 @@ template <composed M> [[nodiscard]] SEQPRIM_HD constexpr auto composition_of(con
 }
 
 /// The composition with f applied to every part: how a wrapper keeps a composition visible to kernels. f is a functor, not a
-/// lambda, which nvcc refuses in functions of both sides; f(full{}) is all that the wrapper can show, which negation needs.
+/// lambda, which nvcc rejects in functions of both sides; f(full{}) is all that the wrapper can show, which negation needs.
 template <rule M, class F> [[nodiscard]] SEQPRIM_HD constexpr auto map_parts(const M& m, const F& f) noexcept {
   if constexpr (detail::is_both<M>) {
     return map_parts(m.first, f) & map_parts(m.second, f);

@@ -13,7 +13,7 @@ namespace seqprim::mask {
 ///
 ///     visible(q, k)  <=>  k <= q  and  (k < sinks or k > q - window)
 ///
-/// A row sees at most two runs of keys: [0, sinks) and the newest `window`, its own included. Positions are the original
+/// A row has at most two ranges of visible keys: [0, sinks) and the newest `window`, its own included. Positions are the original
 /// ones. `sinks` = 0 leaves `causal_window(window)`; `window` may be `unlimited`, which leaves `causal`.
 ///
 /// Errors  precondition_error: sinks < 0, window < 1, either above `unlimited`.
@@ -27,7 +27,7 @@ struct attention_sinks {
     return k <= q && (k < sinks || k > q - window);
   }
 
-  /// The same rule, made of rules with one run of keys a row: kernels compare with runs instead of asking for each pair.
+  /// The same rule, made of rules with one range of keys per row: kernels compare with ranges instead of evaluating each pair.
   SEQPRIM_HD constexpr auto composition() const noexcept {
     return causal{} & (key_range{-unlimited, sinks} | sliding_window{.left = window - 1, .right = unlimited});
   }

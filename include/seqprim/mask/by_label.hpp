@@ -49,7 +49,7 @@ template <class KindOf> [[nodiscard]] SEQPRIM_HD constexpr range trimmed(range a
 /// inner = causal{} shows a query the keys whose label is not above its own (ranks, frames, scales, rings), sliding_window{.left =
 /// 0} those with the same label (documents, residues, cells), sliding_window{.left = n} those up to n labels below (chunks with
 /// n chunks to the left), key_range{1, 2} the keys with label 1. Both sides may have labels of their own. A mask or labels that
-/// differ between batch rows may stand in each place.
+/// differ between batch rows may be used in each.
 ///
 /// A tile is classified by the bounds of the labels of its two sides: sound for every `inner`, and exact where the labels fill
 /// their bounds. Where `inner` has one range per row, kernels compare labels register by register.
@@ -153,7 +153,7 @@ template <bindable Inner, label_source Queries = own, label_source Keys = own> s
     return inner.classify(queries.bounds(q), keys.bounds(k));
   }
 
-  /// An inner mask that reads a table is asked about labels.
+  /// An inner mask that reads a table is evaluated at labels.
   constexpr void expect_labels(const shape& problem) const {
     if (problem.q_len == 0 || problem.k_len == 0) return;
     if constexpr (settled) {
@@ -175,7 +175,7 @@ by_label(Inner, Queries, Keys) -> by_label<Inner, Queries, Keys>;
 
 namespace detail {
 
-/// A mask asked about labels instead of positions; `full` needs none.
+/// A mask evaluated on labels instead of positions; `full` needs none.
 template <class Queries, class Keys> struct relabel {
   Queries queries;
   Keys keys;

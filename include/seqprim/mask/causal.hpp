@@ -5,11 +5,11 @@
 
 namespace seqprim::mask {
 
-/// Causal: a query sees the keys up to its own position.
+/// Causal: a query attends to the keys up to its own position.
 ///
 ///     visible(q, k)  <=>  k <= q
 ///
-/// Queries at positions below 0 see nothing; attention writes zeros and lse = -inf there.
+/// Queries at positions below 0 have no visible key; attention writes zeros and lse = -inf there.
 ///
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
 /// Source  Vaswani et al., "Attention is all you need".

@@ -88,7 +88,7 @@ template <class M> concept has_labels = requires(const M& m, index_t i) {
 
 template <rule M> class checker {
  public:
-  /// Queries from a few positions below 0 on: a call with more queries than keys asks there. Masks that read a table are asked
+  /// Queries from a few positions below 0 on: a call with more queries than keys asks there. Masks that read a table are evaluated
   /// within it.
   checker(const M& m, index_t q_len, index_t k_len, std::string where)
       : mask_(m),
@@ -275,13 +275,13 @@ template <rule M> class checker {
 
 }  // namespace detail
 
-/// Compares what a mask says about tiles, and its hints, with its own pair rule, by brute force. Call it in the test of every mask
+/// Compares the tiles of a mask, and its hints, with its own pair rule, by brute force. Call it in the test of every mask
 /// that you write, on lengths that are not multiples of anything:
 ///
 ///     const auto report = mask::check(my_mask{...}, 97, 131);
 ///     if (!report.ok()) puts(report.summary().c_str());   // "... classify(q [0, 16), k [8, 16)) says full but query 3 ..."
 ///
-/// Tries tiles of many sizes cut from (0, 0) and 4000 tiles at places that are the same in every run, the bounds of groups of queries
+/// Tries tiles of many sizes cut from (0, 0) and 4000 tiles at positions that are the same every time, the bounds of groups of queries
 /// and keys, the ranges and groups of all queries, a composition pair by pair and its parts. Queries just below position 0 are
 /// asked too, except those of masks that read a table. A mask that depends on batch or head is checked for each. The report lists
 /// the hints that the mask gives and those that it lacks.

@@ -18,7 +18,7 @@ enum class side : unsigned char { queries, keys };
 ///     query_concat(first, n, second):  visible(q, k)  <=>  q < n ? first(q, k) : second(q - n, k)
 ///
 /// Errors  precondition_error: length < 0; those of the parts for their side of the border.
-/// Cost    that of the part that is asked; a tile across the border asks both. As exact as the parts.
+/// Cost    that of the part that is evaluated; a tile across the border evaluates both. As exact as the parts.
 template <side Along, bindable First, bindable Second> struct concat {
   First first;
   index_t length;  ///< keys, or queries, that `first` decides about [tokens]

@@ -9,7 +9,7 @@
 
 namespace seqprim::mask {
 
-/// A mask that somebody else computed: a boolean matrix. For interoperability and tests; it costs q_len * k_len bytes of
+/// A boolean matrix as a mask. For interoperability and tests; it costs q_len * k_len bytes of
 /// memory and traffic that every other mask avoids.
 ///
 ///     visible(q, k)  <=>  visible[q][k]

@@ -8,10 +8,10 @@
 
 namespace seqprim::mask {
 
-/// On which side of the real keys the padding stands.
+/// The side of the real keys on which the padding is.
 enum class padding_side : unsigned char { right, left };
 
-/// Key padding: batch row b has lengths[b] real keys, the other columns are padding that nobody sees.
+/// Key padding: batch row b has lengths[b] real keys, the other columns are padding that no query attends to.
 ///
 ///     right padding:  visible(b, q, k)  <=>  k < lengths[b]
 ///     left padding:   visible(b, q, k)  <=>  k >= k_len - lengths[b]
@@ -24,7 +24,7 @@ enum class padding_side : unsigned char { right, left };
 struct key_padding {
   index_array lengths;                      ///< [batch] real keys of each batch row
   index_t k_len;                            ///< columns, padding included [tokens]
-  padding_side side = padding_side::right;  ///< where the padding stands
+  padding_side side = padding_side::right;  ///< side of the padding
 
   static constexpr bool ignores_queries = true;
   SEQPRIM_HD constexpr key_range bind(index_t batch, index_t) const noexcept {

@@ -6,11 +6,11 @@
 
 namespace seqprim::mask {
 
-/// One run of keys, the same for every query. `~key_range{a, b}` removes the keys [a, b) instead.
+/// One range of keys, the same for every query. `~key_range{a, b}` removes the keys [a, b) instead.
 ///
 ///     visible(q, k)  <=>  begin <= k < end
 ///
-/// Errors  precondition_error: end < begin. begin = end is allowed: nobody sees anything.
+/// Errors  precondition_error: end < begin. begin = end is allowed: no key is visible.
 /// Cost    O(1) per pair and per tile; classify() is exact for tiles of any size.
 struct key_range {
   static constexpr bool ordered = true;  // neither end of visible_keys decreases

@@ -20,7 +20,7 @@ namespace seqprim::mask {
 
 /// A label map: label(i) of token i, and bounds(tokens), the range from the least to the largest label of a range of tokens
 /// that is not empty. It may offer more, which costs speed where it is missing: `tokens(labels)`, where labels never decrease,
-/// is the range of tokens whose labels lie in a range; `restart(tokens)`, where labels increase and start again, is the first token
+/// is the range of tokens whose labels are in a range; `restart(tokens)`, where labels increase and start again, is the first token
 /// behind tokens.begin that starts again, or tokens.end; `walk(tokens)` labels tokens one by one without a division.
 template <class L>
 concept label_map = std::is_trivially_copyable_v<L> && requires(const L& label, index_t i, range tokens) {
@@ -119,7 +119,7 @@ struct own {
   SEQPRIM_HD constexpr range tokens(range labels) const noexcept { return labels; }
 };
 
-/// The position plus a constant: by_label{m, own{}, shifted_by{-n}} asks m about keys from n on.
+/// The position plus a constant: by_label{m, own{}, shifted_by{-n}} evaluates m at keys from n on.
 struct shifted_by {
   index_t distance;  ///< label of token 0
 
@@ -190,7 +190,7 @@ struct label_view {
   const std::int32_t* values;  ///< [count]
   const std::int32_t* low;     ///< [ceil(count / group)] least label of each group
   const std::int32_t* high;    ///< [ceil(count / group)] largest label of each group
-  index_t count;               ///< tokens that have a label; no other may be asked
+  index_t count;               ///< tokens that have a label; no other may be evaluated
 
   SEQPRIM_HD constexpr index_t operator()(index_t i) const noexcept { return values[i]; }
   SEQPRIM_HD constexpr range labeled() const noexcept { return {0, count}; }
@@ -239,7 +239,7 @@ static_assert(label_map<own> && label_map<blocks_of> && label_map<residue_of> &&
 static_assert(label_source<label_rows> && !label_map<label_rows>);
 
 /// The owner of stored labels: a row of labels for each batch row, with the bounds of every 32 labels. Built once for a batch
-/// and used by every layer; grows during decoding. Everything lies in one block of memory, so that one copy brings it to a
+/// and used by every layer; grows during decoding. Everything is in one block of memory, so that one copy brings it to a
 /// device:
 ///
 ///     mask::labels frames(view);                                // [batch, len]

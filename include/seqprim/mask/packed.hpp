@@ -45,19 +45,19 @@ struct pack_part {
 
 }  // namespace detail
 
-/// A packed (varlen) batch as a mask: a query sees the keys of its own sequence as far as `inner` lets it. Attention over the
+/// A packed (varlen) batch as a mask: a query attends to the keys of its own sequence subject to `inner`. Attention over the
 /// packed rows is then attention over each sequence alone, forward, backward and decode, and tiles between two sequences
 /// are skipped.
 ///
 ///     visible(q, k)  <=>  q and k lie in one sequence d, and inner(position of q, position of k) within it
 ///
-/// Positions are those of `packing`: with alignment::bottom_right, the default, the last query of each sequence stands at its
+/// Positions are those of `packing`: with alignment::bottom_right, the default, the last query of each sequence is at its
 /// last key, so that `inner` = causal{} serves prefill, chunks behind a cache and decoding in one call; an offset of the
 /// inner mask counts on top. An inner mask that depends on the batch row gets the sequence as its batch row:
 /// prefix_per_batch{lengths} is a prefix length for each sequence. Where a sequence has more queries than keys, bottom_right asks
 /// `inner` about rows below 0.
 ///
-/// Rows of a sequence without keys see nothing. Where `inner` has one run per row, so has the packed mask.
+/// Rows of a sequence without keys have no visible key. Where `inner` has one range per row, so has the packed mask.
 ///
 /// Errors  precondition_error: as packing::validate; the offsets do not end at q_len and k_len; `inner` does not fit a sequence.
 /// Cost    O(log sequences) per pair and row. A tile costs O(log sequences) for each sequence that is tried until one is
@@ -89,7 +89,7 @@ template <class Inner> struct packed {
             min_of(keys.begin + max_of<index_t>(run.end, 0), keys.end)};
   }
 
-  /// Compositions are packed part by part, so that kernels can compare with the runs of the parts.
+  /// Compositions are packed part by part, so that kernels can compare with the ranges of the parts.
   SEQPRIM_HD constexpr auto composition() const noexcept requires composed<Inner> {
     return map_parts(composition_of(inner), detail::pack_part{sequences});
   }
@@ -180,7 +180,7 @@ template <class Inner> struct packed {
   }
   SEQPRIM_HD static constexpr range moved(range r, index_t by) noexcept { return {r.begin + by, r.end + by}; }
 
-  /// Bounds of the keys that the rows of sequence d see.
+  /// Bounds of the keys visible to the rows of sequence d.
   SEQPRIM_HD constexpr range keys_seen(index_t d, range q) const noexcept {
     const range rows = intersect(q, sequences.queries(d)), keys = sequences.keys(d);
     return moved(mask::key_bounds(inside(d), positions(d, rows), keys.size()), keys.begin);

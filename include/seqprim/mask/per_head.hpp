@@ -25,7 +25,7 @@ constexpr void expect_masks(const subject& self, const tensor_view<const M, 1>& 
 ///
 ///     visible(b, h, q, k)  <=>  masks[h](q, k)
 ///
-/// The masks lie in memory that kernels can read, and outlive the value.
+/// The masks are in memory that kernels can read, and outlive the value.
 ///
 /// Errors  precondition_error: fewer masks than heads; those of the masks.
 /// Cost    that of the mask of the head.

@@ -44,7 +44,7 @@ template <class M> concept depends_on_batch_or_head = requires(const M& m, index
 template <class M> concept bindable = rule<M> || depends_on_batch_or_head<M>;
 
 /// A rule whose every query attends to one range of keys: visible(q, k) <=> m.visible_keys(q).contains(k). The range may reach
-/// beyond the keys that exist and is empty when end <= begin. Kernels then compare with two numbers per row instead of asking
+/// beyond the keys that exist and is empty when end <= begin. Kernels then compare with two indices per row instead of evaluating
 /// for each pair.
 template <class M> concept one_range_per_row = rule<M> && requires(const M& m, index_t q) {
   { m.visible_keys(q) } -> std::same_as<range>;
@@ -84,7 +84,7 @@ template <bindable M> [[nodiscard]] SEQPRIM_HD constexpr auto bind(const M& m, i
 /// The rule type that M binds to.
 template <bindable M> using bound = decltype(mask::bind(std::declval<const M&>(), index_t{}, index_t{}));
 
-/// The problem that a mask is asked about: queries at positions [start, start + q_len), keys at [0, k_len).
+/// The problem that a mask is evaluated at: queries at positions [start, start + q_len), keys at [0, k_len).
 struct shape {
   index_t batch = 1;
   index_t heads = 1;
@@ -93,19 +93,19 @@ struct shape {
   index_t start = 0;  ///< position of the first query [tokens]
 };
 
-/// A mask that says where the q_len queries of a call are, unless the operator does: the rows of a packed buffer, of a matrix.
+/// A mask that defines where the q_len queries of a call are, unless the operator does: the rows of a packed buffer, of a matrix.
 /// For every other mask the last query is at the last key.
 template <class M> concept places_queries = requires(const M& m, index_t length) {
   { m.query_starts(length, length) } -> std::same_as<row_starts>;
 };
 
-/// A mask whose answers do not depend on the query; it says so by `static constexpr bool ignores_queries = true`.
+/// A mask whose answers do not depend on the query; declared by `static constexpr bool ignores_queries = true`.
 template <class M> inline constexpr bool ignores_queries = false;
 template <class M>
 requires requires { requires M::ignores_queries; }
 inline constexpr bool ignores_queries<M> = true;
 
-/// Where the queries of a call are, by default: what the mask says, or the last one at the last of k_len keys (bottom-right
+/// Where the queries of a call are, by default: as the mask defines, or the last one at the last of k_len keys (bottom-right
 /// alignment).
 template <class M>
 [[nodiscard]] SEQPRIM_HD constexpr row_starts query_starts(const M& m, index_t q_len, index_t k_len) noexcept {
@@ -128,7 +128,7 @@ template <bindable M> constexpr void validate(const M& m, const shape& problem) 
   if constexpr (requires { m.validate(problem); }) m.validate(problem);
 }
 
-/// Refuses a problem that asks a table for more than it has: the validate(shape) of masks that read one.
+/// Rejects a problem that asks a table for more than it has: the validate(shape) of masks that read one.
 constexpr void expect_in_table(const subject& self, const limits& table, const shape& problem) {
   const range queries{problem.start, problem.start + problem.q_len};
   self.expects(queries.empty() || (table.queries.begin <= queries.begin && queries.end <= table.queries.end),

@@ -8,7 +8,7 @@ namespace seqprim::mask {
 
 template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto shifted(const M& m, index_t start) noexcept;
 
-/// A mask asked in rows of a call: row 0 is the query at position `start`. Attention wraps the mask of an operator in it, so
+/// A mask evaluated in rows of a call: row 0 is the query at position `start`. Attention wraps the mask of an operator in it, so
 /// that kernels work in rows; `shifted(rule, start)` makes it and keeps compositions visible.
 ///
 ///     visible(row, k)  <=>  inner(row + start, k)
@@ -56,7 +56,7 @@ template <rule Inner> struct shifted_rows {
 };
 
 namespace detail {
-// A functor, not a lambda: nvcc refuses lambdas in functions of both sides without a flag.
+// A functor, not a lambda: nvcc rejects lambdas in functions of both sides without a flag.
 struct shift_part {
   index_t start;
   template <rule M> SEQPRIM_HD constexpr auto operator()(const M& m) const noexcept {
@@ -69,7 +69,7 @@ struct shift_part {
 };
 }  // namespace detail
 
-/// `m` asked in rows, of which row 0 is the query at position `start`. Compositions are shifted part by part; rules that do not
+/// `m` evaluated in rows, of which row 0 is the query at position `start`. Compositions are shifted part by part; rules that do not
 /// depend on the query stay as they are.
 template <rule M> [[nodiscard]] SEQPRIM_HD constexpr auto shifted(const M& m, index_t start) noexcept {
   return map_parts(m, detail::shift_part{start});

@@ -6,7 +6,7 @@
 
 namespace seqprim::mask {
 
-/// Sliding window: a query sees the keys within an inclusive reach to both sides of its own position.
+/// Sliding window: a query attends to the keys within an inclusive reach to both sides of its own position.
 ///
 ///     visible(q, k)  <=>  -left <= k - q <= right
 ///

@@ -6,7 +6,7 @@
 
 namespace seqprim::mask {
 
-/// A bare predicate as a mask: nothing is known about its tiles, so every one is asked pair by pair. The quickest way to
+/// A bare predicate as a mask: nothing is known about its tiles, so every one is tested pair by pair. The quickest way to
 /// try an idea; write classify() (see docs/reference/mask/rule.md) or wrap it in a `block_map` before it meets long
 /// sequences.
 ///
@@ -21,7 +21,7 @@ namespace seqprim::mask {
 /// Cost    every tile is partial: no work is skipped.
 template <answers_per_element Predicate> struct where {
   Predicate predicate;
-  limits table{};  ///< where the predicate may be asked, if it reads a table; all integers if not
+  limits table{};  ///< where the predicate may be evaluated, if it reads a table; all integers if not
 
   static constexpr subject self{"mask::where", "mask/where"};
 

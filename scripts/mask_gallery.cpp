@@ -118,9 +118,13 @@ int main(int argc, char** argv) {
   const mask::where blocks{[](index_t q, index_t k) { return k <= q && (q / 8 - k / 8) % 2 == 0; }};
   const mask::block_grid grid(cpu{.threads = 1}, blocks, len, len, tile, tile);
 
+  tensor<std::int32_t, 2> order(1, len);  // a permutation: groups of neighbors, in another order
+  for (index_t i = 0; i < len; ++i) order(0, i) = static_cast<std::int32_t>((i / 4 * 5 % 6) * 4 + i % 4);
+
   drawing picture;
   picture.add("causal", "keys up to its own position", mask::causal{});
-  picture.add("causal, queries from 12 on", "12 new tokens behind a cache of 12", mask::shifted(mask::causal{}, 12), 12);
+  picture.add("causal, queries from 12 on", "12 new tokens behind a cache of 12", mask::shifted(mask::causal{}, 12),
+              12);
   picture.add("causal_window(7)", "the newest 7 keys", mask::causal_window(7));
   picture.add("sliding_window{5, 3}", "5 keys back, 3 ahead", mask::sliding_window{.left = 5, .right = 3});
   picture.add("attention_sinks{3, 6}", "the first 3 keys stay", mask::attention_sinks{.sinks = 3, .window = 6});
@@ -130,8 +134,19 @@ int main(int argc, char** argv) {
   picture.add("documents", "three sequences packed in one row", documents);
   picture.add("documents & causal", "causal inside each", documents & mask::causal{});
   picture.add("packed_prefix", "a prefix for each document",
-              mask::packed_prefix(offsets, prefix_ends));
+              mask::bind(mask::packed_prefix(offsets, prefix_ends), 0, 0));
   picture.add("block_map of a predicate", "tiles classified once, by brute force", grid.over(blocks));
+
+  const mask::blocks_of frame{6};
+  const mask::residue_of phase{3};
+  const mask::labels ranks(order);
+  picture.add("by_label: frames", "causal over blocks of 6 tokens", mask::by_label{mask::causal{}, frame, frame});
+  picture.add("by_label: chunks", "own chunk and one before it",
+              mask::by_label{mask::sliding_window{.left = 1}, frame, frame});
+  picture.add("by_label: dilated", "every third key of the newest 15",
+              mask::causal_window(15) & mask::by_label{mask::sliding_window{.left = 0}, phase, phase});
+  picture.add("by_label: permutation", "keys that come before in another order",
+              mask::bind(mask::by_label{mask::causal{}, ranks.rows(), ranks.rows()}, 0, 0));
 
   std::FILE* const file = std::fopen(argv[1], "w");
   if (file == nullptr) {

@@ -15,7 +15,8 @@ import comment
 import cpp_header
 
 # Members that every primitive of a family has; the page of the family's rule describes them.
-PROTOCOL = set("""operator() classify visible_keys key_bounds query_bounds tile_end composition bind validate
+PROTOCOL = set("""operator() classify visible_keys key_bounds query_bounds group_at query_starts table_limits
+    visible_labels key_label composition bind validate
     derivative parameter_derivative table_size table apply apply_transposed covers cutoff limit choose law visit_parameters
     operator=""".split())
 # Nested types whose content is nobody's business but their owner's.

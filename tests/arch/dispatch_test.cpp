@@ -62,10 +62,11 @@ template <> const char* unsupported_reason<unlikely>() noexcept { return "the op
 TEST_CASE("dispatch: the best copy that runs here is chosen, and computes what the definition says", "[arch]") {
   numbers n;
   const std::string ran = arch::dispatch<causal_attention>(n.q.view(), n.k.view(), n.v.view(), n.out.view());
-  const char* best = arch::runs_here<arch::avx512_bf16>() ? "avx512_bf16"
-                     : arch::runs_here<arch::avx512>()    ? "avx512"
-                     : arch::runs_here<arch::avx2>()      ? "avx2"
-                                                          : "scalar";
+  const char* best = arch::runs_here<arch::amx_bf16>()      ? "amx_bf16"
+                     : arch::runs_here<arch::avx512_bf16>() ? "avx512_bf16"
+                     : arch::runs_here<arch::avx512>()      ? "avx512"
+                     : arch::runs_here<arch::avx2>()        ? "avx2"
+                                                            : "scalar";
   REQUIRE(ran == best);
   REQUIRE(n.error() < 1e-5);
   const auto choice = arch::choose(arch::all_isas{});
@@ -74,7 +75,7 @@ TEST_CASE("dispatch: the best copy that runs here is chosen, and computes what t
 }
 
 TEMPLATE_TEST_CASE("dispatch: a list of one forces the copy", "[arch]", arch::scalar, arch::avx2, arch::avx512,
-                   arch::avx512_bf16) {
+                   arch::avx512_bf16, arch::amx_bf16) {
   if (!arch::runs_here<TestType>()) {
     SUCCEED("not on this machine");
     return;

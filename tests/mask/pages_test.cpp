@@ -253,6 +253,18 @@ TEST_CASE("pages: masks", "[mask]") {
     REQUIRE(share < 0.51);
   }
   {
+    // example-begin next_cut
+    const mask::prefix m{.length = 280};
+    const index_t len = 600;
+    std::vector<range> chunks;  // of at least 256 tokens, but for the last one
+    for (index_t begin = 0, end; begin < len; begin = end) {
+      end = mask::next_cut(m, {.q_len = len - begin, .k_len = len, .start = begin}, min_of<index_t>(begin + 256, len));
+      chunks.push_back({begin, end});
+    }
+    // example-end next_cut
+    REQUIRE(chunks == std::vector<range>{{0, 280}, {280, 536}, {536, 600}});
+  }
+  {
     // example-begin check
     const mask::check_report report = mask::check(diagonal_blocks{.block = 5}, 97, 131);
     const bool right = report.ok();              // no tile, run or bounds contradicts the pair rule

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers.hpp"
+#include <seqprim/mask/full.hpp>
 #include <seqprim/mask/sliding_window.hpp>
 #include <seqprim/nn/attention_mixer.hpp>
+#include <seqprim/position/on_read.hpp>
 #include <seqprim/score/alibi.hpp>
 #include <seqprim/score/soft_cap.hpp>
 
@@ -155,4 +157,27 @@ TEST_CASE("attention_mixer: a state of another mixer is an error that writes not
   }
   nn::attention_mixer<>::state none;
   REQUIRE_THROWS_AS(mixer.extend(cpu{}, x, y, none, 0), precondition_error);
+}
+
+TEST_CASE(
+    "attention_mixer: a mask that looks ahead, or an encoding whose keys change, cannot be decoded piece by piece",
+    "[nn][errors]") {
+  tensor<float, 3> x(1, 3, 8), y(1, 3, 8);
+  y.fill(9.0f);
+  const auto require_refused = [&](const auto& mixer, index_t start, const char* words) {
+    typename std::remove_cvref_t<decltype(mixer)>::state cache(mixer, 1, 9);
+    cache.keys.fill(7.0f);
+    REQUIRE_THROWS_WITH(mixer.extend(cpu{}, x, y, cache, start), ContainsSubstring(words));
+    REQUIRE(std::all_of(cache.keys.begin(), cache.keys.end(), [](float v) { return v == 7.0f; }));
+    REQUIRE(std::all_of(y.begin(), y.end(), [](float v) { return v == 9.0f; }));
+  };
+  const nn::attention_mixer<mask::sliding_window> ahead(8, {.heads = 2, .mask = {.left = 4, .right = 1}});
+  require_refused(ahead, 3, "the mask lets a token before 3, which the state holds already, attend to token 3");
+  const nn::attention_mixer<mask::full> full(8, {.heads = 2});
+  require_refused(full, 3, "attend to token 5");
+  using changing = position::on_read<position::rotary<position::half_split>>;
+  const nn::attention_mixer<mask::causal, score::identity, changing> dynamic(8, {.heads = 2});
+  require_refused(dynamic, 0, "the state holds encoded keys, which this encoding does not allow");
+  nn::attention_mixer<mask::full>::state cache(full, 1, 9);
+  full.extend(cpu{}, x, y, cache, 0);  // all tokens in one call
 }

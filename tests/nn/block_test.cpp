@@ -44,10 +44,10 @@ struct running_sum {
         for (index_t t = x.extent(1) - 1; t >= 0; --t) dx(b, t, d) = factor.value(0) * (from_end += dy(b, t, d));
       }
   }
-  void validate_extend(const state& past, index_t batch, index_t, index_t) const {
+  void validate_extend(const state& past, index_t batch, index_t, index_t, index_t) const {
     SEQPRIM_EXPECTS(past.sums.extent(0) == batch && past.sums.extent(1) == dim, "the state is not of this mixer");
   }
-  template <class X, class Y> void extend(const cpu&, const X& x, const Y& y, state& past, index_t) const {
+  template <class X, class Y> void extend(const cpu&, const X& x, const Y& y, state& past, index_t, index_t) const {
     for (index_t b = 0; b < x.extent(0); ++b)
       for (index_t d = 0; d < dim; ++d)
         for (index_t t = 0; t < x.extent(1); ++t) y(b, t, d) = factor.value(0) * (past.sums(b, d) += x(b, t, d));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers.hpp"
 #include <seqprim/loss/linear_cross_entropy.hpp>
+#include <seqprim/mask/mask.hpp>
 #include <seqprim/nn/adamw.hpp>
 #include <seqprim/nn/attention_mixer.hpp>
 #include <seqprim/nn/block.hpp>
@@ -8,6 +9,8 @@
 #include <seqprim/nn/decoder.hpp>
 #include <seqprim/nn/gated_mlp.hpp>
 #include <seqprim/nn/initialize.hpp>
+
+#include <support/any_mask.hpp>
 
 using namespace seqprim;
 
@@ -48,6 +51,69 @@ double loss_and_gradients(const cpu& executor, model<T>& m, const problem<T>& p,
       {.dx = flat(dhidden.data()), .dweight = m.head_weight().grad.view()}, workspace);
   m.backward(executor, p.ids, dhidden, saved);
   return result.loss;
+}
+
+using any_mask = test::any_mask<test::any_rule>;
+using masked_model = nn::decoder<nn::block<nn::attention_mixer<any_mask>, nn::gated_mlp<nn::silu>, nn::rms_norm<>>>;
+
+/// A model with a mask chosen at run time, and random ids.
+template <class Mask> struct decoding {
+  test::any_mask_of<Mask, test::any_rule> mask;
+  masked_model m;
+  problem<float> p;
+  masked_model::decode_state state;
+  tensor<float, 2> logits{2, 11};
+
+  decoding(const Mask& rule, index_t len, test::random_numbers random = test::random_numbers(96))
+      : mask(rule),
+        m({.vocab = 11,
+           .dim = 8,
+           .layers = 2,
+           .block = {.mixer = {.heads = 2, .mask = mask.view()}, .mlp = {.hidden = 6}}}),
+        p(random, 2, len, 11),
+        state(m, 2, len) {
+    test::randomize(m, random);
+  }
+
+  /// The logits of one forward pass over the first n tokens.
+  [[nodiscard]] tensor<float, 2> of_forward(index_t n) const {
+    masked_model::activations saved;
+    const auto hidden = m.forward(cpu{}, p.ids.view().slice(1, {0, n}), saved);
+    tensor<float, 2> result(2, 11);
+    m.logits(cpu{}, tensor_view<const float, 2>(&hidden(0, n - 1, 0), {2, 8}, {n * 8, 1}), result);
+    return result;
+  }
+  void read(range tokens) { m.prefill(cpu{}, p.ids.view().slice(1, tokens), state, logits); }
+};
+
+template <class Mask> void require_prompt(const Mask& mask, index_t len) {
+  decoding<Mask> d(mask, len);
+  d.read({0, len});
+  CAPTURE(len);
+  REQUIRE(d.state.length() == len);
+  REQUIRE(test::worst_error(d.logits, d.of_forward(len)) < 2e-5);  // two blocks of sums in another order
+}
+
+template <class Mask> void require_pieces(const Mask& mask, const std::vector<index_t>& pieces) {
+  index_t len = 0;
+  for (const index_t n : pieces) len += n;
+  decoding<Mask> d(mask, len);
+  for (const index_t n : pieces) {
+    const index_t start = d.state.length();
+    d.read({start, start + n});
+    CAPTURE(start, n);
+    REQUIRE(test::worst_error(d.logits, d.of_forward(start + n)) < 2e-5);
+  }
+}
+
+/// `first` tokens are read, the `then` next ones refused; state and logits stay as they were.
+template <class Mask> void require_refused(const Mask& mask, index_t first, index_t then, const char* words) {
+  decoding<Mask> d(mask, first + then);
+  if (first > 0) d.read({0, first});
+  d.logits.fill(9.0f);
+  REQUIRE_THROWS_WITH(d.read({first, first + then}), ContainsSubstring(words));
+  REQUIRE(d.state.length() == first);
+  REQUIRE(std::all_of(d.logits.begin(), d.logits.end(), [](float v) { return v == 9.0f; }));
 }
 
 }  // namespace
@@ -160,6 +226,40 @@ TEST_CASE("decoder: a prompt of several chunks is read like a short one", "[nn][
   m.prefill(cpu{}, p.ids, state, logits);
   REQUIRE(state.length() == len);
   for (index_t v = 0; v < m.vocab(); ++v) REQUIRE(logits(0, v) == Approx(whole(0, len - 1, v)).margin(1e-5));
+}
+
+TEST_CASE("decoder: a prompt in one call gives the logits of one forward pass, whatever the mask looks ahead to",
+          "[nn][property]") {
+  const std::vector<index_t> offsets{0, 100, 270, 300};
+  require_prompt(mask::full{}, 300);
+  require_prompt(mask::prefix{.length = 280}, 300);
+  require_prompt(mask::prefix{.length = 100}, 600);
+  require_prompt(mask::sliding_window{.left = 8, .right = 4}, 300);
+  require_prompt(mask::documents(offsets), 300);
+  require_prompt(mask::documents(offsets) & mask::causal{}, 300);
+  require_prompt(mask::where{[](index_t q, index_t k) { return k <= q && (q - k) % 3 != 1; }}, 520);
+}
+
+TEST_CASE("decoder: decoding goes on exactly where earlier tokens attend to no later one", "[nn][property]") {
+  require_pieces(mask::prefix{.length = 12}, {12, 1, 3, 4});
+  require_pieces(mask::prefix{.length = 12}, {15, 5});
+  require_pieces(mask::where{[](index_t q, index_t k) { return k <= q && (q + k) % 3 != 1; }}, {7, 1, 9, 3});
+  require_pieces(mask::where{[](index_t q, index_t k) { return k / 5 <= q / 5; }}, {5, 10, 5});
+  require_pieces(mask::key_range{2, 9}, {9, 8, 1, 2});
+}
+
+TEST_CASE("decoder: a mask that lets tokens of the state attend to new ones is an error that changes nothing",
+          "[nn][errors]") {
+  require_refused(mask::full{}, 4, 1, "lets a token before 4, which the state holds already, attend to token 4");
+  require_refused(mask::full{}, 4, 300, "attend to token 303");
+  require_refused(mask::sliding_window{.left = 8, .right = 2}, 5, 9, "attend to token 6");
+  require_refused(mask::prefix{.length = 12}, 11, 3, "attend to token 11");
+  require_refused(mask::where{[](index_t q, index_t k) { return k == q || k == 20; }}, 4, 17, "attend to token 20");
+  // What only the operator of one chunk refuses: no chunk is read.
+  const std::vector<index_t> offsets{0, 100, 256}, rows{0, 300}, same_rows = rows;
+  require_refused(mask::documents(offsets) & mask::causal{}, 0, 300, "the sequences have 256 rows");
+  require_refused(mask::packed{packing{rows, same_rows}, mask::causal{}}, 0, 300,
+                  "q_offsets ends at 300 but q_len is 256");
 }
 
 TEST_CASE("decoder: later tokens do not change earlier logits", "[nn][property]") {

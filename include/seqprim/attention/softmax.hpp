@@ -133,6 +133,11 @@ template <class Mask = mask::full, class Score = score::identity, class Position
     SEQPRIM_EXPECTS(!(sink == __builtin_huge_valf()),
                     "attention::softmax: the sink must not be +inf. See docs/reference/attention/softmax.md");
   }
+  /// Mask and score fit a problem; entry points call it before they write anything.
+  SEQPRIM_INLINE void validate(const mask::shape& problem) const {
+    mask::validate(mask, problem);
+    score::validate(score, problem.batch, problem.heads);
+  }
 };
 
 namespace detail {

@@ -17,6 +17,7 @@
 #include <seqprim/mask/key_range.hpp>
 #include <seqprim/mask/labels.hpp>
 #include <seqprim/mask/last_queries.hpp>
+#include <seqprim/mask/next_cut.hpp>
 #include <seqprim/mask/packed.hpp>
 #include <seqprim/mask/per_head.hpp>
 #include <seqprim/mask/prefix.hpp>

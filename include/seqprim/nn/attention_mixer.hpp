@@ -5,6 +5,7 @@
 #include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/mask/causal.hpp>
+#include <seqprim/mask/next_cut.hpp>
 #include <seqprim/nn/linear.hpp>
 #include <seqprim/nn/rms_norm.hpp>
 #include <seqprim/position/encode.hpp>
@@ -30,7 +31,8 @@ namespace seqprim::nn {
 ///         [dim, heads * head_dim], q_norm, k_norm [head_dim] shared by the heads.
 /// Layout  dense. Heads are strided views of the projections; nothing is copied. dx may overlap neither x nor dy.
 /// Errors  precondition_error before anything is written: heads is not a multiple of kv_heads, dim not a multiple of
-///         heads, the encoding does not fit head_dim, shapes disagree, the cache is full, backward without its forward.
+///         heads, the encoding does not fit head_dim, shapes disagree, the cache is full, backward without its forward;
+///         decoding when the mask lets an earlier token attend to a new one, or when keys of the encoding must not be cached.
 /// Repeat  same bits for any number of threads.
 /// Cost    projections 4 rows dim (heads + kv_heads) head_dim flop, and the attention; twice and 3.5 times that
 ///         backward. backward consumes the saved activations: call it once per forward.
@@ -168,37 +170,61 @@ class attention_mixer {
     v_proj.backward(executor, x, joined(saved.dv, x, kv_heads_), dx, saved.projections, linalg::store::accumulate);
   }
 
-  /// What extend() expects of a state: that it was made for a mixer of this shape and for `batch` sequences, and has room for
-  /// `len` tokens after `start`. A model checks all its layers before the first one writes.
-  void validate_extend(const state& cache, index_t batch, index_t start, index_t len) const {
-    constexpr const char* page = ". See docs/reference/nn/attention_mixer.md";
+  /// What extend() expects: a state made for a mixer of this shape and for `batch` sequences, with room for the tokens before
+  /// `end`; a mask and a score that fit; and that no token before `start` attends to one of the new tokens. A model checks
+  /// all its layers before the first one writes.
+  void validate_extend(const state& cache, index_t batch, index_t start, index_t len, index_t end) const {
+    static constexpr subject self{"nn::attention_mixer", "nn/attention_mixer"};
+    self.expects(start >= 0 && len >= 0 && start + len <= end, "tokens [", start, ", ", start + len,
+                 ") must be in [0, end (", end, "))");
     for (const auto* part : {&cache.keys, &cache.values}) {
-      SEQPRIM_EXPECTS(part->extent(1) == kv_heads_ && part->extent(3) == head_dim_,
-                      "nn::attention_mixer: the state has ", part->extent(1), " key-value heads of dim ",
-                      part->extent(3), ", but the mixer has kv_heads (", kv_heads_, ") and head_dim (", head_dim_,
-                      "): it was made for another mixer", page);
-      SEQPRIM_EXPECTS(part->extent(0) == batch, "nn::attention_mixer: x holds ", batch,
-                      " sequences, but the state was made for ", part->extent(0), page);
-      SEQPRIM_EXPECTS(start >= 0, "nn::attention_mixer: start (", start, ") must be >= 0", page);
-      SEQPRIM_EXPECTS(len <= part->extent(2) && start <= part->extent(2) - len, "nn::attention_mixer: ", len,
-                      " tokens after ", start, " exceed the capacity (", part->extent(2), ") of the state", page);
+      self.expects(part->extent(1) == kv_heads_ && part->extent(3) == head_dim_, "the state has ", part->extent(1),
+                   " key-value heads of dim ", part->extent(3), ", but the mixer has kv_heads (", kv_heads_,
+                   ") and head_dim (", head_dim_, "): it was made for another mixer");
+      self.expects(part->extent(0) == batch, "x holds ", batch, " sequences, but the state was made for ",
+                   part->extent(0));
+      self.expects(end <= part->extent(2), end - start, " tokens after ", start, " exceed the capacity (",
+                   part->extent(2), ") of the state");
     }
+    self.expects(
+        position::keys_may_be_cached(encoding_),
+        "the state holds encoded keys, which this encoding does not allow because they change as the sequence grows");
+    op_.starting_at(start).validate(mask::shape{batch, heads_, len, end, start});
+    const mask::shape earlier{batch, heads_, start, start + len, 0};
+    const index_t cut = mask::next_cut(op_.mask, earlier, start);
+    self.expects(cut == start, "the mask lets a token before ", start,
+                 ", which the state holds already, attend to token ", cut - 1,
+                 "; what looks ahead must be read in one call");
+  }
+
+  /// A call that brings the tokens [begin, end) may be read in chunks: where the next chunk may begin, at `from` or later. The
+  /// mask may be cut there (mask::next_cut), and at `begin`.
+  [[nodiscard]] index_t next_cut(index_t batch, index_t begin, index_t from, index_t end) const {
+    return mask::next_cut(op_.mask, mask::shape{batch, heads_, end - begin, end, begin}, from);
   }
 
   /// Decode: x holds the next tokens of each sequence, at positions start, start + 1, ...; the cache holds the `start`
   /// tokens before them and receives these. y is what forward over the whole sequence gives for these tokens, up to
-  /// rounding. Mask and score are evaluated at absolute positions; masks under which a token attends to later ones
-  /// cannot be decoded incrementally.
+  /// rounding. Mask and score are evaluated at absolute positions; a mask under which an earlier token attends to one of these
+  /// is refused.
   template <viewable<3> X, viewable<3> Y>
   void extend(const cpu& executor, const X& input, Y&& output, state& cache, index_t start) const {
+    extend(executor, input, output, cache, start, start + as_view(input).extent(1));
+  }
+
+  /// The same for one chunk of a call that ends at `end`: later chunks bring the tokens from start + len on, to which no token of
+  /// this one attends. The mask is evaluated for k_len = end.
+  template <viewable<3> X, viewable<3> Y>
+  void extend(const cpu& executor, const X& input, Y&& output, state& cache, index_t start, index_t end) const {
     const auto x = checked("x", input, as_view(input));
     const auto y = checked("y", output, x);
     const index_t batch = x.extent(0), len = x.extent(1);
-    validate_extend(cache, batch, start, len);
+    executor.validate();
+    validate_extend(cache, batch, start, len, end);
     activations& saved = cache.scratch;
     project(executor, x, start, saved);
-    const auto keys = cache.keys.view().slice(2, {0, start + len});
-    const auto values = cache.values.view().slice(2, {0, start + len});
+    const auto keys = cache.keys.view().slice(2, {0, end});
+    const auto values = cache.values.view().slice(2, {0, end});
     const auto new_keys = split(saved.k, batch, len, kv_heads_), new_values = split(saved.v, batch, len, kv_heads_);
     parallel_for(executor, batch * kv_heads_, [&](index_t piece, int) {
       const index_t b = piece / kv_heads_, h = piece % kv_heads_;

@@ -38,13 +38,14 @@ concept differentiable_part = requires(const L& fixed, L& layer, const cpu& exec
 };
 
 /// Decoding: a state of `batch` sequences of at most `capacity` tokens, a function that reads the next tokens into it, and a
-/// check of what extend cannot take: a model checks all layers before the first one writes.
+/// check of what extend cannot take: a model checks all layers before the first one writes. The last number is where the call
+/// ends, of which these tokens may be one chunk.
 template <class L, class T = typename L::value_type>
 concept decoding_part = requires(const L& fixed, const cpu& executor, tensor_view<const T, 3> x, tensor_view<T, 3> y,
                                  typename L::state& past, index_t n) {
   requires std::constructible_from<typename L::state, const L&, index_t, index_t>;
-  fixed.extend(executor, x, y, past, n);
-  fixed.validate_extend(std::as_const(past), n, n, n);
+  fixed.extend(executor, x, y, past, n, n);
+  fixed.validate_extend(std::as_const(past), n, n, n, n);
 };
 
 }  // namespace detail
@@ -95,8 +96,9 @@ template <class Mixer, class Mlp, class Norm> consteval bool require_parts_of_bl
 ///     h = x + a mixer(norm(x))        y = h + a mlp(norm(h))        a = residual_scale
 ///
 /// Mixer mixes tokens (attention_mixer, or a recurrence), Mlp mixes channels. A mixer has `config`, `activations`,
-/// `state`, `forward`, `backward`, `extend` and `validate_extend` as attention_mixer has them; an mlp the first two and
-/// `forward`, `backward`. The concepts token_mixer, channel_mixer and token_norm are the exact requirements.
+/// `state`, `forward`, `backward`, `extend` and `validate_extend` as attention_mixer has them, and `next_cut` where a token may
+/// attend to later ones; an mlp the first two and `forward`, `backward`. The concepts token_mixer, channel_mixer and token_norm
+/// are the exact requirements.
 ///
 /// Shapes  x, y [batch, len, dim].
 /// Layout  dense. dx may be dy.
@@ -183,16 +185,33 @@ template <class Mixer, class Mlp, class Norm> class block {
     input_norm.backward(executor, x, gradient, dx, saved.input_norm, linalg::store::accumulate);
   }
 
-  /// Refuses a state of another block, of another batch, or without room for `len` tokens after `start`.
-  void validate_extend(const state& past, index_t batch, index_t start, index_t len) const {
-    mixer.validate_extend(past.mixer, batch, start, len);
+  /// What extend() expects: a state of this block, for `batch` sequences, with room for the tokens before `end`, and what else
+  /// the mixer checks.
+  void validate_extend(const state& past, index_t batch, index_t start, index_t len, index_t end) const {
+    mixer.validate_extend(past.mixer, batch, start, len, end);
   }
 
-  /// Decode: the next tokens of each sequence, at positions start, start + 1, ...
+  /// Where the tokens [begin, end) of one call may be cut into chunks, at `from` or later: what the mixer says, `from` if it has no
+  /// next_cut.
+  [[nodiscard]] index_t next_cut([[maybe_unused]] index_t batch, [[maybe_unused]] index_t begin, index_t from,
+                                 [[maybe_unused]] index_t end) const {
+    if constexpr (requires { mixer.next_cut(batch, begin, from, end); }) {
+      return mixer.next_cut(batch, begin, from, end);
+    } else {
+      return from;
+    }
+  }
+
+  /// Decode: the next tokens of each sequence, at positions start, start + 1, ..., a chunk of a call that ends at `end`.
+  template <viewable<3> X, viewable<3> Y>
+  void extend(const cpu& executor, const X& input, Y&& output, state& past, index_t start, index_t end) const {
+    run(executor, as_view(input), as_view(output), past.scratch,
+        [&](const auto& x, const auto& y) { mixer.extend(executor, x, y, past.mixer, start, end); });
+  }
+  /// The same, all tokens of the call.
   template <viewable<3> X, viewable<3> Y>
   void extend(const cpu& executor, const X& input, Y&& output, state& past, index_t start) const {
-    run(executor, as_view(input), as_view(output), past.scratch,
-        [&](const auto& x, const auto& y) { mixer.extend(executor, x, y, past.mixer, start); });
+    extend(executor, input, output, past, start, start + as_view(input).extent(1));
   }
 
   template <class Visit> void visit_parameters(Visit&& visit) { visit_all(*this, visit); }

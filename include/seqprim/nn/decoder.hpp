@@ -25,8 +25,9 @@ concept decoder_block = requires(B& block, const B& fixed, const cpu& executor, 
   requires std::constructible_from<typename B::state, const B&, index_t, index_t>;
   fixed.forward(executor, x, y, saved);
   block.backward(executor, x, x, y, saved);
-  fixed.extend(executor, x, y, past, n);
-  fixed.validate_extend(std::as_const(past), n, n, n);
+  fixed.extend(executor, x, y, past, n, n);
+  fixed.validate_extend(std::as_const(past), n, n, n, n);
+  { fixed.next_cut(n, n, n, n) } -> std::same_as<index_t>;
 };
 
 }  // namespace detail
@@ -50,10 +51,12 @@ template <class Block> consteval bool require_block() {
 /// Shapes  ids [batch, len]; hidden [batch, len, dim]; logits [..., vocab]. Hidden states live in `saved` until its
 ///         next use.
 /// Errors  precondition_error, which changes nothing: an id outside [0, vocab), shapes disagree, decoding beyond the
-///         capacity of the state, a state that was made for a model of another shape (all layers are checked before the
-///         first one writes), backward without its forward.
-/// Repeat  same bits for any number of threads, whole training steps included. Decoding gives the logits of one forward
-///         pass up to rounding.
+///         capacity of the state, a state that was made for a model of another shape, a mask under which a token that the
+///         state holds attends to a new one (all layers and chunks are checked before the first one writes), backward without
+///         its forward.
+/// Repeat  same bits for any number of threads, whole training steps included. prefill and step give the logits of one forward
+///         pass over all tokens read so far, up to rounding, or refuse. A mask that looks ahead therefore needs the tokens that see
+///         each other in one call: `prefix` its prefix, `full` all of them.
 /// Cost    its parts. `activations` and `decode_state` grow on first use; later passes of that size allocate only
 ///         packing scratch inside the kernels.
 /// Source  Touvron et al., "LLaMA".  Page docs/reference/nn/decoder.md
@@ -198,7 +201,8 @@ template <class Block> class decoder {
   }
 
   /// Reads the next tokens of each sequence and gives the logits [batch, vocab] that follow the last of them. Long inputs
-  /// are read in chunks, which bounds the memory of the state.
+  /// are read in chunks of 256 tokens, which bounds the memory of the state; a chunk is longer where a mask may not be cut after
+  /// 256 (mask::next_cut).
   template <id_viewable Ids, viewable<2> Logits>
   void prefill(const cpu& executor, const Ids& tokens, decode_state& state, Logits&& result) const {
     const auto ids = as_view(tokens);
@@ -218,12 +222,13 @@ template <class Block> class decoder {
                     page);
     executor.validate();
     embed.check_ids(ids);
-    for (std::size_t l = 0; l < blocks.size(); ++l)
-      blocks[l].validate_extend(state.blocks_[l], batch, state.length_, len);
-    for (index_t begin = 0; begin < len; begin += prefill_chunk)
-      read(executor, ids.slice(1, {begin, min_of(begin + prefill_chunk, len)}), state);
-    const auto stream = state.stream_.view(batch, len - (len - 1) / prefill_chunk * prefill_chunk, dim());
-    const auto last = stream.slice(1, {stream.extent(1) - 1, stream.extent(1)});
+    const index_t start = state.length_, end = start + len;
+    const std::vector<range> chunks = chunks_of(state, {start, end});
+    for (const range& chunk : chunks)
+      read(executor, ids.slice(1, {chunk.begin - start, chunk.end - start}), state, chunk, end);
+    state.length_ = end;
+    const index_t rows_left = chunks.back().size();
+    const auto last = state.stream_.view(batch, rows_left, dim()).slice(1, {rows_left - 1, rows_left});
     const tensor_view<const value_type, 2> rows(last.data, {batch, dim()}, {last.strides[0], 1});
     const auto hidden = state.hidden_.view(batch, dim());
     norm.forward(executor, rows, hidden, state.norm_);
@@ -244,16 +249,38 @@ template <class Block> class decoder {
  private:
   static constexpr index_t prefill_chunk = 256;
 
-  /// Runs the tokens through the blocks; leaves the stream in state.stream_ and moves the length.
-  template <class Ids> void read(const cpu& executor, const Ids& ids, decode_state& state) const {
+  /// The chunks in which the tokens of a call are read: each ends where all layers may be cut, and all layers accept it.
+  [[nodiscard]] std::vector<range> chunks_of(const decode_state& state, range tokens) const {
+    std::vector<range> chunks;
+    const auto validate = [&](range chunk) {
+      for (std::size_t l = 0; l < blocks.size(); ++l)
+        blocks[l].validate_extend(state.blocks_[l], state.batch_, chunk.begin, chunk.size(), tokens.end);
+    };
+    validate(tokens);
+    for (index_t begin = tokens.begin; begin < tokens.end;) {
+      index_t cut = min_of(begin + prefill_chunk, tokens.end);
+      for (index_t before = begin; before != cut;) {
+        before = cut;
+        for (const Block& block : blocks) cut = block.next_cut(state.batch_, begin, cut, tokens.end);
+      }
+      chunks.push_back({begin, cut});
+      begin = cut;
+    }
+    if (chunks.size() > 1)
+      for (const range& chunk : chunks) validate(chunk);
+    return chunks;
+  }
+
+  /// Runs the tokens of a chunk through the blocks; leaves the stream in state.stream_.
+  template <class Ids>
+  void read(const cpu& executor, const Ids& ids, decode_state& state, range chunk, index_t end) const {
     const index_t batch = ids.extent(0), len = ids.extent(1);
     embed.forward(executor, ids, state.stream_.view(batch, len, dim()));
     for (std::size_t l = 0; l < blocks.size(); ++l) {
       blocks[l].extend(executor, state.stream_.view(batch, len, dim()), state.next_.view(batch, len, dim()),
-                       state.blocks_[l], state.length_);
+                       state.blocks_[l], chunk.begin, end);
       std::swap(state.stream_, state.next_);
     }
-    state.length_ += len;
   }
 
   template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {

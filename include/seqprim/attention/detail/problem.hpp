@@ -144,9 +144,8 @@ template <entry Entry, class Op, class Q, class K, class V>
                   name, ": a part of the mask counts rows of the call or of a buffer, another positions up to k_len (",
                   p.k_len, "); say where the first query is with starting_at", page);
   const range first = p.starts.bounds(p.batch);
-  mask::validate(op.mask, mask::shape{p.batch, p.heads, p.q_len + (first.empty() ? 0 : first.end - 1 - first.begin),
-                                      p.k_len, first.begin});
-  score::validate(op.score, p.batch, p.heads);
+  op.validate(
+      mask::shape{p.batch, p.heads, p.q_len + (first.empty() ? 0 : first.end - 1 - first.begin), p.k_len, first.begin});
   const auto at = position::place(op.position);
   position::validate(at.encoding, p.head_dim);
   position::validate_map(position::shifted_rows{at.queries, p.starts}, p.batch, p.q_len);

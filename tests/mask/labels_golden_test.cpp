@@ -183,6 +183,12 @@ TEST_CASE("golden labels: block diffusion over noisy and clean halves", "[mask][
         noisy(labels_from(2 * n, [&](index_t i) { return i < n ? block(i) : -1 - i; }));
     require_golden(g, mask::by_label{mask::causal{}, reach.row(), clean.row()} |
                           mask::by_label{same_label, noisy.row(), noisy.row()});
+    // The same without stored labels, as in examples/small_programs/block_diffusion.cpp.
+    const mask::blocks_of number{size};
+    const mask::by_label same_block{same_label, number, number};
+    const mask::by_label up_to_block{mask::causal{}, number, number};
+    require_golden(g, mask::query_concat(mask::key_concat(same_block, n, mask::shifted(up_to_block, -size)), n,
+                                         mask::key_concat(~mask::full{}, n, up_to_block)));
   }
 }
 

@@ -103,6 +103,15 @@ TEMPLATE_TEST_CASE("simd: partial loads read zeros and partial stores leave the 
   }
 }
 
+TEST_CASE("simd: reversed loads read n elements backwards and zeros beyond", "[arch]") {
+  for (int n = 1; n <= v::lanes; ++n) {
+    std::vector<float> in(static_cast<std::size_t>(n));
+    for (int i = 0; i < n; ++i) in[static_cast<std::size_t>(i)] = static_cast<float>(n - i);
+    const auto x = v::load_reversed(in.data() + n - 1, n);
+    for (int i = 0; i < v::lanes; ++i) REQUIRE(lane_of(x, i) == (i < n ? static_cast<float>(i + 1) : 0.0f));
+  }
+}
+
 TEST_CASE("simd: lanes outside a run are replaced", "[arch]") {
   std::int32_t lower[v::lanes], upper[v::lanes];
   for (int i = 0; i < v::lanes; ++i) {

@@ -47,14 +47,29 @@ struct bare {
 };
 static_assert(score::modifier<bare> && !score::takes_lanes<bare, arch::lanes<isa, float>>);
 
+/// A modifier that reads arrays by key, by query and by distance.
+struct reads_arrays {
+  const float *of_key, *of_query, *by_distance, *by_some_distance;
+  range held;  // distances of the last
+
+  template <class X, class Site = score::site> X operator()(X logit, Site at) const {
+    return logit * derivative(logit, at) + at.template by_distance<X>(by_distance);
+  }
+  template <class X, class Site = score::site> X derivative(X, Site at) const {
+    return at.template of_key<X>(of_key) + X(2.0f) * at.template of_query<X>(of_query) +
+           X(4.0f) * at.template by_distance<X>(by_some_distance, held);
+  }
+};
+static_assert(score::takes_lanes<reads_arrays, arch::lanes<isa, float>>);
+
 /// A tile of logits modified at once, against the modifier asked for each logit alone.
-template <columns_are Columns, class Score> void require_modified(const Score& score) {
+template <columns_are Columns, class Score>
+void require_modified(const Score& score, range rows = {40, 47}, range columns = {11, 44}) {
   test::random_numbers random(18);
-  const range rows{40, 47}, columns{11, 44};
-  const index_t step = 48;
-  std::vector<float> raw(7 * 48);
+  const index_t step = round_up(columns.size(), 16);
+  std::vector<float> raw(static_cast<std::size_t>(rows.size() * step));
   for (float& x : raw) x = 20.0f * random.normal();
-  std::vector<float> tile = raw, gradient(7 * 48, 2.0f);
+  std::vector<float> tile = raw, gradient(raw.size(), 2.0f);
   attention::detail::modify<isa, Columns>(score, 0.5f, rows, columns, tile.data(), step);
   attention::detail::multiply_by_derivative<isa, Columns>(score, rows, columns, raw.data(), gradient.data(), step);
   for (index_t i = 0; i < rows.size(); ++i)
@@ -63,7 +78,7 @@ template <columns_are Columns, class Score> void require_modified(const Score& s
       const auto site = attention::detail::site_of<Columns>(rows.begin + i, columns.begin + j);
       // The same formula with and without contraction: a few roundings of the largest number in it (an ALiBi bias, the logit).
       const float expected = score(0.5f * raw[at], site) * static_cast<float>(attention::detail::log2_e);
-      REQUIRE(std::fabs(tile[at] - expected) <= 1e-5f);
+      REQUIRE(std::fabs(tile[at] - expected) <= 1e-5f * std::fmax(1.0f, std::fabs(expected)));
       REQUIRE(gradient[at] == Approx(2.0f * score.derivative(raw[at], site)).epsilon(1e-5).margin(1e-30));
     }
 }
@@ -72,6 +87,17 @@ template <class Score> void require_modified(const Score& score) {
   require_modified<columns_are::queries>(score);
   require_modified<columns_are::keys>(score);
 }
+
+/// The entries [of.begin, of.end) of an array and no more: the address sanitizer sees a read beside them.
+struct entries_of {
+  std::vector<float> values;
+  const float* at_zero;
+
+  entries_of(range of, test::random_numbers& random)
+      : values(static_cast<std::size_t>(of.size())), at_zero(values.data() - of.begin) {
+    for (float& x : values) x = random.normal();
+  }
+};
 
 }  // namespace
 
@@ -100,6 +126,29 @@ TEST_CASE("modify: many logits at once give what one gives, for every kind of mo
   require_modified(score::soft_cap{.cap = 7.0f} | score::distance_bias{.slope = 0.3f});
   require_modified(bare{});
   require_modified(bare{} | score::soft_cap{.cap = 100.0f});
+}
+
+TEST_CASE("modify: arrays are read for the pairs of the tile and no others", "[attention][property]") {
+  test::random_numbers random(20);
+  for (int trial = 0; trial < 40; ++trial) {
+    const index_t q = random.integer(0, 60), k = random.integer(0, 60);
+    const range queries{q, q + random.integer(1, 40)}, keys{k, k + random.integer(1, 40)};
+    const range distances{keys.begin - queries.end + 1, keys.end - queries.begin};
+    // Some distances of the tile, none of them, more than all.
+    const index_t least = distances.begin + random.integer(-30, 50);
+    const range held{least, least + random.integer(1, 60)};
+    const entries_of of_key(keys, random), of_query(queries, random), by_distance(distances, random),
+        some(held, random);
+    const reads_arrays score{of_key.at_zero, of_query.at_zero, by_distance.at_zero, some.at_zero, held};
+    CAPTURE(queries.begin, queries.end, keys.begin, keys.end, held.begin, held.end);
+    require_modified<columns_are::queries>(score, keys, queries);
+    require_modified<columns_are::keys>(score, queries, keys);
+    // The same entries, counted from where the rows of a call begin.
+    const index_t start = random.integer(-5, 5);
+    const auto moved = score::shifted(score, -start);
+    require_modified<columns_are::queries>(moved, keys, {queries.begin + start, queries.end + start});
+    require_modified<columns_are::keys>(moved, {queries.begin + start, queries.end + start}, keys);
+  }
 }
 
 TEST_CASE("modify: NaN stays NaN, infinities become the cap", "[attention][edge]") {

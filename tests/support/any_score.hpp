@@ -66,14 +66,9 @@ class any_step {
       return static_cast<X>(f(other_, static_cast<float>(logit), at));
     } else {
       using v = typename X::v;
-      float numbers[v::lanes], steps[v::lanes];
+      float numbers[v::lanes];
       v::store(numbers, logit.reg);
-      v::store(steps, at.step.reg);
-      for (int lane = 0; lane < v::lanes; ++lane) {
-        const auto step = static_cast<index_t>(steps[lane]);  // one key later, or one query
-        numbers[lane] =
-            f(other_, numbers[lane], {at.first.q - min<index_t>(step, 0), at.first.k + max<index_t>(step, 0)});
-      }
+      for (int lane = 0; lane < at.live; ++lane) numbers[lane] = f(other_, numbers[lane], at[lane]);
       return X(v::load(numbers));
     }
   }

@@ -25,6 +25,10 @@ template <class Isa, class T> struct lanes {
   template <class X> [[nodiscard, gnu::always_inline]] static lanes load(const X* p, int n) noexcept {
     return v::load_partial(p, n);
   }
+  /// Lane i holds p[-i], for i < n; zeros beyond.
+  [[nodiscard, gnu::always_inline]] static lanes load_reversed(const T* p, int n) noexcept {
+    return v::load_reversed(p, n);
+  }
   template <class X> [[gnu::always_inline]] void store(X* p) const noexcept { v::store(p, reg); }
   template <class X> [[gnu::always_inline]] void store(X* p, int n) const noexcept { v::store_partial(p, reg, n); }
 

@@ -78,6 +78,8 @@ template <class Isa, class T> struct simd {
   template <class X> [[gnu::always_inline]] static reg load_partial(const X* p, int n) noexcept {
     return n > 0 ? static_cast<T>(*p) : T{0};
   }
+  /// Lane i holds p[-i], for i < n; zeros beyond.
+  [[gnu::always_inline]] static reg load_reversed(const T* p, int n) noexcept { return n > 0 ? *p : T{0}; }
   template <class X> [[gnu::always_inline]] static void store(X* p, reg x) noexcept {
     if constexpr (sizeof(X) == 2) {
       *p = X(static_cast<float>(x));

@@ -34,6 +34,11 @@ template <> struct simd<avx2, float> {
     for (int i = 0; i < n; ++i) padded[i] = p[i];
     return load(padded);
   }
+  [[gnu::always_inline]] static reg load_reversed(const float* p, int n) noexcept {
+    const __m256i backwards = _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+    const __m256i last = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), backwards);
+    return _mm256_permutevar8x32_ps(_mm256_maskload_ps(p - 7, last), backwards);
+  }
 
   [[gnu::always_inline]] static void store(float* p, reg x) noexcept { _mm256_storeu_ps(p, x); }
   [[gnu::always_inline]] static void store(float16* p, reg x) noexcept {

@@ -38,6 +38,11 @@ template <> struct simd<avx512, float> {
   [[gnu::always_inline]] static reg load_partial(const std::int8_t* p, int n) noexcept {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p)));
   }
+  [[gnu::always_inline]] static reg load_reversed(const float* p, int n) noexcept {
+    const __m512i backwards = _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const auto last = static_cast<__mmask16>(~0u << (16 - n));
+    return _mm512_permutexvar_ps(backwards, _mm512_maskz_loadu_ps(last, p - 15));
+  }
 
   [[gnu::always_inline]] static void store(float* p, reg x) noexcept { _mm512_storeu_ps(p, x); }
   [[gnu::always_inline]] static void store(float16* p, reg x) noexcept {

@@ -24,19 +24,79 @@ struct site {
   template <class T> [[nodiscard]] SEQPRIM_HD constexpr T ahead() const noexcept { return static_cast<T>(k - q); }
   /// The same key, and the query `by` positions later.
   [[nodiscard]] SEQPRIM_HD constexpr site later_query(index_t by) const noexcept { return {q + by, k}; }
+
+  /// The entry of an array over keys, or over queries: values[k], values[q].
+  template <class T> [[nodiscard]] SEQPRIM_HD constexpr T of_key(const float* values) const noexcept {
+    return static_cast<T>(values[k]);
+  }
+  template <class T> [[nodiscard]] SEQPRIM_HD constexpr T of_query(const float* values) const noexcept {
+    return static_cast<T>(values[q]);
+  }
+  /// The entry of a table by distance, values[k - q]: `values` points to the entry of distance 0.
+  template <class T> [[nodiscard]] SEQPRIM_HD constexpr T by_distance(const float* values) const noexcept {
+    return static_cast<T>(values[k - q]);
+  }
+  /// The same for a table that holds some distances; those outside take the nearest of them.
+  template <class T> [[nodiscard]] SEQPRIM_HD constexpr T by_distance(const float* values, range held) const noexcept {
+    return static_cast<T>(values[max_of(held.begin, min_of(k - q, held.end - 1))]);
+  }
 };
 
+/// Which side of the problem runs along the lanes of a register.
+enum class along : unsigned char { keys, queries };
+
 /// The positions of the logits of one register: X holds many values, the site of the first is given, and each further lane
-/// is one key later or one query later. The register is referred to, not held: GCC 12 would move it through memory with every
-/// copy of the site.
-template <class X> struct lane_site {
+/// is one key later or one query later. Arrays are read with one load: as they lie, one entry for all lanes, or backwards.
+///
+/// Only the first `live` lanes are pairs of the problem. Arrays are read for these, and zeros stand in the others: an array
+/// that has an entry for each key, query or distance of the problem needs no padding. The register of steps is referred to, not
+/// held: GCC 12 would move it through memory with every copy of the site.
+template <class X, along Lanes> struct lane_site {
   site first;
-  const X&
-      step;  ///< what each lane adds to ahead(): 0, 1, 2, ... where keys run along the lanes, 0, -1, -2, ... where queries do
+  const X& step;  ///< what each lane adds to ahead(): 0, 1, 2, ... along keys, 0, -1, -2, ... along queries
+  int live;       ///< how many lanes hold pairs, >= 1
+
+  /// The site of one lane.
+  [[nodiscard]] SEQPRIM_INLINE site operator[](int lane) const noexcept {
+    return Lanes == along::keys ? site{first.q, first.k + lane} : site{first.q + lane, first.k};
+  }
 
   template <class> [[nodiscard]] X ahead() const noexcept { return X(first.ahead<float>()) + step; }
   [[nodiscard]] SEQPRIM_INLINE lane_site later_query(index_t by) const noexcept {
-    return {first.later_query(by), step};
+    return {first.later_query(by), step, live};
+  }
+
+  template <class> [[nodiscard]] SEQPRIM_INLINE X of_key(const float* values) const noexcept {
+    if constexpr (Lanes == along::keys) {
+      return X::load(values + first.k, live);
+    } else {
+      return X(values[first.k]);
+    }
+  }
+  template <class> [[nodiscard]] SEQPRIM_INLINE X of_query(const float* values) const noexcept {
+    if constexpr (Lanes == along::queries) {
+      return X::load(values + first.q, live);
+    } else {
+      return X(values[first.q]);
+    }
+  }
+  template <class> [[nodiscard]] SEQPRIM_INLINE X by_distance(const float* values) const noexcept {
+    const float* const entry = values + (first.k - first.q);
+    if constexpr (Lanes == along::keys) {
+      return X::load(entry, live);
+    } else {
+      return X::load_reversed(entry, live);
+    }
+  }
+  template <class> [[nodiscard]] SEQPRIM_INLINE X by_distance(const float* values, range held) const noexcept {
+    const index_t distance = first.k - first.q;
+    const index_t least = Lanes == along::keys ? distance : distance - live + 1, most = least + live - 1;
+    if (held.begin <= least && most < held.end) return by_distance<X>(values);
+    if (most <= held.begin) return X(values[held.begin]);
+    if (least >= held.end - 1) return X(values[held.end - 1]);
+    float each[X::count] = {};
+    for (int lane = 0; lane < live; ++lane) each[lane] = (*this)[lane].template by_distance<float>(values, held);
+    return X::load(each);
   }
 };
 
@@ -50,9 +110,12 @@ template <class S> concept modifier = std::is_trivially_copyable_v<S> && require
 
 /// A modifier that also takes many logits at once: written as a template over the element type and the site. Kernels on the CPU
 /// are then several times faster; nothing else changes. X is arch::lanes.
-template <class S, class X> concept takes_lanes = requires(const S& s, X logits, lane_site<X> at) {
-  { s(logits, at) } -> std::same_as<X>;
-  { s.derivative(logits, at) } -> std::same_as<X>;
+template <class S, class X>
+concept takes_lanes = requires(const S& s, X logits, lane_site<X, along::keys> keys,
+                               lane_site<X, along::queries> queries) {
+  { s(logits, keys) } -> std::same_as<X>;
+  { s(logits, queries) } -> std::same_as<X>;
+  { s.derivative(logits, keys) } -> std::same_as<X>;
 };
 
 /// A modifier that differs between heads: s.bind(batch, head) is the modifier of one of them.

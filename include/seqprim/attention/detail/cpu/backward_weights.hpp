@@ -58,8 +58,10 @@ void add_parameter_gradients(const Mask& mask, const Score& score, range rows, r
       // Hidden pairs may hold anything; they are left out rather than multiplied by 0.
       const auto here = partial ? v::both(exist, visible.at(i)) : exist;
       arch::unrolled<Parameters>([&](auto n) {
-        if constexpr (v::lanes > 1 && score::differentiable_by_parameter<Score, n, X, score::lane_site<X>>) {
-          const score::lane_site<X> site{first, lane_step<Isa, columns_are::keys, T>()};
+        using lane_site = score::lane_site<X, score::along::keys>;
+        if constexpr (v::lanes > 1 && score::differentiable_by_parameter<Score, n, X, lane_site>) {
+          const X steps = lane_step<Isa, columns_are::keys, T>();
+          const lane_site site{first, steps, static_cast<int>(live)};
           const X slope = score.template parameter_derivative<n>(X(v::load(raw + at)), site);
           const auto term = v::select(here, v::mul(v::load(gradients + at), slope.reg), v::zero());
           v::store(sums[n], v::add(v::load(sums[n]), term));

@@ -64,6 +64,8 @@ void for_visible_tiles(range bounds, index_t step, const Classify& classify, con
 template <columns_are Columns> [[nodiscard]] constexpr score::site site_of(index_t row, index_t column) noexcept {
   return Columns == columns_are::queries ? score::site{column, row} : score::site{row, column};
 }
+template <columns_are Columns>
+inline constexpr score::along score_lanes = Columns == columns_are::keys ? score::along::keys : score::along::queries;
 
 /// What each lane adds to the distance of key and query.
 template <class Isa, columns_are Columns, class T> [[nodiscard]] arch::lanes<Isa, T> lane_step() noexcept {
@@ -81,13 +83,16 @@ void modify(const Score& score, T factor, range rows, range columns, T* tile, in
     return;
   } else if constexpr (v::lanes > 1 && score::takes_lanes<Score, X>) {
     const X step = lane_step<Isa, Columns, T>();
-    for (index_t j = 0; j < columns.size(); j += v::lanes)
+    for (index_t j = 0; j < columns.size(); j += v::lanes) {
+      const int live = static_cast<int>(min<index_t>(v::lanes, columns.size() - j));
       for (index_t i = 0; i < rows.size(); ++i) {
         T* const at = tile + i * tile_row + j;
-        const score::lane_site<X> site{site_of<Columns>(rows.begin + i, columns.begin + j), step};
+        const score::lane_site<X, score_lanes<Columns>> site{site_of<Columns>(rows.begin + i, columns.begin + j), step,
+                                                             live};
         const X logits = score(X(v::mul(v::load(at), v::set(factor))), site);
         v::store(at, v::mul(logits.reg, v::set(static_cast<T>(log2_e))));
       }
+    }
   } else {
     for (index_t i = rows.begin; i < rows.end; ++i) {
       T* const row = tile + (i - rows.begin) * tile_row;
@@ -109,13 +114,16 @@ void multiply_by_derivative(const Score& score, range rows, range columns, const
     return;
   } else if constexpr (v::lanes > 1 && score::takes_lanes<Score, X>) {
     const X step = lane_step<Isa, Columns, T>();
-    for (index_t j = 0; j < columns.size(); j += v::lanes)
+    for (index_t j = 0; j < columns.size(); j += v::lanes) {
+      const int live = static_cast<int>(min<index_t>(v::lanes, columns.size() - j));
       for (index_t i = 0; i < rows.size(); ++i) {
         const index_t at = i * tile_row + j;
-        const score::lane_site<X> site{site_of<Columns>(rows.begin + i, columns.begin + j), step};
+        const score::lane_site<X, score_lanes<Columns>> site{site_of<Columns>(rows.begin + i, columns.begin + j), step,
+                                                             live};
         const X slope = score.derivative(X(v::load(raw + at)), site);
         v::store(gradient + at, v::mul(v::load(gradient + at), slope.reg));
       }
+    }
   } else {
     for (index_t i = 0; i < rows.size(); ++i)
       for (index_t j = 0; j < columns.size(); ++j) {

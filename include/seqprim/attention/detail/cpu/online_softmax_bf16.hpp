@@ -51,7 +51,8 @@ template <class Isa, class T> class online_softmax_pairs {
   template <class Mask, class Score>
   void add(const bfloat16* k, index_t k_row, const bfloat16* values, index_t v_row, range keys, const Mask& mask,
            const Score& score, bool partial) noexcept {
-    const arch::matrix_ref logits{logits_, width_}, queries{queries_, width_};
+    const arch::matrix_ref logits{logits_, width_};
+    const arch::matrix_ref queries{queries_, width_};
     const arch::product_shape shape{keys.size(), padded_, head_pairs_};
     // Keys are read in place, two elements at a time, where pairs are whole words.
     if (head_dim_ % 2 == 0 && k_row % 2 == 0 && reinterpret_cast<std::uintptr_t>(k) % sizeof(pair) == 0) {

@@ -19,7 +19,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -142,18 +141,7 @@ struct run_facts {
       }
       facts.emplace_back(name, text);
     };
-    add("dim", o.dim);
-    add("layers", o.layers);
-    add("heads", o.heads);
-    add("kv_heads", o.kv_heads);
-    add("context", o.context);
-    add("batch", o.batch);
-    add("steps", o.steps);
-    add("warmup", o.warmup);
-    add("learning_rate", o.learning_rate);
-    add("weight_decay", o.weight_decay);
-    add("clip", o.clip);
-    add("seed", o.seed);
+    demo::visit_facts(o, [&](const char* name, auto value, auto, auto) { add(name, value); });
     add("text", fingerprint);
   }
 };
@@ -181,26 +169,13 @@ void save(const trainer& t, const demo::corpus& text, const demo::chart& chart, 
 
 /// What a checkpoint was trained with becomes the options. A flag that says otherwise is refused when it is loaded.
 void adopt_facts(const io::safetensors_file& file, demo::options& o) {
-  const auto adopt = [&](const char* name, const char* flag, auto& value) {
-    using number = std::remove_reference_t<decltype(value)>;
+  demo::visit_facts(o, [&]<class Number>(const char* name, Number& value, auto least, auto most) {
     if (!file.has_metadata(name))
       throw io_error(message(file.source(), ": not a checkpoint of this program, it names no ", name));
-    const auto stored = demo::parse_number<number>(message(file.source(), ": ", name), file.metadata(name), 0,
-                                                   std::numeric_limits<number>::max());
-    if (!o.was_given(flag)) value = stored;
-  };
-  adopt("dim", "--dim", o.dim);
-  adopt("layers", "--layers", o.layers);
-  adopt("heads", "--heads", o.heads);
-  adopt("kv_heads", "--kv-heads", o.kv_heads);
-  adopt("context", "--context", o.context);
-  adopt("batch", "--batch", o.batch);
-  adopt("steps", "--steps", o.steps);
-  adopt("warmup", "--warmup", o.warmup);
-  adopt("learning_rate", "--learning-rate", o.learning_rate);
-  adopt("weight_decay", "--weight-decay", o.weight_decay);
-  adopt("clip", "--clip", o.clip);
-  adopt("seed", "--seed", o.seed);
+    const auto stored = demo::parse_number(message(file.source(), ": ", name), file.metadata(name),
+                                           static_cast<Number>(least), static_cast<Number>(most));
+    if (!o.was_given(demo::flag_of(name))) value = stored;
+  });
   demo::check_sizes(o);
 }
 

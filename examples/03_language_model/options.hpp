@@ -97,6 +97,30 @@ template <class Number> Number parse_number(const std::string& flag, const std::
   return value;
 }
 
+/// What a checkpoint shares with the run that goes on from it: visit(name, value, least, most), for the command line and for
+/// the file alike.
+template <class Options, class Visit> void visit_facts(Options& o, Visit&& visit) {
+  visit("dim", o.dim, 2, 8192);
+  visit("layers", o.layers, 1, 128);
+  visit("heads", o.heads, 1, 256);
+  visit("kv_heads", o.kv_heads, 0, 256);  // 0: as many as heads
+  visit("context", o.context, 2, 65536);
+  visit("batch", o.batch, 1, 4096);
+  visit("steps", o.steps, 1, 100'000'000);
+  visit("warmup", o.warmup, 0, 100'000'000);
+  visit("learning_rate", o.learning_rate, 0, 10);
+  visit("weight_decay", o.weight_decay, 0, 10);
+  visit("clip", o.clip, 1e-9, 1e9);
+  visit("seed", o.seed, 0, 0x7fffffffffffffff);
+}
+
+/// The flag of a fact: "kv_heads" is set by --kv-heads.
+inline std::string flag_of(std::string name) {
+  for (char& c : name)
+    if (c == '_') c = '-';
+  return "--" + name;
+}
+
 inline options parse_options(int argc, char** argv) {
   options o;
   for (int i = 1; i < argc; ++i) {
@@ -108,6 +132,13 @@ inline options parse_options(int argc, char** argv) {
     };
     const auto count = [&](index_t low, index_t high) { return parse_number<index_t>(flag, value(), low, high); };
     const auto real = [&](double low, double high) { return parse_number<double>(flag, value(), low, high); };
+    bool is_fact = false;
+    visit_facts(o, [&]<class Number>(const char* name, Number& fact, auto least, auto most) {
+      if (flag != flag_of(name)) return;
+      fact = parse_number(flag, value(), static_cast<Number>(least), static_cast<Number>(most));
+      is_fact = true;
+    });
+    if (is_fact) continue;
     if (flag == "--text") {
       while (i + 1 < argc && std::strncmp(argv[i + 1], "--", 2) != 0) o.text.emplace_back(argv[++i]);
       if (o.text.empty()) refuse("--text needs at least one file");
@@ -116,36 +147,12 @@ inline options parse_options(int argc, char** argv) {
       if (o.out.empty()) refuse("--out needs the name of a folder");
     } else if (flag == "--resume") {
       o.resume = true;
-    } else if (flag == "--dim") {
-      o.dim = count(2, 8192);
-    } else if (flag == "--layers") {
-      o.layers = count(1, 128);
-    } else if (flag == "--heads") {
-      o.heads = count(1, 256);
-    } else if (flag == "--kv-heads") {
-      o.kv_heads = count(1, 256);
-    } else if (flag == "--context") {
-      o.context = count(2, 65536);
-    } else if (flag == "--batch") {
-      o.batch = count(1, 4096);
-    } else if (flag == "--steps") {
-      o.steps = count(1, 100'000'000);
-    } else if (flag == "--learning-rate") {
-      o.learning_rate = real(0, 10);
-    } else if (flag == "--warmup") {
-      o.warmup = count(0, 100'000'000);
-    } else if (flag == "--weight-decay") {
-      o.weight_decay = real(0, 10);
-    } else if (flag == "--clip") {
-      o.clip = real(1e-9, 1e9);
     } else if (flag == "--evaluate-every") {
       o.evaluate_every = count(1, 100'000'000);
     } else if (flag == "--stop-after") {
       o.stop_after = count(1, 100'000'000);
     } else if (flag == "--threads") {
       o.threads = count(0, 1024);
-    } else if (flag == "--seed") {
-      o.seed = count(0, 0x7fffffffffffffff);
     } else if (flag == "--write-seed") {
       o.write_seed = count(0, 0x7fffffffffffffff);
     } else if (flag == "--prompt") {

@@ -41,7 +41,7 @@ written() { sed -n '/--- it writes/,/^---$/p' "$1" | tail -n +2; }
 # Ctrl-C saves and ends with status 0.
 "$program" "${common[@]}" --steps 100000 --out interrupted >interrupted.log &
 pid=$!
-for _ in $(seq 100); do grep -q "^step" interrupted.log && break; sleep 0.1; done
+for _ in $(seq 1200); do grep -q "^step" interrupted.log && break; sleep 0.1; done
 sleep 0.5
 kill -INT $pid
 status=0
@@ -92,6 +92,27 @@ printf 'garbage' | dd of=damaged/model.safetensors bs=1 seek=20 conv=notrunc 2>/
 refuses "damaged/model.safetensors" --text text.txt --out damaged --resume
 head -c 5000 parts/model.safetensors >damaged/model.safetensors
 refuses "damaged/model.safetensors" --text text.txt --out damaged --resume
+# A checkpoint whose metadata says something else than a run of this program can have been started with.
+tamper() {  # tamper NAME VALUE: damaged/model.safetensors with this fact
+  local LC_ALL=C file=parts/model.safetensors size header i
+  size=$(od -An -tu8 -N8 $file | tr -d ' ')
+  header=$(head -c $((8 + size)) $file | tail -c "$size" | sed "s/\"$1\":\"[^\"]*\"/\"$1\":\"$2\"/")
+  while ((${#header} % 8)); do header+=' '; done
+  {
+    for i in 0 1 2 3 4 5 6 7; do printf "\\x$(printf %02x $((${#header} >> 8 * i & 255)))"; done
+    printf '%s' "$header"
+    tail -c +$((9 + size)) $file
+  } >damaged/model.safetensors
+}
+tamper heads 2
+"$program" --text text.txt --out damaged --resume --generate 0 >out.log || fail "an untouched fact is refused"
+for fact in "heads 0" "heads -2" "context 4611686018427387904" "dim 9223372036854775800" "batch 0" "layers 0" "steps 0" \
+  "kv_heads 257" "learning_rate nan" "clip 0"; do
+  tamper $fact
+  refuses "damaged/model.safetensors: $fact is outside" --text text.txt --out damaged --resume
+done
+tamper heads 99999999999999999999
+refuses "outside of what a number can hold" --text text.txt --out damaged --resume
 [[ "$before" == "$(cat parts/* | cksum)" ]] || fail "a mistake touched the files of an earlier run"
 [[ ! -e new ]] || fail "a refused run made its folder"
 status=0

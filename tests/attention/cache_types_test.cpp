@@ -92,9 +92,10 @@ TEST_CASE("quantized: a number is its code times the scale of its block", "[atte
   tensor<float, 4> per_token(1, 2, 3, 1), uneven(1, 2, 3, 3), narrow(1, 2, 3, 8), none(1, 2, 3, 0), longer(1, 2, 4, 1);
   REQUIRE(attention::quantized(codes, per_token).block() == 64);
   REQUIRE_THROWS_AS(attention::quantized(codes, uneven).validate(), precondition_error);
-  REQUIRE_THROWS_WITH(attention::quantized(codes, narrow).validate(),
-                      "attention::quantized: 8 scales a row must divide dim (64) into blocks of a multiple of 16. See "
-                      "docs/reference/attention/quantized.md");
+  REQUIRE_THROWS_WITH(
+      attention::quantized(codes, narrow).validate(),
+      "attention::quantized: 8 scales per row must divide dim (64) into blocks of a multiple of 16. See "
+      "docs/reference/attention/quantized.md");
   REQUIRE_THROWS_AS(attention::quantized(codes, none).validate(), precondition_error);
   REQUIRE_THROWS_AS(attention::quantized(codes, longer).validate(), precondition_error);
   REQUIRE_THROWS_AS(attention::quantized(codes.view().transposed(2, 3), per_token.view().transposed(2, 3)).validate(),

@@ -140,7 +140,12 @@ TEST_CASE("append: rows that do not fit are refused and nothing is written", "[a
                     precondition_error);
   REQUIRE_THROWS_WITH(attention::append(cpu{}, op, k, v, 0, k_cache, k_cache.view()),
                       ContainsSubstring("k_cache overlaps v_cache"));
-  REQUIRE_THROWS_AS(attention::append(cpu{}, op, k, v, 0, other, v_cache), precondition_error);
+  REQUIRE_THROWS_WITH(attention::append(cpu{}, op, k, v, 0, other, v_cache),
+                      "attention::append: k_cache has kv_heads 3 (axis 1), but k_new has kv_heads 2. See "
+                      "docs/reference/attention/append.md");
+  REQUIRE_THROWS_WITH(
+      attention::append(cpu{}, op, k.view().slice(2, {2, 1}), v.view().slice(2, {2, 1}), 0, k_cache, v_cache),
+      ContainsSubstring("axis 2 of k_new has the negative length -1"));
   const tensor_view<float, 4> shared(k_cache.data(), {1, 2, 10, 8}, {80, 0, 8, 1});  // both heads in one place
   REQUIRE_THROWS_WITH(attention::append(cpu{}, op, k, v, 0, shared, v_cache),
                       ContainsSubstring("attention::append: elements of k_cache share memory"));
@@ -195,7 +200,8 @@ TEST_CASE("merge: an empty part may hold NaN, two empty parts stay empty", "[att
   REQUIRE(out(0, 0, 0, 1) == 0.0f);
   REQUIRE(lse(0, 0, 0) == -infinity);
   tensor<float, 4> wrong(1, 1, 2, 2);
-  REQUIRE_THROWS_AS(attention::merge(cpu{}, out, lse, wrong, part_lse), precondition_error);
+  REQUIRE_THROWS_WITH(attention::merge(cpu{}, out, lse, wrong, part_lse),
+                      ContainsSubstring("attention::merge: part_out has q_len 2 (axis 2), but out has q_len 1"));
   tensor<float, 4> two(1, 2, 1, 2);
   tensor<float, 3> two_lse(1, 2, 1);
   const tensor_view<float, 4> shared(out.data(), {1, 2, 1, 2}, {2, 0, 2, 1});

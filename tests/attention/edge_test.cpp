@@ -279,6 +279,44 @@ TEST_CASE("edges: strides that do not fit are refused and nothing is written", "
   REQUIRE_NOTHROW(kernels::forward(cpu{}, op, p.q, same_keys, p.v, out));
 }
 
+TEST_CASE("edges: results may be stored backwards, along any axis but the last", "[attention][edge]") {
+  random_numbers random(917);
+  attention_problem<float> p(2, 4, 2, 9, 30, 8, 8);
+  p.fill(random);
+  // The same elements with batch, heads and len in the other direction.
+  const auto backwards = []<int Rank>(tensor<float, Rank>& x) {
+    tensor_view<float, Rank> view = x.view();
+    for (int axis = 0; axis < 3; ++axis) {
+      view.data += (view.extents[axis] - 1) * view.strides[axis];
+      view.strides[axis] = -view.strides[axis];
+    }
+    return view;
+  };
+  const attention::softmax op{mask::causal{}};
+  tensor<float, 4> out(2, 4, 9, 8), other = out, dout = out, dq(2, 4, 9, 8), dk(2, 2, 30, 8), dv = dk, dq2 = dq,
+                                    dk2 = dk, dv2 = dv;
+  tensor<float, 3> lse(2, 4, 9), other_lse = lse;
+  random.fill(dout);
+  const auto require_same = [&](const auto& a, const auto& b) {
+    for (index_t n = 0; n < a.extent(0); ++n)
+      for (index_t h = 0; h < a.extent(1); ++h)
+        for (index_t i = 0; i < a.extent(2); ++i)
+          for (index_t d = 0; d < a.extent(3); ++d) REQUIRE(a(n, h, i, d) == b(n, h, i, d));
+  };
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, out, lse);
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, backwards(other), backwards(other_lse));
+  require_same(out, backwards(other));
+  kernels::backward(cpu{}, op, p.q, p.k, p.v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
+  kernels::backward(cpu{}, op, p.q, p.k, p.v, backwards(other), backwards(other_lse), dout,
+                    attention::gradients{}.dq(backwards(dq2)).dk(backwards(dk2)).dv(backwards(dv2)));
+  require_same(dq, backwards(dq2));
+  require_same(dk, backwards(dk2));
+  require_same(dv, backwards(dv2));
+  kernels::decode(cpu{}, op, p.q, p.k, p.v, out, lse);
+  kernels::decode(cpu{}, op, p.q, p.k, p.v, backwards(other), backwards(other_lse));
+  require_same(out, backwards(other));
+}
+
 TEMPLATE_TEST_CASE("edges: tensors that cross 2^31 elements", "[attention][edge]", float, bfloat16) {
   // Views over reserved addresses: only the pages that hold a row exist.
   struct reserved {

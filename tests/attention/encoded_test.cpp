@@ -301,5 +301,5 @@ TEST_CASE("encoded: encoded keys that would change as the sequence grows are kep
   const attention::softmax wide{mask::causal{}, score::identity{}, position::rotary<position::half_split>{}};
   tensor<float, 4> narrow(2, 2, 90, 30);
   REQUIRE_THROWS_WITH(attention::append(cpu{}, wide, s.p.k, s.p.v, 0, narrow, s.values),
-                      ContainsSubstring("dims disagree: k_new 32, k_cache 30"));
+                      ContainsSubstring("k_cache has head_dim 30 (axis 3), but k_new has head_dim 32"));
 }

@@ -252,26 +252,35 @@ TEMPLATE_TEST_CASE("forward: values that are not finite spoil their channels in 
   REQUIRE(test::same_numbers(out, exact, 8 * test::rounding<TestType> + 1e-5));
 }
 
-TEMPLATE_TEST_CASE("forward: a sink for each head, and one that is NaN spoils its head only", "[attention][edge]",
-                   float, float16, bfloat16) {
+TEST_CASE("forward: a sink for each head serves its head; one that is +inf or NaN is refused, as one for all is",
+          "[attention][edge]") {
   random_numbers random(16);
-  attention_problem<TestType> p(1, 2, 2, 70, 70, 16, 8);
+  attention_problem<float> p(1, 2, 2, 70, 70, 16, 8);
   p.fill(random);
   tensor<float, 1> sinks(2);
   sinks(0) = 0.5f;
-  sinks(1) = std::nanf("");
+  sinks(1) = -std::numeric_limits<float>::infinity();  // none
   const auto op = attention::softmax{mask::causal{}}.starting_at(-1);
-  tensor<TestType, 4> out(1, 2, 70, 8), expected = out;
-  tensor<float, 3> lse(1, 2, 70);
-  kernels::forward(cpu{}, op.with_sinks(sinks.view()), p.q, p.k, p.v, out, lse);
-  kernels::forward(cpu{}, op.with_sink(0.5f), p.q, p.k, p.v, expected);
-  for (index_t i = 0; i < 70; ++i) {
-    REQUIRE(std::isnan(lse(0, 1, i)));
+  tensor<float, 4> out(1, 2, 70, 8), first = out, second = out;
+  kernels::forward(cpu{}, op.with_sinks(sinks.view()), p.q, p.k, p.v, out);
+  kernels::forward(cpu{}, op.with_sink(0.5f), p.q, p.k, p.v, first);
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, second);
+  for (index_t i = 0; i < 70; ++i)
     for (index_t d = 0; d < 8; ++d) {
-      REQUIRE(static_cast<float>(out(0, 0, i, d)) == static_cast<float>(expected(0, 0, i, d)));
-      REQUIRE(std::isnan(static_cast<float>(out(0, 1, i, d))));
+      REQUIRE(out(0, 0, i, d) == first(0, 0, i, d));
+      REQUIRE(out(0, 1, i, d) == second(0, 1, i, d));
     }
+  out.fill(9.0f);
+  for (const float wrong : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    sinks(1) = wrong;
+    REQUIRE_THROWS_WITH(
+        kernels::forward(cpu{}, op.with_sinks(sinks.view()), p.q, p.k, p.v, out),
+        ContainsSubstring("attention::softmax: sinks[1] (") && ContainsSubstring(") must be finite, or -inf for none"));
+    REQUIRE_THROWS_WITH(kernels::forward(cpu{}, op.with_sink(wrong), p.q, p.k, p.v, out),
+                        ContainsSubstring("attention::softmax: the sink ("));
+    REQUIRE_THROWS_AS(kernels::decode(cpu{}, op.with_sinks(sinks.view()), p.q, p.k, p.v, out), precondition_error);
   }
+  for (const float x : out) REQUIRE(x == 9.0f);
 }
 
 TEST_CASE("forward: every broken precondition is named and nothing is written", "[attention][errors]") {
@@ -292,18 +301,18 @@ TEST_CASE("forward: every broken precondition is named and nothing is written", 
   REQUIRE(message_of([&] { kernels::forward(cpu{}, op, p.q, k4, v4, out); }) ==
           "attention::forward: heads (6) must be a multiple of kv_heads (4). See docs/reference/attention/forward.md");
   REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, v_short, out); }),
-               ContainsSubstring("axis 2 of v is 6, expected 7"));
+               ContainsSubstring("v has k_len 6 (axis 2), but k has k_len 7"));
   REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, k_wide, p.v, out); }),
-               ContainsSubstring("axis 3 of k is 9, expected 8"));
+               ContainsSubstring("k has head_dim 9 (axis 3), but q has head_dim 8"));
   REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, p.v, out_long); }),
-               ContainsSubstring("axis 2 of out is 6, expected 5"));
+               ContainsSubstring("out has q_len 6 (axis 2), but q has q_len 5"));
   REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, p.v, p.v.view()); }),
-               ContainsSubstring("of out"));
+               ContainsSubstring("out has heads 3 (axis 1), but q has heads 6"));
   REQUIRE_THAT(message_of([&] {
                  kernels::forward(cpu{}, op, p.q, p.k.view().slice(3, {0, 8}).transposed(2, 3).transposed(2, 3), p.v,
                                   out, lse.view().slice(2, {0, 4}));
                }),
-               ContainsSubstring("axis 2 of lse is 4, expected 5"));
+               ContainsSubstring("lse has q_len 4 (axis 2), but q has q_len 5"));
   tensor<float, 4> square(2, 6, 4, 4);
   REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, square, square, square, square.view()); }),
                ContainsSubstring("out overlaps q"));
@@ -320,7 +329,14 @@ TEST_CASE("forward: every broken precondition is named and nothing is written", 
                }),
                ContainsSubstring("sliding_window"));
   REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, p.v, out, tensor<float, 3>()); }),
-               ContainsSubstring("axis 0 of lse is 0, expected 2"));
+               ContainsSubstring("lse has batch 0 (axis 0), but q has batch 2"));
+  const auto backwards = [](auto& x, int axis) { return x.view().slice(axis, {3, 2}); };
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, backwards(p.k, 2), backwards(p.v, 2), out); }),
+               ContainsSubstring("attention::forward: axis 2 of k has the negative length -1"));
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, backwards(p.q, 2), p.k, p.v, backwards(out, 2)); }),
+               ContainsSubstring("axis 2 of q has the negative length -1"));
+  REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, backwards(p.v, 3), backwards(out, 3)); }),
+               ContainsSubstring("axis 3 of v has the negative length -1"));
   const tensor_view<float, 4> folded(out.data(), {2, 6, 5, 4}, {0, 20, 4, 1});
   REQUIRE_THAT(message_of([&] { kernels::forward(cpu{}, op, p.q, p.k, p.v, folded); }),
                ContainsSubstring("elements of out share memory: axis 0 steps by 0"));

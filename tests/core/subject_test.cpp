@@ -69,3 +69,44 @@ TEST_CASE("subject: a shape that disagrees is told with the axis and the operand
   REQUIRE_THROWS_WITH(self.expects_apart("k", k, "v", k.view().slice(0, {1, 2})),
                       std::string("mask::some: k overlaps v") + see);
 }
+
+TEST_CASE("subject: all axes of a shape are named, negative lengths too", "[core][errors]") {
+  tensor<float, 3> v(2, 5, 8);
+  const axis_length batch{2, "batch", "q"}, k_len{7, "k_len", "k"}, dim{8, "head_dim", "q"};
+  self.expects_shape("v", v.view(), {batch, {5, "k_len", "k"}, dim});
+  REQUIRE_THROWS_WITH(self.expects_shape("v", v.view(), {batch, k_len, dim}),
+                      std::string("mask::some: v has k_len 5 (axis 1), but k has k_len 7") + see);
+  const auto backwards = v.view().slice(1, {3, 1});
+  REQUIRE_THROWS_WITH(self.expects_lengths("v", backwards),
+                      std::string("mask::some: axis 1 of v has the negative length -2") + see);
+  REQUIRE_THROWS_AS(self.expects_contiguous("v", backwards), precondition_error);
+}
+
+TEST_CASE("subject: elements are distinct whatever the direction of the strides", "[core][property]") {
+  // Against the addresses themselves, for all strides from -7 to 7 of two axes.
+  float memory[200] = {};
+  for (index_t rows = 0; rows <= 3; ++rows)
+    for (index_t columns = 0; columns <= 3; ++columns)
+      for (index_t down = -7; down <= 7; ++down)
+        for (index_t right = -7; right <= 7; ++right) {
+          const tensor_view<float, 2> view(memory + 100, {rows, columns}, {down, right});
+          bool shared = false;
+          for (index_t a = 0; a < rows * columns; ++a)
+            for (index_t b = 0; b < a; ++b)
+              shared = shared || &view(a / columns, a % columns) == &view(b / columns, b % columns);
+          bool refused = false;
+          try {
+            self.expects_distinct("out", view);
+          } catch (const precondition_error&) {
+            refused = true;
+          }
+          // Rows that interleave share nothing and are refused all the same; everything else is exact.
+          const auto size = [](index_t x) { return x < 0 ? -x : x; };
+          const bool interleaves = rows > 1 && columns > 1 && size(down) < (columns - 1) * size(right) + 1 &&
+                                   size(right) < (rows - 1) * size(down) + 1;
+          if (shared ? !refused : refused != interleaves) {
+            CAPTURE(rows, columns, down, right, shared, refused);
+            REQUIRE(false);
+          }
+        }
+}

@@ -145,7 +145,7 @@ TEST_CASE("encode: rejects what does not fit before anything is written", "[posi
   x.fill(1.0f);
   const position::sequential map{};
   REQUIRE_THROWS_WITH(position::encode(cpu{}, r, map, x, shorter),
-                      ContainsSubstring("x and y must have the same shape; extent 2 is 5 and 4"));
+                      ContainsSubstring("y has len 4 (axis 2), but x has len 5"));
   REQUIRE_THROWS_WITH(position::encode(cpu{}, r, map, narrow, narrow), ContainsSubstring("must be <= head_dim (6)"));
   REQUIRE_THROWS_AS(position::encode(cpu{}, rotary{.rotary_dim = 3}, map, x, y), precondition_error);
   REQUIRE_THROWS_AS(position::encode(cpu{.threads = -2}, r, map, x, y), precondition_error);
@@ -157,11 +157,13 @@ TEST_CASE("encode: rejects what does not fit before anything is written", "[posi
                     precondition_error);
   tensor<float, 4> wide(2, 3, 8, 5);
   REQUIRE_THROWS_WITH(position::encode(cpu{}, r, map, x, wide.view().transposed(2, 3)),
-                      ContainsSubstring("head_dim must be contiguous"));
+                      ContainsSubstring("the last axis of y must be contiguous"));
   tensor<float, 4> longer(2, 3, 6, 8);
   REQUIRE_THROWS_WITH(position::encode(cpu{}, r, map, longer.view().slice(2, {0, 5}), longer.view().slice(2, {1, 6})),
                       ContainsSubstring("overlap"));
   REQUIRE_THROWS_WITH(position::encode_backward(cpu{}, r, map, x, shorter),
                       ContainsSubstring("position::encode_backward"));
+  REQUIRE_THROWS_WITH(position::encode(cpu{}, r, map, x.view().slice(2, {2, 1}), y.view().slice(2, {2, 1})),
+                      ContainsSubstring("axis 2 of x has the negative length -1"));
   for (const float v : y) REQUIRE(v == 0.0f);
 }

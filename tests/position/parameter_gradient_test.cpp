@@ -79,7 +79,7 @@ TEST_CASE("parameter_gradient: rejects what does not fit", "[position][errors]")
   tensor<double, 1> gradient(8), shorter(7);
   const tensor<double, 4> narrow(1, 2, 6, 8);
   REQUIRE_THROWS_WITH(position::parameter_gradient(cpu{}, p.encoding(), p.map(), side::key, p.x, p.dy, shorter),
-                      ContainsSubstring("7 gradients for 8 parameters"));
+                      ContainsSubstring("gradient has parameters 7 (axis 0), but the encoding has parameters 8"));
   REQUIRE_THROWS_WITH(position::parameter_gradient(cpu{}, p.encoding(), p.map(), side::key, p.x, narrow, gradient),
-                      ContainsSubstring("extent 3 of dy is 8, expected 16"));
+                      ContainsSubstring("dy has head_dim 8 (axis 3), but encoded x has head_dim 16"));
 }

@@ -168,12 +168,15 @@ TEST_CASE("sample: refuses shapes that disagree, an empty vocabulary, overlap an
   tensor<row_status, 1> two_status(2);
   tensor<std::uint32_t, 1> two_words(2);
   REQUIRE_THROWS_WITH(sample(executor, chain, b.logits, two, b.status, 1, b.requests, b.steps),
-                      ContainsSubstring("tokens (2), status (3), requests (3) and steps (3) must have the 3 rows"));
+                      ContainsSubstring("tokens has rows 2 (axis 0), but logits has rows 3"));
   REQUIRE_THROWS_AS(sample(executor, chain, b.logits, b.tokens, two_status, 1, b.requests, b.steps),
                     precondition_error);
   REQUIRE_THROWS_AS(sample(executor, chain, b.logits, b.tokens, b.status, 1, two_words, b.steps), precondition_error);
   REQUIRE_THROWS_AS(sample(executor, chain, b.logits, b.tokens, b.status, 1, b.requests, two_words),
                     precondition_error);
+  REQUIRE_THROWS_WITH(sample(executor, chain, b.logits.view().slice(0, {2, 1}), b.tokens.view().slice(0, {2, 1}),
+                             b.status, 1, b.requests, b.steps),
+                      ContainsSubstring("axis 0 of logits has the negative length -1"));
   const tensor<float, 2> no_vocab(3, 0);
   REQUIRE_THROWS_WITH(sample(executor, chain, no_vocab, b.tokens, b.status, 1, b.requests, b.steps),
                       ContainsSubstring("vocab (0) must be in [1, 2147483647]"));

@@ -131,16 +131,17 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
 
 template <class Op, class K, class V, class Keys, class Values>
 void expect_new_rows(const Op& op, const K& k, const V& v, const Keys& k_cache, const Values& v_cache) {
-  constexpr const char* page = ". See docs/reference/attention/append.md";
-  for (const int axis : {0, 1, 2})
-    SEQPRIM_EXPECTS(k.extent(axis) == v.extent(axis) && k_cache.extent(axis) == v_cache.extent(axis) &&
-                        (axis == 2 || k.extent(axis) == k_cache.extent(axis)),
-                    "attention::append: axis ", axis, " disagrees: k_new ", k.extent(axis), ", v_new ", v.extent(axis),
-                    ", k_cache ", k_cache.extent(axis), ", v_cache ", v_cache.extent(axis), page);
-  const index_t key_dim = cached_dim<entry::append>(op, k.extent(3));
-  SEQPRIM_EXPECTS(key_dim == k_cache.extent(3) && v.extent(3) == v_cache.extent(3),
-                  "attention::append: dims disagree: ", key_dim == k.extent(3) ? "k_new " : "encoded k_new ", key_dim,
-                  ", k_cache ", k_cache.extent(3), ", v_new ", v.extent(3), ", v_cache ", v_cache.extent(3), page);
+  constexpr const subject& self = subject_of<entry::append>;
+  self.expects_lengths("k_new", k);
+  self.expects_lengths("v_new", v);
+  const axis_length batch{k.extent(0), "batch", "k_new"}, heads{k.extent(1), "kv_heads", "k_new"},
+      rows{k.extent(2), "new_len", "k_new"}, value_dim{v.extent(3), "value_dim", "v_new"},
+      length{k_cache.extent(2), "length", "k_cache"};
+  axis_length key_dim{cached_dim<entry::append>(op, k.extent(3)), "head_dim", "k_new"};
+  if (key_dim.length != k.extent(3)) key_dim.set_by = "encoded k_new";
+  self.expects_shape("v_new", v, {batch, heads, rows, value_dim});
+  self.expects_shape("k_cache", k_cache, {batch, heads, length, key_dim});
+  self.expects_shape("v_cache", v_cache, {batch, heads, length, value_dim});
 }
 
 template <class X> consteval bool require_writable_cache() {

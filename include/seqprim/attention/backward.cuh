@@ -105,7 +105,7 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   const auto space = tensor_view<float, 1>(as_view(workspace));
   constexpr auto self = detail::entry::backward;
   constexpr const char* page = ". See docs/reference/attention/backward.md";
-  const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, k, v);
+  const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
   detail::expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);
   const auto rows = detail::in_rows(op, p.starts);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,

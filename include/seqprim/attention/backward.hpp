@@ -198,7 +198,7 @@ void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& 
   const problem p = validate_inputs<self>(executor, op, q, k, v);
   expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);
   if constexpr (Parameters > 0) {
-    expect_shape<self>("dscore", dscore, {p.heads, index_t{Parameters}});
+    expect_shape<self>("dscore", dscore, {p.heads_axis(), {Parameters, "parameters", "the score"}});
     expect_distinct<self>("dscore", dscore);
     const auto apart = [&](const char* name, const auto& operand) {
       expect_apart<self>("dscore", dscore, name, operand);

@@ -218,7 +218,7 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     const auto &k_rows = detail::rows_of_cache(k), &v_rows = detail::rows_of_cache(v);
     index_array lengths;
     if constexpr (is_paged<K>) lengths = keys.table.lengths();
-    const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, detail::outline_of(k, q.extent(0)),
+    const detail::problem p = detail::validate_inputs<self>(executor, op, q, detail::outline_of(k, q.extent(0)),
                                                             detail::outline_of(v, q.extent(0)), lengths);
     const auto rows = detail::in_rows(op, p.starts);
     detail::expect_results<self>(p, q, k_rows, v_rows, out, lse);

@@ -175,7 +175,7 @@ void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys,
                     single(element_of<Out>{}) && std::is_same_v<element_of<Lse>, float>,
                 "seqprim: attention on CUDA takes float, float16 and bfloat16, and float lse");
   constexpr auto self = detail::entry::forward;
-  const detail::problem p = detail::validate_inputs<self>(cpu{}, op, q, k, v);
+  const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
   detail::expect_results<self>(p, q, k, v, out, lse);
   const auto rows = detail::in_rows(op, p.starts);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim,

@@ -56,20 +56,17 @@ template <class Out, class Lse, class PartOut, class PartLse>
   const auto lse = tensor_view<float, 3>(as_view(lse_view));
   const auto part = tensor_view<const float, 4>(as_view(part_out_view));
   const auto part_lse = tensor_view<const float, 3>(as_view(part_lse_view));
-  for (int axis = 0; axis < 4; ++axis) {
-    SEQPRIM_EXPECTS(out.extent(axis) == part.extent(axis), "attention::merge: axis ", axis, " of out (",
-                    out.extent(axis), ") and part_out (", part.extent(axis),
-                    ") disagree. See docs/reference/attention/merge.md");
-  }
-  for (int axis = 0; axis < 3; ++axis) {
-    SEQPRIM_EXPECTS(lse.extent(axis) == out.extent(axis) && part_lse.extent(axis) == out.extent(axis),
-                    "attention::merge: axis ", axis, " of lse (", lse.extent(axis), ") and part_lse (",
-                    part_lse.extent(axis), ") must equal that of out (", out.extent(axis),
-                    "). See docs/reference/attention/merge.md");
-  }
-  expect_distinct<entry::merge>("out", out);
-  expect_distinct<entry::merge>("lse", lse);
-  constexpr subject self{"attention::merge", "attention/merge"};
+  constexpr const subject& self = subject_of<entry::merge>;
+  const axis_length shape[] = {{out.extent(0), "batch", "out"},
+                               {out.extent(1), "heads", "out"},
+                               {out.extent(2), "q_len", "out"},
+                               {out.extent(3), "dim", "out"}};
+  self.expects_lengths("out", out);
+  self.expects_shape("part_out", part, shape);
+  self.expects_shape("lse", lse, {shape[0], shape[1], shape[2]});
+  self.expects_shape("part_lse", part_lse, {shape[0], shape[1], shape[2]});
+  self.expects_distinct("out", out);
+  self.expects_distinct("lse", lse);
   self.expects_apart("out", out, "lse", lse);
   self.expects_apart("out", out, "part_out", part);
   self.expects_apart("out", out, "part_lse", part_lse);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/core/error.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 
 #include <concepts>
@@ -72,17 +72,16 @@ template <class Code, class Scale> struct quantized {
   }
 
   void validate() const {
-    constexpr const char* page = ". See docs/reference/attention/quantized.md";
-    for (int axis = 0; axis < 3; ++axis)
-      SEQPRIM_EXPECTS(codes.extent(axis) == scales.extent(axis), "attention::quantized: axis ", axis, " of codes (",
-                      codes.extent(axis), ") and scales (", scales.extent(axis), ") disagree", page);
+    constexpr subject self{"attention::quantized", "attention/quantized"};
+    self.expects_contiguous("codes", codes);
     const index_t dim = codes.extent(3), blocks = scales.extent(3);
-    SEQPRIM_EXPECTS(blocks >= 1 && (blocks == 1 || (dim % blocks == 0 && dim / blocks % 16 == 0 && dim > 0)),
-                    "attention::quantized: ", blocks, " scales a row must divide dim (", dim,
-                    ") into blocks of a multiple of 16", page);
-    SEQPRIM_EXPECTS(dim <= 1 || codes.stride(3) == 1,
-                    "attention::quantized: the channels of a row must be contiguous, ", "their stride is ",
-                    codes.stride(3), page);
+    self.expects_shape("scales", scales,
+                       {{codes.extent(0), "batch (or pages)", "codes"},
+                        {codes.extent(1), "kv_heads", "codes"},
+                        {codes.extent(2), "length", "codes"},
+                        {blocks, "blocks", "scales"}});
+    self.expects(blocks >= 1 && (blocks == 1 || (dim % blocks == 0 && dim / blocks % 16 == 0 && dim > 0)), blocks,
+                 " scales per row must divide dim (", dim, ") into blocks of a multiple of 16");
   }
 };
 template <class Codes, class Scales>

@@ -33,20 +33,22 @@ void sink_gradient(const cpu& executor, const Op& op, const Out& result, const L
   const auto dsinks = tensor_view<element_of<Dsinks>, 1>(as_view(sink_gradients));
   executor.validate();
   op.validate();
-  constexpr const char* page = ". See docs/reference/attention/sink_gradient.md";
+  op.validate_sinks();
+  constexpr subject self{"attention::sink_gradient", "attention/sink_gradient"};
   const index_t batch = out.extent(0), heads = out.extent(1), rows = out.extent(2), dim = out.extent(3);
-  for (int axis = 0; axis < 4; ++axis)
-    SEQPRIM_EXPECTS(dout.extent(axis) == out.extent(axis) && (axis == 3 || lse.extent(axis) == out.extent(axis)),
-                    "attention::sink_gradient: axis ", axis, " of out (", out.extent(axis), ") disagrees with dout (",
-                    dout.extent(axis), ") or lse", page);
-  SEQPRIM_EXPECTS(dsinks.extent(0) == heads && (op.sinks.data == nullptr || op.sinks.extent(0) == heads),
-                  "attention::sink_gradient: dsinks (", dsinks.extent(0),
-                  ") and the op's sinks must have one entry for each of ", heads, " heads", page);
-  SEQPRIM_EXPECTS(!may_overlap(dsinks, out) && !may_overlap(dsinks, lse) && !may_overlap(dsinks, dout) &&
-                      !may_overlap(dsinks, op.sinks),
-                  "attention::sink_gradient: dsinks overlaps an input", page);
-  SEQPRIM_EXPECTS(heads <= 1 || dsinks.stride(0) != 0,
-                  "attention::sink_gradient: elements of dsinks share memory: its stride is 0", page);
+  self.expects_lengths("out", out);
+  self.expects_shape(
+      "dout", dout,
+      {{batch, "batch", "out"}, {heads, "heads", "out"}, {rows, "q_len", "out"}, {dim, "value_dim", "out"}});
+  self.expects_shape("lse", lse, {{batch, "batch", "out"}, {heads, "heads", "out"}, {rows, "q_len", "out"}});
+  self.expects_shape("dsinks", dsinks, {{heads, "heads", "out"}});
+  self.expects(op.sinks.data == nullptr || op.sinks.extent(0) == heads, "the op has ", op.sinks.extent(0),
+               " sinks for ", heads, " heads");
+  self.expects_apart("dsinks", dsinks, "out", out);
+  self.expects_apart("dsinks", dsinks, "lse", lse);
+  self.expects_apart("dsinks", dsinks, "dout", dout);
+  self.expects_apart("dsinks", dsinks, "the sinks", op.sinks);
+  self.expects_distinct("dsinks", dsinks);
   parallel_for(executor, heads, [&](index_t h, int) {
     const auto sink = static_cast<double>(op.sink_of(h));
     double total = 0;

@@ -4,6 +4,7 @@
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/core/packing.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/mask/full.hpp>
 #include <seqprim/mask/packed.hpp>
@@ -47,7 +48,8 @@ inline constexpr index_t last_query_at_last_key = std::numeric_limits<index_t>::
 /// without visible key has out = 0, lse = sink.
 ///
 /// Errors  validate() throws precondition_error when the parameters of a part are wrong, the scale is not finite, the
-///         sink is +inf; entry points also when the number of sinks is not that of the heads.
+///         sink is +inf or NaN; entry points also when the number of sinks is not that of the heads, or, where the host can
+///         read them, one of them is +inf or NaN.
 /// Source  Vaswani et al., "Attention is all you need"; Ainslie et al., "GQA" (shared key heads); Xiao et al.,
 ///         "Efficient streaming language models with attention sinks" (sinks).  Page
 ///         docs/reference/attention/softmax.md
@@ -62,6 +64,8 @@ template <class Mask = mask::full, class Score = score::identity, class Position
 
   index_t start = last_query_at_last_key;  ///< position of the first query [tokens]
   index_array starts{};                    ///< [batch] the same where batch rows differ; empty: `start` holds
+
+  static constexpr subject self{"attention::softmax", "attention/softmax"};
 
   // A constructor rather than an aggregate: clang 14 deduces template arguments from constructors only.
   SEQPRIM_HD constexpr explicit softmax(Mask m = {}, Score s = {}, Position p = {}) noexcept
@@ -128,10 +132,15 @@ template <class Mask = mask::full, class Score = score::identity, class Position
   SEQPRIM_INLINE void validate() const {
     mask::validate(mask);
     score::validate(score);
-    SEQPRIM_EXPECTS(std::isfinite(scale),
-                    "attention::softmax: scale must be finite. See docs/reference/attention/softmax.md");
-    SEQPRIM_EXPECTS(!(sink == __builtin_huge_valf()),
-                    "attention::softmax: the sink must not be +inf. See docs/reference/attention/softmax.md");
+    self.expects(std::isfinite(scale), "scale must be finite");
+    self.expects(sink < __builtin_huge_valf(), "the sink (", sink, ") must be finite, or -inf for none");
+  }
+  /// The same for a sink per head, which is read: entry points of the host call it.
+  SEQPRIM_INLINE void validate_sinks() const {
+    if (sinks.data == nullptr) return;
+    for (index_t h = 0; h < sinks.extent(0); ++h)
+      self.expects(sinks(h) < __builtin_huge_valf(), "sinks[", h, "] (", sinks(h),
+                   ") must be finite, or -inf for none");
   }
   /// Mask and score fit a problem; entry points call it before they write anything.
   SEQPRIM_INLINE void validate(const mask::shape& problem) const {

@@ -83,8 +83,8 @@ void weights(const cpu& executor, const Op& op, const Q& queries, const K& keys,
   const auto out = tensor_view<element_of<Weights>, 4>(as_view(result));
   constexpr auto self = detail::entry::weights;
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, k);
-  detail::expect_shape<self>("lse", lse, {p.batch, p.heads, p.q_len});
-  detail::expect_shape<self>("weights", out, {p.batch, p.heads, p.q_len, p.k_len});
+  detail::expect_shape<self>("lse", lse, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
+  detail::expect_shape<self>("weights", out, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.k_len_axis()});
   detail::expect_contiguous_dim<self>("weights", out);
   detail::expect_distinct<self>("weights", out);
   detail::expect_apart<self>("weights", out, "q", q);

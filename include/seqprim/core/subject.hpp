@@ -4,6 +4,7 @@
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/index_array.hpp>
 
+#include <cstddef>
 #include <type_traits>
 
 namespace seqprim {
@@ -14,6 +15,13 @@ struct limit {
   const char* name = nullptr;
 
   constexpr limit(index_t number, const char* set_by = nullptr) noexcept : value(number), name(set_by) {}  // NOLINT
+};
+
+/// The length that an axis must have, what messages call it, and the operand that sets it: {64, "head_dim", "q"}.
+struct axis_length {
+  index_t length;
+  const char* name;
+  const char* set_by;
 };
 
 /// What a check speaks for: the name of a primitive and its reference page, written once for all its messages.
@@ -54,8 +62,19 @@ struct subject {
   SEQPRIM_INLINE constexpr void expects_extent(const char* operand, const View& view, int axis, const char* axis_name,
                                                index_t expected, const char* set_by) const;
 
-  /// The elements of the last axis are neighbors in memory.
+  /// The same for all axes of an operand.
+  template <class View>
+  SEQPRIM_INLINE constexpr void expects_shape(const char* operand, const View& view,
+                                              const axis_length (&shape)[static_cast<std::size_t>(View::rank)]) const;
+
+  /// No axis has a negative length, as that of a slice that ends before it begins.
+  template <class View> SEQPRIM_INLINE constexpr void expects_lengths(const char* operand, const View& view) const;
+
+  /// The elements of the last axis are neighbors in memory; no length is negative.
   template <class View> SEQPRIM_INLINE constexpr void expects_contiguous(const char* operand, const View& view) const;
+
+  /// No two elements share memory: no axis steps within the reach of another, in either direction.
+  template <class View> SEQPRIM_INLINE constexpr void expects_distinct(const char* operand, const View& view) const;
 
   /// Two operands share no memory.
   template <class First, class Second>
@@ -116,10 +135,39 @@ constexpr void subject::expects_extent(const char* operand, const View& view, in
           "), but ", set_by, " has ", axis_name, " ", expected);
 }
 
+template <class View>
+constexpr void subject::expects_shape(const char* operand, const View& view,
+                                      const axis_length (&shape)[static_cast<std::size_t>(View::rank)]) const {
+  for (int axis = 0; axis < View::rank; ++axis)
+    expects_extent(operand, view, axis, shape[axis].name, shape[axis].length, shape[axis].set_by);
+}
+
+template <class View> constexpr void subject::expects_lengths(const char* operand, const View& view) const {
+  for (int axis = 0; axis < View::rank; ++axis)
+    expects(view.extent(axis) >= 0, "axis ", axis, " of ", operand, " has the negative length ", view.extent(axis));
+}
+
 template <class View> constexpr void subject::expects_contiguous(const char* operand, const View& view) const {
+  expects_lengths(operand, view);
   constexpr int last = View::rank - 1;
   expects(view.stride(last) == 1 || view.extent(last) <= 1, "the last axis of ", operand,
           " must be contiguous, its stride is ", view.stride(last));
+}
+
+template <class View> constexpr void subject::expects_distinct(const char* operand, const View& view) const {
+  if (view.size() == 0) return;
+  const auto step = [&](int axis) { return view.stride(axis) < 0 ? -view.stride(axis) : view.stride(axis); };
+  bool taken[View::rank] = {};
+  index_t reach = 0;  // of the axes taken so far, shortest steps first
+  for (int n = 0; n < View::rank; ++n) {
+    int next = -1;
+    for (int axis = 0; axis < View::rank; ++axis)
+      if (!taken[axis] && (next < 0 || step(axis) < step(next))) next = axis;
+    taken[next] = true;
+    if (view.extent(next) <= 1) continue;
+    expects(step(next) > reach, "elements of ", operand, " share memory: axis ", next, " steps by ", view.stride(next));
+    reach += (view.extent(next) - 1) * step(next);
+  }
 }
 
 template <class First, class Second>

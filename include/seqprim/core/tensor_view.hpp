@@ -225,7 +225,7 @@ template <class A, class B> [[nodiscard]] SEQPRIM_INLINE bool may_overlap(const 
   const auto y = detail::footprint_of(b);
   if (!(x.begin < y.end && y.begin < x.end)) return false;
   for (int axis = 0; axis < a.rank; ++axis) {
-    const index_t period = a.strides[axis] * static_cast<index_t>(sizeof(*a.data));
+    const index_t step = a.strides[axis] * static_cast<index_t>(sizeof(*a.data)), period = step < 0 ? -step : step;
     if (a.extents[axis] > 1 && period > 0 && detail::interleaved(a, b, period)) return false;
   }
   return true;

@@ -190,6 +190,7 @@ void matmul(const cpu& executor, const A& left, const B& right, C&& result, stor
   executor.validate();
   const index_t m = c.extent(0), n = c.extent(1), k = a.extent(1);
   constexpr subject self{"linalg::matmul", "linalg/matmul"};
+  self.expects_lengths("a", a);
   self.expects(b.extent(0) == k, "inner lengths differ: a is [", a.extent(0), ", ", k, "], b is [", b.extent(0), ", ",
                b.extent(1), "]");
   self.expects(a.extent(0) == m, "rows differ: a has ", a.extent(0), " rows, c has ", m);

@@ -174,7 +174,6 @@ class attention_mixer {
   /// `end`; a mask and a score that fit; and that no token before `start` attends to one of the new tokens. A model checks
   /// all its layers before the first one writes.
   void validate_extend(const state& cache, index_t batch, index_t start, index_t len, index_t end) const {
-    static constexpr subject self{"nn::attention_mixer", "nn/attention_mixer"};
     self.expects(start >= 0 && len >= 0 && start + len <= end, "tokens [", start, ", ", start + len,
                  ") must be in [0, end (", end, "))");
     for (const auto* part : {&cache.keys, &cache.values}) {
@@ -254,9 +253,11 @@ class attention_mixer {
 
  private:
   static constexpr bool encodes = position::encodes<Encoding>;
+  static constexpr subject self{"nn::attention_mixer", "nn/attention_mixer"};
 
   template <class X, class Like> [[nodiscard]] auto checked(const char* operand, X&& x, const Like& like) const {
     const auto view = as_view(x);
+    self.expects_lengths(operand, view);
     SEQPRIM_EXPECTS(view.extent(0) == like.extent(0) && view.extent(1) == like.extent(1) && view.extent(2) == dim(),
                     "nn::attention_mixer: ", operand, " [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2),
                     "] must be [", like.extent(0), ", ", like.extent(1), ", dim (", dim(),

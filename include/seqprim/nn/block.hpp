@@ -221,6 +221,8 @@ template <class Mixer, class Mlp, class Norm> class block {
   using lanes = arch::lanes<isa, value_type>;
 
   template <class View, class Like> void expect_like(const char* operand, const View& view, const Like& like) const {
+    constexpr subject self{"nn::block", "nn/block"};
+    self.expects_lengths(operand, view);
     SEQPRIM_EXPECTS(view.extent(0) == like.extent(0) && view.extent(1) == like.extent(1) && view.extent(2) == dim() &&
                         view.contiguous(),
                     "nn::block: ", operand, " [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2),

@@ -213,6 +213,8 @@ template <class Block> class decoder {
                     " layers, but the model has ", blocks.size(), ": it was made for another model", page);
     SEQPRIM_EXPECTS(batch == state.batch_, "nn::decoder: ids hold ", batch,
                     " sequences, but the decode state was made for ", state.batch_, page);
+    constexpr subject self{"nn::decoder", "nn/decoder"};
+    self.expects_lengths("ids", ids);
     SEQPRIM_EXPECTS(len >= 1, "nn::decoder: at least one token must be read", page);
     SEQPRIM_EXPECTS(len <= state.capacity_ - state.length_, "nn::decoder: ", len, " tokens after ", state.length_,
                     " exceed the capacity (", state.capacity_, ") of the decode state", page);

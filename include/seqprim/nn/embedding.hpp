@@ -115,9 +115,9 @@ template <class T = float, class Isa = arch::native_isa> class embedding {
   }
 
   template <class Ids, class Y> void check(const Ids& ids, const Y& y, const char* operand) const {
-    self.expects_extent(operand, y, 0, "batch", ids.extent(0), "ids");
-    self.expects_extent(operand, y, 1, "len", ids.extent(1), "ids");
-    self.expects_extent(operand, y, 2, "dim", dim(), "weight");
+    self.expects_lengths("ids", ids);
+    self.expects_shape(operand, y,
+                       {{ids.extent(0), "batch", "ids"}, {ids.extent(1), "len", "ids"}, {dim(), "dim", "weight"}});
     self.expects(y.contiguous(), operand, " must be dense");
     check_ids(ids);
   }

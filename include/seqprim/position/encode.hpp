@@ -6,6 +6,7 @@
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/scratch.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/linalg/rows.hpp>
 #include <seqprim/position/rule.hpp>
@@ -200,21 +201,21 @@ template <direction Way, class E, class Map, class X, class Y>
   static_assert(require_map<Map>() && require_coordinates<E, Map>());
   static_assert(std::is_same_v<accumulator<X>, accumulator<Y>>,
                 "seqprim: position::encode reads and writes double, or neither");
-  constexpr const char* page = ". See docs/reference/position/encode.md";
+  const subject self{name, "position/encode"};
+  self.expects_lengths("x", x);
   position::validate(encoding, head_dim);
   const index_t width = position::encoded_dim(encoding, head_dim);
-  for (int axis = 0; axis < 3; ++axis)
-    SEQPRIM_EXPECTS(x.extent(axis) == y.extent(axis), name, ": x and y must have the same shape; extent ", axis, " is ",
-                    x.extent(axis), " and ", y.extent(axis), page);
+  constexpr const char* axis_names[] = {"batch", "heads", "len"};
+  for (int axis = 0; axis < 3; ++axis) self.expects_extent("y", y, axis, axis_names[axis], x.extent(axis), "x");
   const index_t encoded = Way == direction::forward ? y.extent(3) : x.extent(3);
-  SEQPRIM_EXPECTS(encoded == width, name, ": vectors of ", head_dim, " numbers are encoded into ", width, ", not ",
-                  encoded, page);
+  self.expects(encoded == width, "vectors of head_dim ", head_dim, " are encoded into ", width, " elements, not ",
+               encoded);
   position::validate_map(map, x.extent(0), x.extent(2));
   const encoded_part<Map, X, Y> part{which, map, x, y};
   if (x.size() == 0 && y.size() == 0) return part;
-  SEQPRIM_EXPECTS((x.extent(3) <= 1 || x.stride(3) == 1) && (y.extent(3) <= 1 || y.stride(3) == 1), name,
-                  ": head_dim must be contiguous; its strides are ", x.stride(3), " and ", y.stride(3), page);
-  SEQPRIM_EXPECTS(part.in_place() || !may_overlap(x, y), name, ": x and y overlap without being the same view", page);
+  self.expects_contiguous("x", x);
+  self.expects_contiguous("y", y);
+  self.expects(part.in_place() || !may_overlap(x, y), "x and y overlap without being the same view");
   if constexpr (encodes<E>) expect_covered(name, encoding, map, x.extent(0), x.extent(1), x.extent(2));
   return part;
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <seqprim/core/element.hpp>
-#include <seqprim/core/error.hpp>
 #include <seqprim/core/parallel.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/position/encode.hpp>
 
@@ -43,7 +43,7 @@ void parameter_gradient(const cpu& executor, const E& given, const Map& map, sid
   static_assert(std::is_same_v<accumulator<element_of<X>>, accumulator<element_of<DY>>>,
                 "seqprim: position::parameter_gradient reads all double, or none");
   using T = accumulator<element_of<X>>;
-  constexpr const char* page = ". See docs/reference/position/parameter_gradient.md";
+  constexpr subject self{"position::parameter_gradient", "position/parameter_gradient"};
   const tensor_view<const element_of<X>, 4> x = as_view(vectors);
   const tensor_view<const element_of<DY>, 4> dy = as_view(result_gradient);
   const tensor_view<element_of<Gradient>, 1> sums = as_view(gradient);
@@ -53,14 +53,14 @@ void parameter_gradient(const cpu& executor, const E& given, const Map& map, sid
   position::validate(encoding, head_dim);
   position::validate_map(map, x.extent(0), len);
   const index_t width = position::encoded_dim(encoding, head_dim), parameters = encoding.parameters();
-  const index_t expected[] = {x.extent(0), heads, len, width};
-  for (int axis = 0; axis < 4; ++axis)
-    SEQPRIM_EXPECTS(dy.extent(axis) == expected[axis], "position::parameter_gradient: extent ", axis, " of dy is ",
-                    dy.extent(axis), ", expected ", expected[axis], page);
-  SEQPRIM_EXPECTS((head_dim <= 1 || x.stride(3) == 1) && (width <= 1 || dy.stride(3) == 1),
-                  "position::parameter_gradient: the last axes must be contiguous", page);
-  SEQPRIM_EXPECTS(sums.extent(0) == parameters, "position::parameter_gradient: ", sums.extent(0), " gradients for ",
-                  parameters, " parameters", page);
+  self.expects_contiguous("x", x);
+  self.expects_shape("dy", dy,
+                     {{x.extent(0), "batch", "x"},
+                      {heads, "heads", "x"},
+                      {len, "len", "x"},
+                      {width, "head_dim", width == head_dim ? "x" : "encoded x"}});
+  self.expects_contiguous("dy", dy);
+  self.expects_shape("gradient", sums, {{parameters, "parameters", "the encoding"}});
   constexpr index_t block = 64;
   const index_t blocks = ceil_div(len, block), pieces = x.extent(0) * heads * blocks;
   tensor<double, 2> parts(pieces, parameters);

@@ -157,10 +157,11 @@ void sample(const cpu& executor, const Chain& chain, const Logits& logits, Token
   executor.validate();
   sampling::validate(chain);
   detail::expect_vocab("sampling::sample", vocab);
-  for (const index_t length : {out.extent(0), out_status.extent(0), request.extent(0), step.extent(0)})
-    SEQPRIM_EXPECTS(length == rows, "sampling::sample: tokens (", out.extent(0), "), status (", out_status.extent(0),
-                    "), requests (", request.extent(0), ") and steps (", step.extent(0), ") must have the ", rows,
-                    " rows of logits. See docs/reference/sampling/sample.md");
+  detail::sample_self.expects_lengths("logits", x);
+  detail::sample_self.expects_extent("tokens", out, 0, "rows", rows, "logits");
+  detail::sample_self.expects_extent("status", out_status, 0, "rows", rows, "logits");
+  detail::sample_self.expects_extent("requests", request, 0, "rows", rows, "logits");
+  detail::sample_self.expects_extent("steps", step, 0, "rows", rows, "logits");
   detail::sample_self.expects_apart("tokens", out, "status", out_status);
   detail::expect_apart_from_inputs("tokens", out, x, request, step);
   detail::expect_apart_from_inputs("status", out_status, x, request, step);

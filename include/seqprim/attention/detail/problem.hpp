@@ -6,6 +6,7 @@
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/parallel.hpp>
+#include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/position/on_read.hpp>
 #include <seqprim/position/shifted.hpp>
@@ -32,40 +33,46 @@ struct problem {
   [[nodiscard]] SEQPRIM_HD constexpr index_t query_head(index_t g, index_t n) const noexcept {
     return order == head_order::tiled ? n * kv_heads + g : g * group() + n;
   }
+
+  // The axes, with the operands that set their lengths.
+  [[nodiscard]] constexpr axis_length batch_axis() const noexcept { return {batch, "batch", "q"}; }
+  [[nodiscard]] constexpr axis_length heads_axis() const noexcept { return {heads, "heads", "q"}; }
+  [[nodiscard]] constexpr axis_length kv_heads_axis() const noexcept { return {kv_heads, "kv_heads", "k"}; }
+  [[nodiscard]] constexpr axis_length q_len_axis() const noexcept { return {q_len, "q_len", "q"}; }
+  [[nodiscard]] constexpr axis_length k_len_axis() const noexcept { return {k_len, "k_len", "k"}; }
+  [[nodiscard]] constexpr axis_length head_dim_axis() const noexcept { return {head_dim, "head_dim", "q"}; }
+  [[nodiscard]] constexpr axis_length value_dim_axis() const noexcept { return {value_dim, "value_dim", "v"}; }
 };
 
-/// Page that error messages point to.
-inline constexpr const char* see[] = {
-    ". See docs/reference/attention/forward.md", ". See docs/reference/attention/backward.md",
-    ". See docs/reference/attention/decode.md",  ". See docs/reference/attention/append.md",
-    ". See docs/reference/attention/merge.md",   ". See docs/reference/attention/weights.md"};
 enum class entry { forward, backward, decode, append, merge, weights };
-inline constexpr const char* entry_name[] = {"attention::forward", "attention::backward", "attention::decode",
-                                             "attention::append",  "attention::merge",    "attention::weights"};
+/// What the errors of an entry point speak for.
+inline constexpr subject entries[] = {
+    {"attention::forward", "attention/forward"}, {"attention::backward", "attention/backward"},
+    {"attention::decode", "attention/decode"},   {"attention::append", "attention/append"},
+    {"attention::merge", "attention/merge"},     {"attention::weights", "attention/weights"}};
+template <entry Entry> inline constexpr const subject& subject_of = entries[static_cast<int>(Entry)];
 
 template <entry Entry, class View>
 void expect_shape(const char* operand, const View& view,
-                  const index_t (&expected)[static_cast<std::size_t>(View::rank)]) {
-  for (int axis = 0; axis < View::rank; ++axis) {
-    SEQPRIM_EXPECTS(view.extent(axis) == expected[axis], entry_name[static_cast<int>(Entry)], ": axis ", axis, " of ",
-                    operand, " is ", view.extent(axis), ", expected ", expected[axis], see[static_cast<int>(Entry)]);
-  }
+                  const axis_length (&expected)[static_cast<std::size_t>(View::rank)]) {
+  subject_of<Entry>.expects_shape(operand, view, expected);
 }
 
 template <entry Entry, class View> void expect_contiguous_dim(const char* operand, const View& view) {
   static_assert(element<typename View::value_type>,
                 "seqprim: attention reads and writes float, float16 and bfloat16 (double for gradient checks). See "
                 "docs/reference/attention/forward.md");
-  constexpr int last = View::rank - 1;
-  SEQPRIM_EXPECTS(view.stride(last) == 1 || view.extent(last) <= 1, entry_name[static_cast<int>(Entry)],
-                  ": the last axis of ", operand, " must be contiguous, its stride is ", view.stride(last),
-                  see[static_cast<int>(Entry)]);
+  subject_of<Entry>.expects_contiguous(operand, view);
 }
 
 template <entry Entry, class Out, class In>
 void expect_apart(const char* out_name, const Out& out, const char* in_name, const In& in) {
-  SEQPRIM_EXPECTS(!may_overlap(out, in), entry_name[static_cast<int>(Entry)], ": ", out_name, " overlaps ", in_name,
-                  see[static_cast<int>(Entry)]);
+  subject_of<Entry>.expects_apart(out_name, out, in_name, in);
+}
+
+/// A result whose elements do not overlap, so that no two threads write one address.
+template <entry Entry, class View> void expect_distinct(const char* operand, const View& view) {
+  subject_of<Entry>.expects_distinct(operand, view);
 }
 
 /// Named requirements of the operands: one sentence when a type does not fit.
@@ -104,45 +111,53 @@ template <class Op> inline constexpr bool encodes_on_read = position::is_on_read
 template <entry Entry, class Op> [[nodiscard]] index_t cached_dim(const Op& op, index_t head_dim) {
   if constexpr (encodes_positions<Op> && !encodes_on_read<Op>) {
     const auto encoding = position::for_head_dim(position::place(op.position).encoding, head_dim);
-    SEQPRIM_EXPECTS(
-        position::keys_may_be_cached(encoding), entry_name[static_cast<int>(Entry)],
-        ": encoded keys of this encoding must not be cached, because they change as the sequence grows; wrap it in "
-        "position::on_read. See docs/reference/position/on_read.md");
+    constexpr subject self{subject_of<Entry>.name, "position/on_read"};
+    self.expects(
+        position::keys_may_be_cached(encoding),
+        "encoded keys of this encoding must not be cached, because they change as the sequence grows; wrap it in "
+        "position::on_read");
     return position::encoded_dim(encoding, head_dim);
   } else {
     return head_dim;
   }
 }
 
-/// The common part of every entry point: lengths of q, k, v agree, heads divide, dims are contiguous, the op is valid.
-template <entry Entry, class Op, class Q, class K, class V>
-[[nodiscard]] problem validate_inputs(const cpu& executor, const Op& op, const Q& q, const K& k, const V& v,
+/// The common part of every entry point: lengths of q, k, v agree, heads divide, dims are contiguous, the op is valid. An
+/// executor of the host also reads the sinks.
+template <entry Entry, class Executor, class Op, class Q, class K, class V>
+[[nodiscard]] problem validate_inputs(const Executor& executor, const Op& op, const Q& q, const K& k, const V& v,
                                       const index_array& lengths = {}) {
   static_assert(arch::require_infinities<Op>());
-  executor.validate();
+  constexpr const subject& self = subject_of<Entry>;
   op.validate();
-  const problem p{q.extent(0), q.extent(1), k.extent(1),
-                  q.extent(2), k.extent(2), q.extent(3),
-                  v.extent(3), op.order,    starts_of(op, q.extent(2), k.extent(2), lengths)};
-  constexpr const char* name = entry_name[static_cast<int>(Entry)];
-  constexpr const char* page = see[static_cast<int>(Entry)];
-  SEQPRIM_EXPECTS(p.kv_heads > 0 || p.heads == 0, name, ": heads (", p.heads, ") need at least one kv_head", page);
-  SEQPRIM_EXPECTS(p.kv_heads == 0 || p.heads % p.kv_heads == 0, name, ": heads (", p.heads,
-                  ") must be a multiple of kv_heads (", p.kv_heads, ")", page);
-  const index_t key_dim = Entry == entry::decode ? cached_dim<Entry>(op, p.head_dim) : p.head_dim;
-  expect_shape<Entry>("k", k, {p.batch, p.kv_heads, p.k_len, key_dim});
-  expect_shape<Entry>("v", v, {p.batch, p.kv_heads, p.k_len, p.value_dim});
+  if constexpr (std::is_same_v<Executor, cpu>) {
+    executor.validate();
+    op.validate_sinks();
+  }
   expect_contiguous_dim<Entry>("q", q);
   expect_contiguous_dim<Entry>("k", k);
   expect_contiguous_dim<Entry>("v", v);
-  SEQPRIM_EXPECTS(op.sinks.data == nullptr || op.sinks.extent(0) == p.heads, name, ": the op has ", op.sinks.extent(0),
-                  " sinks for ", p.heads, " heads", page);
-  SEQPRIM_EXPECTS(op.starts.size() == 0 || op.starts.size() >= p.batch, name, ": the op has ", op.starts.size(),
-                  " starting positions for ", p.batch, " batch rows", page);
-  SEQPRIM_EXPECTS(op.starts.size() > 0 || op.start != last_query_at_last_key ||
-                      mask::places_alike(op.mask, p.batch, p.q_len, p.k_len),
-                  name, ": a part of the mask counts rows of the call or of a buffer, another positions up to k_len (",
-                  p.k_len, "); say where the first query is with starting_at", page);
+  const problem p{q.extent(0), q.extent(1), k.extent(1),
+                  q.extent(2), k.extent(2), q.extent(3),
+                  v.extent(3), op.order,    starts_of(op, q.extent(2), k.extent(2), lengths)};
+  self.expects(p.kv_heads > 0 || p.heads == 0, "heads (", p.heads, ") need at least one kv_head");
+  self.expects(p.kv_heads == 0 || p.heads % p.kv_heads == 0, "heads (", p.heads, ") must be a multiple of kv_heads (",
+               p.kv_heads, ")");
+  axis_length key_dim = p.head_dim_axis();
+  if constexpr (Entry == entry::decode) {
+    key_dim.length = cached_dim<Entry>(op, p.head_dim);
+    if (key_dim.length != p.head_dim) key_dim.set_by = "encoded q";
+  }
+  expect_shape<Entry>("k", k, {p.batch_axis(), p.kv_heads_axis(), p.k_len_axis(), key_dim});
+  expect_shape<Entry>("v", v, {p.batch_axis(), p.kv_heads_axis(), p.k_len_axis(), p.value_dim_axis()});
+  self.expects(op.sinks.data == nullptr || op.sinks.extent(0) == p.heads, "the op has ", op.sinks.extent(0),
+               " sinks for ", p.heads, " heads");
+  self.expects(op.starts.size() == 0 || op.starts.size() >= p.batch, "the op has ", op.starts.size(),
+               " starting positions for ", p.batch, " batch rows");
+  self.expects(op.starts.size() > 0 || op.start != last_query_at_last_key ||
+                   mask::places_alike(op.mask, p.batch, p.q_len, p.k_len),
+               "a part of the mask counts rows of the call or of a buffer, another positions up to k_len (", p.k_len,
+               "); say where the first query is with starting_at");
   const range first = p.starts.bounds(p.batch);
   op.validate(
       mask::shape{p.batch, p.heads, p.q_len + (first.empty() ? 0 : first.end - 1 - first.begin), p.k_len, first.begin});
@@ -151,23 +166,6 @@ template <entry Entry, class Op, class Q, class K, class V>
   position::validate_map(position::shifted_rows{at.queries, p.starts}, p.batch, p.q_len);
   if constexpr (Entry != entry::decode || encodes_on_read<Op>) position::validate_map(at.keys, p.batch, p.k_len);
   return p;
-}
-
-/// A result whose elements do not overlap: no axis steps within the reach of another, so no two threads write one address.
-template <entry Entry, class View> void expect_distinct(const char* operand, const View& view) {
-  if (view.size() == 0) return;
-  bool taken[View::rank] = {};
-  index_t reach = 0;  // of the axes taken so far, shortest steps first
-  for (int n = 0; n < View::rank; ++n) {
-    int next = -1;
-    for (int axis = 0; axis < View::rank; ++axis)
-      if (!taken[axis] && (next < 0 || view.stride(axis) < view.stride(next))) next = axis;
-    taken[next] = true;
-    if (view.extent(next) <= 1) continue;
-    SEQPRIM_EXPECTS(view.stride(next) > reach, entry_name[static_cast<int>(Entry)], ": elements of ", operand,
-                    " share memory: axis ", next, " steps by ", view.stride(next), see[static_cast<int>(Entry)]);
-    reach += (view.extent(next) - 1) * view.stride(next);
-  }
 }
 
 /// Replaces an lse that was not requested: the right shape, no memory.
@@ -180,8 +178,8 @@ template <class Q> [[nodiscard]] auto no_lse(const Q& q) noexcept {
 /// What forward and decode write: shapes, layout, and no overlap with any other operand.
 template <entry Entry, class Q, class K, class V, class Out, class Lse>
 void expect_results(const problem& p, const Q& q, const K& k, const V& v, const Out& out, const Lse& lse) {
-  expect_shape<Entry>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
-  expect_shape<Entry>("lse", lse, {p.batch, p.heads, p.q_len});
+  expect_shape<Entry>("out", out, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.value_dim_axis()});
+  expect_shape<Entry>("lse", lse, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
   expect_contiguous_dim<Entry>("out", out);
   expect_distinct<Entry>("out", out);
   expect_apart<Entry>("out", out, "q", q);
@@ -199,12 +197,12 @@ void expect_results(const problem& p, const Q& q, const K& k, const V& v, const 
 template <entry Entry, class Q, class K, class V, class Out, class Lse, class Dout, class Dq, class Dk, class Dv>
 void expect_gradients(const problem& p, const Q& q, const K& k, const V& v, const Out& out, const Lse& lse,
                       const Dout& dout, const Dq& dq, const Dk& dk, const Dv& dv) {
-  expect_shape<Entry>("out", out, {p.batch, p.heads, p.q_len, p.value_dim});
-  expect_shape<Entry>("lse", lse, {p.batch, p.heads, p.q_len});
-  expect_shape<Entry>("dout", dout, {p.batch, p.heads, p.q_len, p.value_dim});
-  expect_shape<Entry>("dq", dq, {p.batch, p.heads, p.q_len, p.head_dim});
-  expect_shape<Entry>("dk", dk, {p.batch, p.kv_heads, p.k_len, p.head_dim});
-  expect_shape<Entry>("dv", dv, {p.batch, p.kv_heads, p.k_len, p.value_dim});
+  expect_shape<Entry>("out", out, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.value_dim_axis()});
+  expect_shape<Entry>("lse", lse, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
+  expect_shape<Entry>("dout", dout, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.value_dim_axis()});
+  expect_shape<Entry>("dq", dq, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.head_dim_axis()});
+  expect_shape<Entry>("dk", dk, {p.batch_axis(), p.kv_heads_axis(), p.k_len_axis(), p.head_dim_axis()});
+  expect_shape<Entry>("dv", dv, {p.batch_axis(), p.kv_heads_axis(), p.k_len_axis(), p.value_dim_axis()});
   expect_contiguous_dim<Entry>("out", out);
   expect_contiguous_dim<Entry>("dout", dout);
   const auto expect_fresh = [&](const char* name, const auto& gradient) {

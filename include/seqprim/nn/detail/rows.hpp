@@ -25,6 +25,7 @@ template <row_viewable X> [[nodiscard]] auto rows_of(const subject& self, const 
     self.expects_contiguous(operand, view);
     return tensor_view<typename view_type::element_type, 2>(view);
   } else {
+    self.expects_lengths(operand, view);
     self.expects(view.contiguous(), operand, " must be dense");
     index_t rows = 1;
     for (int axis = 0; axis + 1 < rank; ++axis) rows *= view.extent(axis);

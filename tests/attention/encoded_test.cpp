@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <position/encodings.hpp>
 #include <support/catch.hpp>
+#include <vector>
 
 using namespace seqprim;
 using position::side;
@@ -285,6 +286,49 @@ struct growing_base : position::rotary<position::half_split> {
   [[nodiscard]] constexpr growing_base for_head_dim(index_t dim) const { return {rotary::for_head_dim(dim)}; }
 };
 }  // namespace
+
+TEST_CASE("encoded: keys appended in pieces are those appended at once, with maps of tokens too",
+          "[attention][property]") {
+  const index_t len = 12;
+  test::random_numbers random(418);
+  tensor<float, 4> k(2, 2, len, 16), v(2, 2, len, 16);
+  random.fill(k);
+  random.fill(v);
+  std::vector<index_t> same_ids(len);
+  tensor<index_t, 2> ids(2, len);
+  for (index_t i = 0; i < len; ++i) {
+    same_ids[static_cast<std::size_t>(i)] = 3 * i;
+    ids(0, i) = i;
+    ids(1, i) = 40 - i;
+  }
+  const auto check = [&](const auto& part) {
+    const attention::softmax op{mask::causal{}, score::identity{}, part};
+    tensor<float, 4> whole(2, 2, len, 16), pieces(2, 2, len, 16), values(2, 2, len, 16), pages(6, 2, 4, 16),
+        v_pages = pages;
+    attention::append(cpu{}, op, k, v, 0, whole, values);
+    const std::array<std::int32_t, 6> entries = {5, 0, 3, 1, 4, 2};
+    const tensor_view<const std::int32_t, 2> table(entries.data(), 2, 3);
+    for (const range part_of : {range{0, 5}, range{5, 6}, range{6, len}}) {
+      const auto new_k = k.view().slice(2, part_of), new_v = v.view().slice(2, part_of);
+      attention::append(cpu{}, op, new_k, new_v, part_of.begin, pieces, values);
+      const std::array<index_t, 2> lengths = {part_of.end, part_of.end};
+      const attention::page_table where{table, lengths};
+      attention::append(cpu{}, op, new_k, new_v, attention::paged{pages.view(), where},
+                        attention::paged{v_pages.view(), where});
+    }
+    REQUIRE(same(pieces, whole));
+    for (index_t b = 0; b < 2; ++b)
+      for (index_t h = 0; h < 2; ++h)
+        for (index_t i = 0; i < len; ++i)
+          for (index_t d = 0; d < 16; ++d) REQUIRE(pages(table(b, i / 4), h, i % 4, d) == whole(b, h, i, d));
+  };
+  const position::rotary<position::half_split> rope;
+  check(rope);
+  const position::token_ids for_all{same_ids};
+  check(position::placed{rope, for_all, for_all});
+  const position::token_ids_per_batch by_row{.ids = ids.view()};
+  check(position::placed{rope, by_row, by_row});
+}
 
 TEST_CASE("encoded: encoded keys that would change as the sequence grows are kept out of caches",
           "[attention][errors]") {

@@ -47,6 +47,9 @@ TEST_CASE("last_queries: rows of the inner mask, as far as the sequence goes", "
   require_last_rows(mask::causal{});
   require_last_rows(mask::causal_window(10));
   require_last_rows(mask::sliding_window{.left = 9, .right = 4});
+  // Ranges of the first rows end before the first key.
+  require_last_rows(mask::shifted(mask::causal{}, -3));
+  require_last_rows(mask::shifted(mask::causal_window(3), -4));
   require_last_rows(mask::attention_sinks{.sinks = 3, .window = 12});
   require_last_rows(mask::causal{} & ~mask::key_range{20, 50});
   require_last_rows(mask::prefix_per_batch{.lengths = prefixes});

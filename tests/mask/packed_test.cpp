@@ -185,6 +185,30 @@ TEST_CASE("packed: rejects offsets that do not fit the call and inner masks that
       ContainsSubstring("lengths has 2 entries but there are 3"));
 }
 
+TEST_CASE("packed: an inner table must have the positions that the sequences ask it for", "[mask][errors]") {
+  tensor<bool, 2> pairs(8, 8);
+  pairs.fill(true);
+  const auto dense = [&](index_t rows, index_t columns) {
+    return mask::dense{pairs.view().slice(0, {0, rows}).slice(1, {0, columns})};
+  };
+  const std::vector<index_t> two{0, 2}, six{0, 6}, eight{0, 8};
+  // Two queries behind a cache of six: their positions are 6 and 7.
+  const packing decoding{two, eight};
+  REQUIRE_THROWS_WITH(
+      mask::validate(mask::packed{decoding, dense(2, 8)}, {.q_len = 2, .k_len = 8}),
+      ContainsSubstring("mask::dense: the table is for queries at [0, 2) but those of the call are at [6, 8)"));
+  const mask::where every{[](index_t q, index_t k) { return (q + k) % 2 == 0; }};
+  const mask::block_grid small(cpu{}, every, 2, 8, 1, 4), whole(cpu{}, every, 8, 8, 1, 4);
+  REQUIRE_THROWS_WITH(mask::validate(mask::packed{decoding, small.over(every)}, {.q_len = 2, .k_len = 8}),
+                      ContainsSubstring("those of the call are at [6, 8)"));
+  require_sound(mask::packed{decoding, dense(8, 8)}, 2, 8);
+  require_sound(mask::packed{decoding, whole.over(every)}, 2, 8);
+  // More queries than keys: positions below 0, unless the first query is at the first key.
+  REQUIRE_THROWS_WITH(mask::validate(mask::packed{packing{six, two}, dense(6, 2)}, {.q_len = 6, .k_len = 2}),
+                      ContainsSubstring("those of the call are at [-4, 2)"));
+  require_sound(mask::packed{packing{six, two, alignment::top_left}, dense(6, 2)}, 6, 2);
+}
+
 TEST_CASE("packed: no sequence at all", "[mask][edge]") {
   const std::int32_t zeros[] = {0, 0};  // one is used; g++ warns of a read behind it that it cannot rule out
   const index_array none(zeros, 1);

@@ -236,11 +236,20 @@ def run(*command, **more):
     return done.stdout.strip()
 
 
-def build():
-    say("building attention_bench")
+def build(target="attention_bench", file="attention_bench"):
+    say(f"building {target}")
     run("cmake", "--preset", "bench", "-DSEQPRIM_CUDA=OFF")
-    run("cmake", "--build", "--preset", "bench", "--target", "attention_bench", "--parallel", str(cpus()))
-    return ROOT / "build/bench/benchmarks/attention_bench"
+    run("cmake", "--build", "--preset", "bench", "--target", target, "--parallel", str(cpus()))
+    return ROOT / "build/bench/benchmarks" / file
+
+
+def commit():
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
+
+
+def slug(machine):
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
 def compiler_of(binary):
@@ -261,13 +270,13 @@ def processor():
         return "CPU"
 
 
-def peers_python(install):
+def peers_python(install, arguments=()):
     folder = pathlib.Path(os.environ.get("SEQPRIM_PEERS_DIR", ROOT / "build/peers"))
     if install:
-        say("PyTorch: benchmarks/peers/setup.sh")
-        done = subprocess.run(["bash", ROOT / "benchmarks/peers/setup.sh"], stdout=sys.stderr)
+        say(" ".join(["benchmarks/peers/setup.sh", *arguments]))
+        done = subprocess.run(["bash", ROOT / "benchmarks/peers/setup.sh", *arguments], stdout=sys.stderr)
         if done.returncode != 0:
-            say("PyTorch could not be installed; going on without it")
+            say("it could not install everything; going on without")
     python = folder / "bin/python"
     return python if python.exists() else None
 
@@ -301,16 +310,13 @@ def main():
         python = peers_python(install=not arguments.no_peers)
         rounds = arguments.rounds or (1 if arguments.quick else 3)
         today = datetime.date.today().isoformat()
-        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-        commit = found.stdout.strip() or "unknown"
-        result = {"machine": arguments.machine, "commit": commit, "date": today, "compiler": compiler_of(binary),
+        result = {"machine": arguments.machine, "commit": commit(), "date": today, "compiler": compiler_of(binary),
                   "rounds": rounds}
         result["context"], result["results"] = measure_own(binary, rounds, arguments.quick)
         if python and not arguments.no_peers:
             result["peers"] = measure_pairs(binary, python, rounds, arguments.quick)
-        slug = re.sub(r"[^a-z0-9]+", "-", arguments.machine.lower()).strip("-")
         path = arguments.out or (ROOT / ("build/quick.json" if arguments.quick else
-                                         f"benchmarks/results/cpu-{slug}-{today}-{commit}.json"))
+                                         f"benchmarks/results/cpu-{slug(arguments.machine)}-{today}-{result['commit']}.json"))
         path.parent.mkdir(parents=True, exist_ok=True)
         table.write(path, result)
 

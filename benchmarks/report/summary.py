@@ -286,11 +286,17 @@ BLOCKS = {"headline": headline_markdown, "claim": claim_markdown, "setup": setup
           "peers": peers_markdown, "misses": misses_markdown}
 
 
-def update_page(page, result):
-    """The page with fresh text in its blocks:   <!-- report: targets -->  ...  <!-- report end -->"""
+def update_page(page, result, blocks=BLOCKS):
+    """The page with fresh text in those of its blocks that `blocks` names:   <!-- report: setup -->  ...  <!-- report end -->
+    The target table, whose reasons are kept, is refreshed with BLOCKS."""
     def fresh(match):
         name, old = match[1], match[2]
-        text = targets_markdown(result, reasons_in(old)) if name == "targets" else BLOCKS[name](result)
+        if name == "targets" and blocks is BLOCKS:
+            text = targets_markdown(result, reasons_in(old))
+        elif name in blocks:
+            text = blocks[name](result)
+        else:
+            return match[0]
         return f"<!-- report: {name} -->\n{text}\n<!-- report end -->"
 
     return re.sub(r"<!-- report: (\w+) -->\n(.*?)<!-- report end -->", fresh, page, flags=re.DOTALL)

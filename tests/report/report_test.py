@@ -3,15 +3,18 @@
 """Tests of benchmarks/report: what is read from Google Benchmark, how targets are judged, what stays in the documents."""
 import copy
 import json
+import os
 import pathlib
 import sys
 import tempfile
+import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks/report"))
 import compare  # noqa: E402
+import peers  # noqa: E402
 import summary  # noqa: E402
 import table  # noqa: E402
 
@@ -127,9 +130,16 @@ class Page(unittest.TestCase):
 
     def test_the_page_of_the_project_has_every_block_once(self):
         page = "".join((ROOT / name).read_text(encoding="utf-8") for name in ["docs/benchmarks.md", "README.md"])
-        for block in ["targets", *summary.BLOCKS]:
+        blocks = ["targets", *summary.BLOCKS, *peers.BLOCKS]
+        for block in blocks:
             self.assertEqual(page.count(f"<!-- report: {block} -->\n"), 1, block)
-        self.assertEqual(page.count("<!-- report end -->"), 1 + len(summary.BLOCKS))
+        self.assertEqual(page.count("<!-- report end -->"), len(blocks))
+
+    def test_blocks_of_another_report_are_kept(self):
+        blocks = {"libraries": lambda result: "fresh"}
+        page = self.PAGE + "<!-- report: libraries -->\nold\n<!-- report end -->\n"
+        self.assertEqual(summary.update_page(page, {}, blocks), self.PAGE + "<!-- report: libraries -->\nfresh\n<!-- report end -->\n")
+        self.assertIn("<!-- report: libraries -->\nold\n", summary.update_page(page, FIXTURE))
 
 
 class Reading(unittest.TestCase):
@@ -169,6 +179,99 @@ class Reading(unittest.TestCase):
                 self.assertIn(f"<{case['type']}>", benchmark)
                 self.assertEqual((sizes["seq"], sizes["dim"]), (case["seq"], case["dim"]))
                 self.assertEqual(sizes.get("heads", case.get("heads", 1)), case.get("heads", 1))
+
+
+def forward(dtype, seq, peers_of_row, **more):
+    return {"case": {"op": "forward", "type": dtype, "mask": "causal", "heads": 8, "q_len": seq, "k_len": seq, "dim": 64},
+            "peers": peers_of_row} | more
+
+
+class Libraries(unittest.TestCase):
+    RESULT = {
+        "machine": "a processor", "compiler": "g++ 12", "commit": "1234567", "date": "2026-01-01", "rounds": 7,
+        "about": {"seqprim": {"version": "avx512"}, "torch": {"version": "2.0"}, "openvino": {"version": "3.0"},
+                  "onnxruntime": {"version": "1.0"}, "ggml": {"error": "ModuleNotFoundError: no ggml"}},
+        "rows": [
+            forward("float", 512, {"torch": {"ratio": 2.0, "implementation": "sdpa"}, "openvino": {"ratio": 1.5, "implementation": "op"},
+                                   "onnxruntime": {"error": "a | b"}}, microseconds=1000.0),
+            forward("float", 1024, {"torch": {"ratio": 8.0, "implementation": "sdpa"}, "openvino": {"error": "another result"}},
+                    microseconds=4000.0),
+            forward("bfloat16", 512, {"torch": {"ratio": 0.5, "implementation": "sdpa"}}, microseconds=500.0),
+            forward("bfloat16", 1024, {}, error="died"),
+            {"case": {"op": "decode", "type": "float", "mask": "full", "heads": 8, "q_len": 1, "k_len": 8192, "dim": 128},
+             "peers": {"torch": {"ratio": 100.0, "implementation": "sdpa"}}, "microseconds": 10.0},
+        ]}
+
+    def test_a_column_for_what_was_measured_and_the_fastest_counts(self):
+        lines = peers.libraries_markdown(self.RESULT).splitlines()
+        self.assertEqual(lines[0], "| type | mask | S | d | seqprim | PyTorch | OpenVINO | the fastest of them |")
+        self.assertEqual(lines[2], "| float | causal | 512 | 64 | 1.00 ms | 2.00 x | 1.50 x | OpenVINO 1.50 x |")
+        self.assertEqual(lines[3], "| float | causal | 1024 | 64 | 4.00 ms | 8.00 x | - | PyTorch 8.00 x |")
+        self.assertEqual(lines[4], "| bfloat16 | causal | 512 | 64 | 500.0 µs | 0.50 x | - | PyTorch 0.50 x |")
+        self.assertEqual(lines[5], "| bfloat16 | causal | 1024 | 64 | died | | | |")
+        self.assertEqual(lines[6], "| float | one query | 8192 | 128 | 10.0 µs | 100.00 x | - | PyTorch 100.00 x |")
+        self.assertEqual({line.count("|") for line in lines}, {9})
+
+    def test_geometric_means_leave_decode_out_and_say_how_many_they_are_of(self):
+        lines = peers.libraries_markdown(self.RESULT).splitlines()
+        self.assertEqual(lines[7], "| float | forward, geometric mean of 2 | | | | 4.00 x | 1.50 x (1) | 3.46 x |")
+        self.assertEqual(lines[8], "| bfloat16 | forward, geometric mean of 1 | | | | 0.50 x | - | 0.50 x |")
+        self.assertAlmostEqual(peers.geometric_mean([1, 10, 100]), 10)
+
+    def test_what_is_left_out_is_named_with_its_reason(self):
+        text = peers.setup_markdown(self.RESULT)
+        self.assertIn("- PyTorch 2.0: float by `sdpa`; bfloat16 by `sdpa`; not in every bfloat16 row: not measured", text)
+        self.assertIn("- OpenVINO 3.0: float by `op`; not in every float row: another result; no bfloat16: not measured", text)
+        self.assertIn("- ONNX Runtime 1.0: no float: a \\| b", text)
+        self.assertIn("- ggml: left out (ModuleNotFoundError: no ggml)", text)
+        self.assertIn("- oneDNN: left out (not installed)", text)
+
+    def test_cases_have_both_types_and_masks_and_quick_ones_are_among_them(self):
+        cases = peers.cases(quick=False)
+        self.assertEqual(len(cases), 2 * (2 * 4 * 2 + 1))
+        for case in peers.cases(quick=True):
+            self.assertIn(case, cases)
+            self.assertIn(case["type"], peers.LIMITS)
+
+    def measured(self, answers):
+        """The row of a case whose servers give these answers: to "check", then times."""
+        class Fake:
+            def __init__(self, replies):
+                self.checked, *self.times = replies
+
+            def ask(self, request):
+                return {"microseconds": self.times.pop(0)} if "seconds" in request else self.checked if "check" in request else {}
+
+        return peers.measure_case(peers.cases(True)[0], {name: Fake(replies) for name, replies in answers.items()}, 3, 0.1)
+
+    def test_ratios_are_of_neighbors_and_a_wrong_result_is_not_timed(self):
+        right = {"implementation": "one"}
+        row = self.measured({"seqprim": [right, 10, 20, 30], "torch": [right, 20, 60, 60], "ggml": [{"error": "another result"}]})
+        self.assertEqual(row["microseconds"], 20)
+        self.assertEqual(row["peers"]["torch"]["ratio"], 2)  # median of 2, 3, 2
+        self.assertEqual((row["peers"]["torch"]["lowest_ratio"], row["peers"]["torch"]["highest_ratio"]), (2, 3))
+        self.assertEqual(row["peers"]["ggml"], {"error": "another result"})
+        self.assertEqual(peers.best_peer(row), ("torch", 2))
+
+    @unittest.skipUnless(sys.platform == "linux", "reads /proc")
+    def test_a_server_runs_only_while_it_is_asked_and_ends_when_killed(self):
+        echo = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
+        server = peers.Server([sys.executable, "-c", echo], os.environ)
+        state = lambda: pathlib.Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        try:
+            self.assertEqual(server.ask({"a": 1}, seconds=20), {"a": 1})
+            deadline = time.monotonic() + 20
+            while state() != "T" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.assertEqual(state(), "T")
+            self.assertEqual(server.ask({"b": 2}, seconds=20), {"b": 2})
+        finally:
+            server.kill()
+        self.assertEqual(server.process.returncode, -9)
+        self.assertEqual(server.ask({}), {"error": "died"})
+        silent = peers.Server([sys.executable, "-c", "import time; time.sleep(60)"], os.environ)
+        self.assertEqual(silent.ask({}, seconds=0.2), {"error": "no answer in 0.2 s"})
+        self.assertIsNotNone(silent.process.returncode)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 
 #include <attention/kernels.hpp>
 #include <attention/problem.hpp>
+#include <attention/tables.hpp>
 #include <cstring>
 #include <support/catch.hpp>
 
@@ -107,6 +108,24 @@ TEMPLATE_TEST_CASE("backward: agrees with the definition for random shapes and m
                           .scaled(0.37f),
                       p, random);
     }
+  }
+}
+
+TEMPLATE_TEST_CASE("backward: scores that read tables agree with the definition", "[attention][property]", float,
+                   float16, bfloat16) {
+  random_numbers random(213);
+  for (int trial = 0; trial < 20; ++trial) {
+    const auto p = test::random_problem<TestType>(random, 150);
+    const index_t start = trial % 2 == 0 ? std::max<index_t>(p.k_len - p.q_len, 0) : random.integer(0, 30);
+    const test::score_tables tables(random, p, start);
+    CAPTURE(trial, start);
+    test::with_table_score(tables, trial, [&](const auto& score) {
+      if (trial % 3 == 0) {
+        require_close(attention::softmax{mask::full{}, score}.starting_at(start), p, random);
+      } else {
+        require_close(attention::softmax{mask::causal_window(70), score}.starting_at(start), p, random);
+      }
+    });
   }
 }
 

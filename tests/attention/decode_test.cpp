@@ -8,6 +8,7 @@
 
 #include <attention/kernels.hpp>
 #include <attention/problem.hpp>
+#include <attention/tables.hpp>
 #include <support/catch.hpp>
 
 using namespace seqprim;
@@ -69,6 +70,21 @@ TEMPLATE_TEST_CASE("decode: agrees with the definition for random shapes and mas
                       p);
       }
     }
+  }
+}
+
+TEMPLATE_TEST_CASE("decode: scores that read tables agree with the definition", "[attention][property]", float, float16,
+                   bfloat16) {
+  random_numbers random(313);
+  for (int trial = 0; trial < 15; ++trial) {
+    attention_problem<TestType> p(random.integer(1, 3), 4, random.integer(1, 2), random.integer(1, 3),
+                                  random.integer(3, 300), random.integer(1, 80), random.integer(1, 80));
+    p.fill(random);
+    const test::score_tables tables(random, p, p.k_len - p.q_len);
+    CAPTURE(trial);
+    test::with_table_score(tables, trial, [&](const auto& score) {
+      require_close(attention::softmax{mask::causal{}, score}, p);
+    });
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <attention/kernels.hpp>
 #include <attention/problem.hpp>
+#include <attention/tables.hpp>
 #include <support/catch.hpp>
 
 using namespace seqprim;
@@ -72,6 +73,32 @@ TEMPLATE_TEST_CASE("forward: agrees with the definition for random shapes and ma
                 .scaled(0.37f),
             p);
     }
+  }
+}
+
+TEMPLATE_TEST_CASE("forward: scores that read tables agree with the definition", "[attention][property]", float,
+                   float16, bfloat16) {
+  random_numbers random(113);
+  for (int trial = 0; trial < 30; ++trial) {
+    const auto p = test::random_problem<TestType>(random);
+    const index_t start = trial % 2 == 0 ? std::max<index_t>(p.k_len - p.q_len, 0) : random.integer(0, 30);
+    const test::score_tables tables(random, p, start);
+    CAPTURE(trial, start);
+    test::with_table_score(tables, trial, [&](const auto& score) {
+      if (trial % 3 == 0) {
+        require_close(attention::softmax{mask::full{}, score}.starting_at(start), p);
+      } else {
+        require_close(attention::softmax{mask::causal_window(70), score}.starting_at(start), p);
+      }
+    });
+  }
+}
+
+TEST_CASE("forward: a constant score gives the mean of the visible values", "[attention][property]") {
+  random_numbers random(114);
+  for (int trial = 0; trial < 6; ++trial) {
+    const auto p = test::random_problem<float>(random);
+    require_close(attention::softmax{mask::causal{}, score::constant{2.0f}}, p);
   }
 }
 

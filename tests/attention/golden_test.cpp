@@ -6,8 +6,10 @@
 #include <seqprim/score/score.hpp>
 
 #include <attention/problem.hpp>
+#include <cmath>
 #include <support/catch.hpp>
 #include <support/golden.hpp>
+#include <utility>
 #include <vector>
 
 using namespace seqprim;
@@ -20,6 +22,8 @@ constexpr double tolerance = 4e-6;
 struct inputs {
   tensor<float, 4> q, k, v;
 
+  inputs(tensor<float, 4> queries, tensor<float, 4> keys, tensor<float, 4> values)
+      : q(std::move(queries)), k(std::move(keys)), v(std::move(values)) {}
   explicit inputs(const golden& g) : q(g.load<float, 4>("q")), k(g.load<float, 4>("k")), v(g.load<float, 4>("v")) {}
 };
 
@@ -163,4 +167,24 @@ TEST_CASE("attention golden: ALiBi, causal, decoding and in both directions", "[
   };
   check_file(golden("positions", "alibi_attention_causal"));
   check_file(golden("positions", "alibi_attention_decode"));
+}
+
+TEST_CASE("attention golden: a bias by the distance of labels is a bias of keys", "[attention][golden]") {
+  const golden g("masks-multimodal", "far_flexrope");
+  const inputs in(g.load<float, 4>("q_rot"), g.load<float, 4>("k_rot"), g.load<float, 4>("v"));
+  const auto visible = g.load<bool, 2>("mask");
+  const auto bias = g.load<float, 2>("bias");
+  const float slope = g.params.at("slope");
+  const index_t frame = g.params.at("height").get<index_t>() * g.params.at("width").get<index_t>();
+  const index_t len = visible.extent(0);
+  tensor<float, 3> of_key(1, 1, len);
+  for (index_t k = 0; k < len; ++k) of_key(0, 0, k) = slope * static_cast<float>(k / frame);
+  for (index_t q = 0; q < len; ++q)
+    for (index_t k = 0; k < len; ++k)
+      if (visible(q, k)) REQUIRE(std::fabs(of_key(0, 0, k) - of_key(0, 0, q) - bias(q, k)) <= 1e-6f);
+  auto lse = g.load<float, 3>("lse");
+  for (index_t h = 0; h < lse.extent(1); ++h)
+    for (index_t q = 0; q < len; ++q) lse(0, h, q) += of_key(0, 0, q);
+  check(attention::softmax{mask::dense{visible.view()}, score::key_bias{of_key.view()}}, in, g.load<float, 4>("out"),
+        lse);
 }

@@ -46,12 +46,9 @@ void with_any(const attention::softmax<Mask, Score>& op, index_t q_len, index_t 
 /// Binds mask and score of an operator as validation in an entry point does.
 template <class Op, class T> void bind_any(const Op& op, const attention_problem<T>& p) {
   const range starts = attention::detail::starts_of(op, p.q_len, p.k_len).bounds(p.batch);
-  op.mask.validate({.batch = p.batch,
-                    .heads = p.heads,
-                    .q_len = p.q_len + max<index_t>(starts.size() - 1, 0),
-                    .k_len = p.k_len,
-                    .start = starts.begin});
-  score::validate(op.score, p.batch, p.heads);
+  const index_t positions = p.q_len + max<index_t>(starts.size() - 1, 0);
+  op.mask.validate({p.batch, p.heads, positions, p.k_len, starts.begin});
+  score::validate(op.score, {p.batch, p.heads, positions, p.k_len, starts.begin});
 }
 
 /// Decode cuts a cache often, so that small tests merge many parts.

@@ -176,6 +176,32 @@ TEST_CASE("packed: the number of threads does not change a bit", "[attention][pr
   REQUIRE(std::equal(one.begin(), one.end(), many.begin()));
 }
 
+TEST_CASE("packed: a score with the packing of another batch is refused by every entry point", "[attention][errors]") {
+  attention_problem<float> p(1, 2, 2, 10, 10, 8, 8);
+  const std::vector<index_t> right = {0, 4, 10}, stale_q = {0, 4, 6}, stale_k = {0, 2, 10}, none = {0};
+  const packing sequences{right, right};
+  tensor<float, 4> out(1, 2, 10, 8), gradient(1, 2, 10, 8), weights(1, 2, 10, 10);
+  tensor<float, 3> lse(1, 2, 10);
+  out.fill(7.0f);
+  gradient.fill(7.0f);
+  const auto refused = [&](const packing& other, const std::string& reason) {
+    const attention::softmax op{mask::packed{sequences, mask::causal{}},
+                                score::packed{other, score::alibi{.heads = 2, .bidirectional = true}}};
+    const auto says = ContainsSubstring(reason);
+    REQUIRE_THROWS_WITH(kernels::forward(cpu{}, op, p.q, p.k, p.v, out, lse), says);
+    REQUIRE_THROWS_WITH(kernels::decode(cpu{}, op, p.q, p.k, p.v, out, lse), says);
+    REQUIRE_THROWS_WITH(kernels::backward(cpu{}, op, p.q, p.k, p.v, out, lse, out,
+                                          attention::gradients{}.dq(gradient).dk(gradient).dv(gradient)),
+                        says);
+    REQUIRE_THROWS_WITH(attention::weights(cpu{}, op, p.q, p.k, lse, weights), says);
+  };
+  refused({stale_q, stale_k}, "packing: q_offsets ends at 6 but q_len is 10");
+  refused({none, none}, "packing: the queries of the call are rows [0, 10), the sequences have 0 rows");
+  refused({right, stale_q}, "packing: k_offsets ends at 6 but k_len is 10");
+  for (const float x : out) REQUIRE(x == 7.0f);
+  for (const float x : gradient) REQUIRE(x == 7.0f);
+}
+
 TEST_CASE("packed: the code of its pages runs", "[attention][docs]") {
   const cpu executor{};
   const index_t heads = 4, kv_heads = 2, dim = 16;

@@ -62,9 +62,10 @@ struct reads_arrays {
 };
 static_assert(score::takes_lanes<reads_arrays, arch::lanes<isa, float>>);
 
-/// A tile of logits modified at once, against the modifier asked for each logit alone.
-template <columns_are Columns, class Score>
-void require_modified(const Score& score, range rows = {40, 47}, range columns = {11, 44}) {
+/// A tile of logits modified at once, against the modifier asked for each logit alone, where `visible(q, k)`.
+template <columns_are Columns, class Score, class Visible = mask::full>
+void require_modified(const Score& score, range rows = {40, 47}, range columns = {11, 44},
+                      const Visible& visible = {}) {
   test::random_numbers random(18);
   const index_t step = round_up(columns.size(), 16);
   std::vector<float> raw(static_cast<std::size_t>(rows.size() * step));
@@ -76,6 +77,7 @@ void require_modified(const Score& score, range rows = {40, 47}, range columns =
     for (index_t j = 0; j < columns.size(); ++j) {
       const auto at = static_cast<std::size_t>(i * step + j);
       const auto site = attention::detail::site_of<Columns>(rows.begin + i, columns.begin + j);
+      if (!visible(site.q, site.k)) continue;
       // The same formula with and without contraction: a few roundings of the largest number in it (an ALiBi bias, the logit).
       const float expected = score(0.5f * raw[at], site) * static_cast<float>(attention::detail::log2_e);
       REQUIRE(std::fabs(tile[at] - expected) <= 1e-5f * std::fmax(1.0f, std::fabs(expected)));
@@ -148,6 +150,33 @@ TEST_CASE("modify: arrays are read for the pairs of the tile and no others", "[a
     const auto moved = score::shifted(score, -start);
     require_modified<columns_are::queries>(moved, keys, {queries.begin + start, queries.end + start});
     require_modified<columns_are::keys>(moved, {queries.begin + start, queries.end + start}, keys);
+  }
+}
+
+TEST_CASE("modify: packed sequences in lanes, whose tables end where a sequence ends", "[attention][property]") {
+  test::random_numbers random(21);
+  for (int trial = 0; trial < 40; ++trial) {
+    std::vector<index_t> q_offsets = {0}, k_offsets = {0};
+    index_t longest = 0;
+    while (q_offsets.back() < 60 || k_offsets.back() < 60) {
+      const index_t queries = random.integer(0, trial % 2 == 0 ? 9 : 40), more = random.integer(0, 12);
+      q_offsets.push_back(q_offsets.back() + queries);
+      k_offsets.push_back(k_offsets.back() + queries + more);
+      longest = std::max(longest, queries + more);
+    }
+    const packing sequences{q_offsets, k_offsets};
+    const entries_of of_key({0, longest}, random), of_query({0, longest}, random),
+        by_distance({1 - longest, longest}, random);
+    const reads_arrays inner{
+        of_key.at_zero, of_query.at_zero, by_distance.at_zero, by_distance.at_zero, {1 - longest, longest}};
+    const score::packed score{sequences, inner};
+    static_assert(score::takes_lanes<decltype(score), arch::lanes<isa, float>> || arch::simd<isa, float>::lanes == 1);
+    score::validate(score, {.q_len = q_offsets.back(), .k_len = k_offsets.back()});
+    const mask::packed visible{sequences, mask::full{}};
+    const range queries{random.integer(0, 20), random.integer(21, q_offsets.back())},
+        keys{random.integer(0, 20), random.integer(21, k_offsets.back())};
+    require_modified<columns_are::queries>(score, keys, queries, visible);
+    require_modified<columns_are::keys>(score, queries, keys, visible);
   }
 }
 

@@ -48,11 +48,11 @@ TEST_CASE("alibi: rejects wrong numbers of heads and a slope range out of bounds
   REQUIRE_THROWS_AS(score::validate(score::alibi{.heads = 4, .max_bias = 0.0f}), precondition_error);
   REQUIRE_THROWS_AS(score::validate(score::alibi{.heads = 4, .max_bias = 2000.0f}), precondition_error);
   REQUIRE_THROWS_AS(score::validate(score::alibi{.heads = 4, .max_bias = std::nanf("")}), precondition_error);
-  REQUIRE_NOTHROW(score::validate(score::alibi{.heads = 4}, 2, 4));
-  REQUIRE_THROWS_WITH(score::validate(score::alibi{.heads = 4}, 2, 6),
+  REQUIRE_NOTHROW(score::validate(score::alibi{.heads = 4}, {.batch = 2, .heads = 4}));
+  REQUIRE_THROWS_WITH(score::validate(score::alibi{.heads = 4}, {.batch = 2, .heads = 6}),
                       ContainsSubstring("heads (4) is not the number of query heads (6)"));
   const tensor<float, 1> slopes(3);
-  REQUIRE_NOTHROW(score::validate(score::alibi_table{.slopes = slopes.view()}, 2, 3));
-  REQUIRE_THROWS_WITH(score::validate(score::alibi_table{.slopes = slopes.view()}, 2, 4),
+  REQUIRE_NOTHROW(score::validate(score::alibi_table{.slopes = slopes.view()}, {.batch = 2, .heads = 3}));
+  REQUIRE_THROWS_WITH(score::validate(score::alibi_table{.slopes = slopes.view()}, {.batch = 2, .heads = 4}),
                       ContainsSubstring("3 slopes for 4 query heads"));
 }

@@ -51,8 +51,8 @@ TEST_CASE("chain: binds the parts that depend on the head", "[score]") {
 TEST_CASE("chain: errors of the parts reach through", "[score][errors]") {
   REQUIRE_THROWS_AS(score::validate(cap | score::soft_cap{0.0f}), precondition_error);
   REQUIRE_THROWS_AS(score::validate(score::soft_cap{0.0f} | cap), precondition_error);
-  REQUIRE_NOTHROW(score::validate(cap | score::alibi{.heads = 4}, 1, 4));
-  REQUIRE_THROWS_AS(score::validate(cap | score::alibi{.heads = 4}, 1, 8), precondition_error);
+  REQUIRE_NOTHROW(score::validate(cap | score::alibi{.heads = 4}, {.batch = 1, .heads = 4}));
+  REQUIRE_THROWS_AS(score::validate(cap | score::alibi{.heads = 4}, {.batch = 1, .heads = 8}), precondition_error);
 }
 
 TEST_CASE("identity: leaves logits alone", "[score]") {

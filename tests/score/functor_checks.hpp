@@ -2,11 +2,7 @@
 #pragma once
 
 #include <seqprim/core/index.hpp>
-#include <seqprim/score/alibi.hpp>
-#include <seqprim/score/chain.hpp>
-#include <seqprim/score/packed.hpp>
-#include <seqprim/score/rule.hpp>
-#include <seqprim/score/soft_cap.hpp>
+#include <seqprim/score/score.hpp>
 
 /// Checks of the score modifiers that run on the host and on the device from one source: no test framework inside.
 namespace seqprim::test {
@@ -44,6 +40,16 @@ SEQPRIM_HD constexpr int all_score_faults() noexcept {
   const score::packed within{packing{{q_offsets, 3}, {k_offsets, 3}}, alibi};
   faults += derivative_faults(score::bind(within, 0, 1), {2, 7});
   faults += score::bind(within, 0, 3)(1.0f, {2, 6}) != score::bind(alibi, 0, 3)(1.0f, {3, 1});
+  const float values[] = {1.0f, -2.0f, 0.5f, 4.0f, 3.0f, -0.25f, 0.125f, 0.75f};
+  const score::key_bias keys{tensor_view<const float, 3>(values, 1, 2, 4)};
+  const score::query_scale queries{tensor_view<const float, 3>(values, 1, 1, 8)};
+  const score::relative_bias distances{tensor_view<const float, 2>(values, 2, 4), -2};
+  faults += derivative_faults(score::bind(keys | cap | queries | distances, 0, 1), at);
+  faults += score::bind(keys, 0, 1)(1.0f, at) != 1.75f;
+  faults += score::bind(queries, 0, 1)(2.0f, at) != 1.5f;
+  faults += score::bind(distances, 0, 1)(1.0f, at) != 4.0f;       // before the first distance
+  faults += score::bind(distances, 0, 1)(1.0f, {7, 8}) != 1.75f;  // the last one
+  faults += score::constant{2.0f}(1.0f, at) != 2.0f || score::constant{2.0f}.derivative(1.0f, at) != 0.0f;
   faults += !(cap(1e30f, at) == 8.0f && cap(-1e30f, at) == -8.0f && cap(0.0f, at) == 0.0f);
   for (int i = -4000; i < 4000; ++i) {
     const float x = static_cast<float>(i) * 0.01f;

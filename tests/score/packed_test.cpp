@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <seqprim/core/tensor.hpp>
 #include <seqprim/score/score.hpp>
 
 #include <array>
@@ -33,8 +34,28 @@ TEST_CASE("packed score: the inner modifier sees positions within the sequence",
 
 TEST_CASE("packed score: its parts are checked", "[score][errors]") {
   const packing sequences{q_offsets, k_offsets};
-  REQUIRE_NOTHROW(score::validate(score::packed{sequences, score::alibi{.heads = 4}}, 1, 4));
-  REQUIRE_THROWS_AS(score::validate(score::packed{sequences, score::alibi{.heads = 4}}, 1, 8), precondition_error);
+  REQUIRE_NOTHROW(
+      score::validate(score::packed{sequences, score::alibi{.heads = 4}}, {.heads = 4, .q_len = 8, .k_len = 20}));
+  REQUIRE_THROWS_AS(
+      score::validate(score::packed{sequences, score::alibi{.heads = 4}}, {.heads = 8, .q_len = 8, .k_len = 20}),
+      precondition_error);
+  // The packing of another batch, and one without sequences.
+  const score::packed op{sequences, score::alibi{.heads = 4}};
+  REQUIRE_NOTHROW(score::validate(op, {.heads = 4, .q_len = 8, .k_len = 20}));
+  REQUIRE_THROWS_WITH(score::validate(op, {.heads = 4, .q_len = 9, .k_len = 20}),
+                      ContainsSubstring("packing: q_offsets ends at 8 but q_len is 9"));
+  REQUIRE_THROWS_WITH(score::validate(op, {.heads = 4, .q_len = 8, .k_len = 21}),
+                      ContainsSubstring("packing: k_offsets ends at 20 but k_len is 21"));
+  const packing none{index_array(q_offsets.data(), 1), index_array(k_offsets.data(), 1)};
+  REQUIRE_THROWS_WITH(
+      score::validate(score::packed{none, score::alibi{.heads = 4}}, {.heads = 4, .q_len = 8, .k_len = 20}),
+      ContainsSubstring("packing: q_offsets ends at 0 but q_len is 8"));
+  // Tables are as long as the longest sequence, not as all of them.
+  const tensor<float, 3> of_key(1, 1, 9), too_short(1, 1, 8);
+  REQUIRE_NOTHROW(score::validate(score::packed{sequences, score::key_bias{of_key.view()}}, {.q_len = 8, .k_len = 20}));
+  REQUIRE_THROWS_WITH(
+      score::validate(score::packed{sequences, score::key_bias{too_short.view()}}, {.q_len = 8, .k_len = 20}),
+      ContainsSubstring("bias is for 8 keys but k_len is 9"));
   const packing broken{q_offsets, index_array(k_offsets.data(), 3)};
   REQUIRE_THROWS_AS(score::validate(score::packed{broken, score::identity{}}), precondition_error);
 }

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/score/alibi.hpp>
-#include <seqprim/score/chain.hpp>
-#include <seqprim/score/soft_cap.hpp>
+#include <seqprim/score/score.hpp>
 
 #include <concepts>
 #include <stdexcept>
@@ -20,6 +18,10 @@ class any_step {
   explicit any_step(score::identity) noexcept {}
   explicit any_step(score::soft_cap cap) noexcept : kind_(kind::cap), cap_(cap) {}
   explicit any_step(score::distance_bias bias) noexcept : kind_(kind::bias), bias_(bias) {}
+  explicit any_step(score::constant same) noexcept : kind_(kind::constant), constant_(same) {}
+  explicit any_step(score::bias_of_keys table) noexcept : kind_(kind::keys), keys_(table) {}
+  explicit any_step(score::scale_of_queries table) noexcept : kind_(kind::queries), queries_(table) {}
+  explicit any_step(score::bias_of_distances table) noexcept : kind_(kind::distances), distances_(table) {}
   template <score::modifier S>
   explicit any_step(const S& other) noexcept : kind_(kind::other), other_(&other), answers_(&answers_of<S>) {}
 
@@ -27,6 +29,10 @@ class any_step {
     switch (kind_) {
       case kind::cap: return cap_(logit, at);
       case kind::bias: return bias_(logit, at);
+      case kind::constant: return constant_(logit, at);
+      case kind::keys: return keys_(logit, at);
+      case kind::queries: return queries_(logit, at);
+      case kind::distances: return distances_(logit, at);
       case kind::other: return each(logit, at, answers_->value);
       default: return logit;
     }
@@ -35,6 +41,8 @@ class any_step {
     switch (kind_) {
       case kind::cap: return cap_.derivative(logit, at);
       case kind::bias: return bias_.derivative(logit, at);
+      case kind::constant: return constant_.derivative(logit, at);
+      case kind::queries: return queries_.derivative(logit, at);
       case kind::other: return each(logit, at, answers_->derivative);
       default: return X(1.0f);
     }
@@ -49,7 +57,7 @@ class any_step {
   }
 
  private:
-  enum class kind { nothing, cap, bias, other };
+  enum class kind { nothing, cap, bias, constant, keys, queries, distances, other };
   using function = float (*)(const void*, float, score::site) noexcept;
   struct answers {
     function value, derivative;
@@ -76,6 +84,10 @@ class any_step {
   kind kind_ = kind::nothing;
   score::soft_cap cap_{1.0f};
   score::distance_bias bias_{0.0f};
+  score::constant constant_{};
+  score::bias_of_keys keys_{};
+  score::scale_of_queries queries_{};
+  score::bias_of_distances distances_{};
   const void* other_ = nullptr;
   const answers* answers_ = nullptr;
 };
@@ -93,7 +105,7 @@ template <class A, class B> [[nodiscard]] any_modifier any_modifier_of(const sco
 class any_score_modifiers {
  public:
   virtual ~any_score_modifiers() = default;
-  virtual void prepare(index_t batch, index_t heads) = 0;
+  virtual void prepare(const score::shape& problem) = 0;
   [[nodiscard]] const any_modifier& modifier(index_t b, index_t h) const noexcept {
     return modifiers_[static_cast<std::size_t>(b * heads_ + h)];
   }
@@ -107,7 +119,7 @@ class any_score_modifiers {
 struct any_score {
   any_score_modifiers* modifiers = nullptr;
 
-  void validate(index_t batch, index_t heads) const { modifiers->prepare(batch, heads); }
+  void validate(const score::shape& problem) const { modifiers->prepare(problem); }
   [[nodiscard]] any_modifier bind(index_t b, index_t h) const noexcept { return modifiers->modifier(b, h); }
 };
 
@@ -119,9 +131,9 @@ template <score::bindable S> class any_score_of : public any_score_modifiers {
   any_score_of& operator=(const any_score_of&) = delete;
 
   [[nodiscard]] any_score view() noexcept { return {this}; }
-  void prepare(index_t batch, index_t heads) override {
-    score::validate(score_, batch, heads);
-    heads_ = heads;
+  void prepare(const score::shape& problem) override {
+    score::validate(score_, problem);
+    const index_t batch = problem.batch, heads = heads_ = problem.heads;
     bound_.clear();
     modifiers_.clear();
     bound_.reserve(static_cast<std::size_t>(batch * heads));

@@ -43,12 +43,9 @@ template <class Part> struct batch_row {
   constexpr void validate() const {
     if constexpr (requires { part.validate(); }) part.validate();
   }
-  constexpr void validate(mask::shape problem) const {
+  template <class Shape> constexpr void validate(Shape problem) const {
     problem.batch = batch + 1;
     if constexpr (requires { part.validate(problem); }) part.validate(problem);
-  }
-  constexpr void validate(index_t, index_t heads) const {
-    if constexpr (requires { part.validate(batch + 1, heads); }) part.validate(batch + 1, heads);
   }
 };
 

@@ -145,7 +145,7 @@ template <class Mask = mask::full, class Score = score::identity, class Position
   /// Mask and score fit a problem; entry points call it before they write anything.
   SEQPRIM_INLINE void validate(const mask::shape& problem) const {
     mask::validate(mask, problem);
-    score::validate(score, problem.batch, problem.heads);
+    score::validate(score, score::shape{problem.batch, problem.heads, problem.q_len, problem.k_len, problem.start});
   }
 };
 

@@ -77,9 +77,9 @@ struct alibi {
     SEQPRIM_EXPECTS(max_bias > 0.0f && max_bias <= 1000.0f, "score::alibi: max_bias (", max_bias,
                     ") must be in (0, 1000]. See docs/reference/score/alibi.md");
   }
-  SEQPRIM_INLINE constexpr void validate(index_t, index_t actual_heads) const {
-    SEQPRIM_EXPECTS(heads == actual_heads, "score::alibi: heads (", heads, ") is not the number of query heads (",
-                    actual_heads, "). See docs/reference/score/alibi.md");
+  SEQPRIM_INLINE constexpr void validate(const shape& problem) const {
+    SEQPRIM_EXPECTS(heads == problem.heads, "score::alibi: heads (", heads, ") is not the number of query heads (",
+                    problem.heads, "). See docs/reference/score/alibi.md");
   }
 };
 static_assert(depends_on_batch_or_head<alibi>);
@@ -95,9 +95,9 @@ struct alibi_table {
     return {.slope = slopes(head), .bidirectional = bidirectional};
   }
 
-  SEQPRIM_INLINE constexpr void validate(index_t, index_t heads) const {
-    SEQPRIM_EXPECTS(slopes.extent(0) >= heads, "score::alibi_table: ", slopes.extent(0), " slopes for ", heads,
-                    " query heads. See docs/reference/score/alibi.md");
+  SEQPRIM_INLINE constexpr void validate(const shape& problem) const {
+    SEQPRIM_EXPECTS(slopes.extent(0) >= problem.heads, "score::alibi_table: ", slopes.extent(0), " slopes for ",
+                    problem.heads, " query heads. See docs/reference/score/alibi.md");
   }
 };
 static_assert(depends_on_batch_or_head<alibi_table>);

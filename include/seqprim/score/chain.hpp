@@ -50,9 +50,9 @@ template <bindable First, bindable Second> struct chain {
     score::validate(first);
     score::validate(second);
   }
-  SEQPRIM_INLINE constexpr void validate(index_t batch, index_t heads) const {
-    score::validate(first, batch, heads);
-    score::validate(second, batch, heads);
+  SEQPRIM_INLINE constexpr void validate(const shape& problem) const {
+    score::validate(first, problem);
+    score::validate(second, problem);
   }
 };
 

@@ -52,6 +52,8 @@ enum class along : unsigned char { keys, queries };
 /// that has an entry for each key, query or distance of the problem needs no padding. The register of steps is referred to, not
 /// held: GCC 12 would move it through memory with every copy of the site.
 template <class X, along Lanes> struct lane_site {
+  static constexpr along side = Lanes;
+
   site first;
   const X& step;  ///< what each lane adds to ahead(): 0, 1, 2, ... along keys, 0, -1, -2, ... along queries
   int live;       ///< how many lanes hold pairs, >= 1
@@ -162,10 +164,20 @@ template <bindable S> SEQPRIM_INLINE constexpr void validate(const S& s) {
   if constexpr (requires { s.validate(); }) s.validate();
 }
 
-/// The same, and that the modifier fits the problem. Every entry point calls it before it touches data.
-template <bindable S> SEQPRIM_INLINE constexpr void validate(const S& s, index_t batch, index_t heads) {
+/// The problem that a modifier is evaluated at: queries at positions [start, start + q_len), keys at [0, k_len).
+struct shape {
+  index_t batch = 1;
+  index_t heads = 1;
+  index_t q_len = 0;
+  index_t k_len = 0;
+  index_t start = 0;  ///< position of the first query [tokens]
+};
+
+/// The same, and that the modifier fits the problem: as many slopes as heads, tables as long as the keys. Every entry point
+/// calls it before it touches data, so that no kernel reads past a modifier's arrays.
+template <bindable S> SEQPRIM_INLINE constexpr void validate(const S& s, const shape& problem) {
   score::validate(s);
-  if constexpr (requires { s.validate(batch, heads); }) s.validate(batch, heads);
+  if constexpr (requires { s.validate(problem); }) s.validate(problem);
 }
 
 /// Leaves the logit as it is; kernels drop it at compile time.

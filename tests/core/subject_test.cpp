@@ -110,3 +110,16 @@ TEST_CASE("subject: elements are distinct whatever the direction of the strides"
           }
         }
 }
+
+TEST_CASE("subject: working memory is large enough, in one piece and aligned; each rule has its message",
+          "[core][errors]") {
+  alignas(16) float memory[12] = {};
+  const tensor_view<float, 1> all(memory, 12);
+  self.expects_workspace(all, 12, "floats", 16);
+  REQUIRE_THROWS_WITH(self.expects_workspace(all, 13, "floats", 16),
+                      std::string("mask::some: the workspace has 12 floats, 13 are required") + see);
+  REQUIRE_THROWS_WITH(self.expects_workspace(tensor_view<float, 1>(memory, {6}, {2}), 4, "floats", 16),
+                      ContainsSubstring("the last axis of the workspace must be contiguous, its stride is 2"));
+  REQUIRE_THROWS_WITH(self.expects_workspace(all.slice(0, {1, 12}), 4, "floats", 16),
+                      std::string("mask::some: the workspace must be aligned to 16 bytes") + see);
+}

@@ -147,7 +147,8 @@ TEST_CASE("sample: working memory of the caller gives the same tokens, and is en
   REQUIRE(workspace_bytes(executor, chain, 1, 700) == 2 * 704 * 4);
   auto small = workspace.view().slice(0, {0, workspace.size() - 64});
   REQUIRE_THROWS_WITH(sample(executor, chain, b.logits, tokens, b.status, 42, b.requests, b.steps, small),
-                      ContainsSubstring("sampling::sample: workspace has"));
+                      ContainsSubstring(message("sampling::sample: the workspace has ", small.size(), " bytes, ",
+                                                workspace.size(), " are required")));
   tensor<std::byte, 1> larger(workspace.size() + 64);
   REQUIRE_THROWS_WITH(sample(executor, chain, b.logits, tokens, b.status, 42, b.requests, b.steps,
                              larger.view().slice(0, {8, larger.size()})),

@@ -86,7 +86,8 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
                 detail::require_result<Dq, 4>() && detail::require_result<Dk, 4>() && detail::require_result<Dv, 4>() &&
                 detail::require_result<Workspace, 1>());
   static_assert(std::is_same_v<decltype(Op::position), position::none>,
-                "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
+                "seqprim: attention on CUDA takes queries and keys that are encoded: encode them before the call and "
+                "leave the position of the operator out. See docs/gpu.md");
   constexpr auto single = [](auto... x) { return (!std::is_same_v<decltype(x), double> && ...); };
   static_assert(single(element_of<Q>{}, element_of<K>{}, element_of<V>{}, element_of<Out>{}, element_of<Dout>{},
                        element_of<Dq>{}, element_of<Dk>{}, element_of<Dv>{}) &&
@@ -111,10 +112,7 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,
                   "attention::backward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
                   ") must be <= ", detail::largest_backward_dim, " on CUDA", page);
-  SEQPRIM_EXPECTS(space.extent(0) >= backward_workspace(q) && (space.stride(0) == 1 || space.extent(0) <= 1) &&
-                      reinterpret_cast<std::uintptr_t>(space.data) % alignof(detail::row_statistics) == 0,
-                  "attention::backward: the workspace has ", space.extent(0), " floats, ", backward_workspace(q),
-                  " are needed, contiguous and aligned to 8 bytes", page);
+  detail::subject_of<self>.expects_workspace(space, backward_workspace(q), "floats", alignof(detail::row_statistics));
   const auto expect_apart_from_workspace = [&](const char* name, const auto& operand) {
     detail::expect_apart<self>("workspace", space, name, operand);
   };

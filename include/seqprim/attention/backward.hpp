@@ -193,7 +193,7 @@ void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& 
   const auto dk = tensor_view<element_of<Dk>, 4>(as_view(key_gradient));
   const auto dv = tensor_view<element_of<Dv>, 4>(as_view(value_gradient));
   static_assert(std::is_same_v<element_of<Lse>, accumulator<element_of<Q>>>,
-                "seqprim: lse is float (double when the queries are double)");
+                "seqprim: lse is float (double when the queries are double). See docs/reference/attention/backward.md");
   constexpr auto self = entry::backward;
   const problem p = validate_inputs<self>(executor, op, q, k, v);
   expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);

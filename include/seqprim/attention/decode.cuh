@@ -184,7 +184,8 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
                 detail::require_block_cache<V>() && detail::require_result<Out, 4>() &&
                 detail::require_result<Lse, 3>());
   static_assert(std::is_same_v<decltype(Op::position), position::none>,
-                "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
+                "seqprim: attention on CUDA takes queries and keys that are encoded: encode them before the call and "
+                "leave the position of the operator out. See docs/gpu.md");
   static_assert(is_paged<K> == is_paged<V>, "seqprim: keys and values are both paged or both not");
   static_assert(!std::is_same_v<element_of<Out>, double> && std::is_same_v<element_of<Lse>, float>,
                 "seqprim: attention on CUDA takes float, float16 and bfloat16, and float lse");
@@ -229,10 +230,7 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
         "attention::decode: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
         ") must be <= ", is_paged<K> ? detail::largest_block_dim : detail::largest_cuda_dim, " on CUDA", page);
     const index_t needed = decode_workspace<Policy>(queries, keys, values);
-    SEQPRIM_EXPECTS(workspace.extent(0) >= needed && (workspace.extent(0) <= 1 || workspace.stride(0) == 1) &&
-                        reinterpret_cast<std::uintptr_t>(workspace.data) % 16 == 0,
-                    "attention::decode: the workspace holds ", workspace.extent(0), " floats, needed are ", needed,
-                    ", contiguous and from a multiple of 16 bytes on", page);
+    detail::subject_of<self>.expects_workspace(workspace, needed, "floats", 16);
     detail::expect_apart<self>("workspace", workspace, "q", q);
     detail::expect_apart<self>("workspace", workspace, "k", k_rows);
     detail::expect_apart<self>("workspace", workspace, "v", v_rows);

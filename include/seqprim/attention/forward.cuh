@@ -163,7 +163,8 @@ void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys,
                 detail::require_result<Lse, 3>());
   static_assert(detail::require_one_precision<Q, K, V, Out>());
   static_assert(std::is_same_v<decltype(Op::position), position::none>,
-                "seqprim: attention on CUDA takes encoded queries and keys: leave the position of the operator out");
+                "seqprim: attention on CUDA takes queries and keys that are encoded: encode them before the call and "
+                "leave the position of the operator out. See docs/gpu.md");
   using T = element_of<Q>;
   const auto q = tensor_view<const T, 4>(as_view(queries));
   const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));

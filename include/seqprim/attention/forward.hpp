@@ -158,7 +158,7 @@ void forward(const cpu& executor, const Op& op, const Q& queries, const K& keys,
   const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
   const auto lse = tensor_view<element_of<Lse>, 3>(as_view(log_sum_exp));
   static_assert(std::is_same_v<element_of<Lse>, accumulator<element_of<Q>>>,
-                "seqprim: lse is float (double when the queries are double)");
+                "seqprim: lse is float (double when the queries are double). See docs/reference/attention/forward.md");
   constexpr auto self = detail::entry::forward;
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
   detail::expect_results<self>(p, q, k, v, out, lse);

@@ -76,7 +76,8 @@ void weights(const cpu& executor, const Op& op, const Q& queries, const K& keys,
                 detail::require_operand<Lse, 3>() && detail::require_result<Weights, 4>());
   static_assert(detail::require_one_precision<Q, K, Weights>());
   using T = accumulator<element_of<Q>>;
-  static_assert(std::is_same_v<element_of<Lse>, T>, "seqprim: lse is float (double when the queries are double)");
+  static_assert(std::is_same_v<element_of<Lse>, T>,
+                "seqprim: lse is float (double when the queries are double). See docs/reference/attention/weights.md");
   const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
   const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
   const auto lse = tensor_view<const T, 3>(as_view(log_sum_exp));

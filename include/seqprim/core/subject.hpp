@@ -5,6 +5,7 @@
 #include <seqprim/core/index_array.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 namespace seqprim {
@@ -75,6 +76,10 @@ struct subject {
 
   /// No two elements share memory: no axis steps within the reach of another, in either direction.
   template <class View> SEQPRIM_INLINE constexpr void expects_distinct(const char* operand, const View& view) const;
+
+  /// Working memory has what a call needs, in one piece, from a multiple of `alignment` bytes on.
+  template <class View>
+  SEQPRIM_INLINE void expects_workspace(const View& workspace, index_t needed, const char* unit, int alignment) const;
 
   /// Two operands share no memory.
   template <class First, class Second>
@@ -168,6 +173,15 @@ template <class View> constexpr void subject::expects_distinct(const char* opera
     expects(step(next) > reach, "elements of ", operand, " share memory: axis ", next, " steps by ", view.stride(next));
     reach += (view.extent(next) - 1) * step(next);
   }
+}
+
+template <class View>
+void subject::expects_workspace(const View& workspace, index_t needed, const char* unit, int alignment) const {
+  expects(workspace.extent(0) >= needed, "the workspace has ", workspace.extent(0), " ", unit, ", ", needed,
+          " are required");
+  expects_contiguous("the workspace", workspace);
+  expects(reinterpret_cast<std::uintptr_t>(workspace.data) % static_cast<unsigned>(alignment) == 0,
+          "the workspace must be aligned to ", alignment, " bytes");
 }
 
 template <class First, class Second>

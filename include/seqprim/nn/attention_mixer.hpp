@@ -297,13 +297,13 @@ class attention_mixer {
     return memory.view(batch, len, heads, head_dim_).transposed(1, 2);
   }
 
-  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
-    self.q_proj.visit_parameters(nested("q_proj", visit));
-    self.k_proj.visit_parameters(nested("k_proj", visit));
-    self.v_proj.visit_parameters(nested("v_proj", visit));
-    self.o_proj.visit_parameters(nested("o_proj", visit));
-    self.q_norm.visit_parameters(nested("q_norm", visit));
-    self.k_norm.visit_parameters(nested("k_norm", visit));
+  template <class Self, class Visit> static void visit_all(Self& mixer, Visit& visit) {
+    mixer.q_proj.visit_parameters(nested("q_proj", visit));
+    mixer.k_proj.visit_parameters(nested("k_proj", visit));
+    mixer.v_proj.visit_parameters(nested("v_proj", visit));
+    mixer.o_proj.visit_parameters(nested("o_proj", visit));
+    mixer.q_norm.visit_parameters(nested("q_norm", visit));
+    mixer.k_norm.visit_parameters(nested("k_norm", visit));
   }
 
   attention::softmax<Mask, Score> op_;

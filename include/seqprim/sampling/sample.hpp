@@ -41,13 +41,6 @@ inline void expect_vocab(const char* who, index_t vocab) {
                   ") must be in [1, 2147483647]. See docs/reference/sampling/sample.md");
 }
 
-inline void expect_workspace(const char* who, const tensor_view<std::byte, 1>& workspace, index_t needed) {
-  SEQPRIM_EXPECTS(workspace.extent(0) >= needed, who, ": workspace has ", workspace.extent(0), " bytes, ", needed,
-                  " are needed. See docs/reference/sampling/sample.md");
-  SEQPRIM_EXPECTS(workspace.contiguous() && reinterpret_cast<std::uintptr_t>(workspace.data) % 64 == 0, who,
-                  ": workspace must be contiguous and aligned to 64 bytes");
-}
-
 /// The stages of S that change the row, applied; the last, terminal one picks.
 template <class S, class Row> void transform_row(const S& s, Row& row) {
   if constexpr (transforms<S>) row.apply(s);
@@ -167,7 +160,7 @@ void sample(const cpu& executor, const Chain& chain, const Logits& logits, Token
   detail::expect_apart_from_inputs("status", out_status, x, request, step);
   const index_t bytes = detail::row_bytes<Chain>(vocab);
   const index_t slots = min<index_t>(thread_count(executor), max<index_t>(rows, 1));
-  detail::expect_workspace("sampling::sample", workspace, slots * bytes);
+  detail::sample_self.expects_workspace(workspace, slots * bytes, "bytes", 64);
   detail::expect_apart_from_inputs("workspace", workspace, x, request, step);
   detail::sample_self.expects_apart("workspace", workspace, "tokens", out);
   detail::sample_self.expects_apart("workspace", workspace, "status", out_status);

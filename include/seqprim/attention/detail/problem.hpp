@@ -82,20 +82,24 @@ template <class X, int Rank> consteval bool require_operand() {
       "seqprim: an operand of attention is a tensor or tensor_view of 4 axes (batch, heads, len, dim); lse has 3 "
       "(batch, heads, len)");
   if constexpr (viewable<X, Rank>)
-    static_assert(element<element_of<X>>, "seqprim: tensors of attention hold float, float16, bfloat16, or all double");
+    static_assert(element<element_of<X>>,
+                  "seqprim: tensors of attention hold float, float16, bfloat16, or all double. See "
+                  "docs/reference/attention/forward.md");
   return true;
 }
 template <class X, int Rank> consteval bool require_result() {
   require_operand<X, Rank>();
   if constexpr (viewable<X, Rank>)
     static_assert(!std::is_const_v<typename std::remove_cvref_t<decltype(as_view(std::declval<X&>()))>::element_type>,
-                  "seqprim: a result of attention is written to: pass a tensor or view that is not const");
+                  "seqprim: a result of attention is written to: pass a tensor or view that is not const. See "
+                  "docs/reference/attention/forward.md");
   return true;
 }
 /// All double or none: sums are kept in one type.
 template <class First, class... Rest> consteval bool require_one_precision() {
-  static_assert((std::is_same_v<accumulator<element_of<First>>, accumulator<element_of<Rest>>> && ...),
-                "seqprim: operands of attention are all double, or none of them is");
+  static_assert(
+      (std::is_same_v<accumulator<element_of<First>>, accumulator<element_of<Rest>>> && ...),
+      "seqprim: operands of attention are all double, or none of them is. See docs/reference/attention/forward.md");
   return true;
 }
 

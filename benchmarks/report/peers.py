@@ -258,6 +258,8 @@ def main():
             raise SystemExit("there is nothing to compare with: benchmarks/peers/setup.sh --all failed")
         rounds = arguments.rounds or (3 if arguments.quick else 7)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that `finally` is reached
+        if os.getloadavg()[0] > 1:
+            say(f"warning: the load of this machine is {os.getloadavg()[0]:.1f}; times will be noise")
         servers = start(python, library)
         try:
             about, rows = measure(servers, arguments.quick, rounds)

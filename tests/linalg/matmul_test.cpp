@@ -114,6 +114,8 @@ TEST_CASE("matmul: wrong shapes, strides and overlaps are named before anything 
                       "linalg::matmul: c overlaps a. See docs/reference/linalg/matmul.md");
   tensor<float, 2> wide(5, 2), right(3, 5);
   REQUIRE_THROWS_AS(linalg::matmul(cpu{}, a, right, wide.view().transposed(0, 1)), precondition_error);
+  REQUIRE_THROWS_WITH(linalg::matmul(cpu{}, a.view().slice(1, {2, 1}), right.view().slice(0, {2, 1}), c),
+                      ContainsSubstring("linalg::matmul: axis 1 of a has the negative length -1"));
   REQUIRE_THROWS_AS(linalg::matmul(cpu{.threads = -1}, a, right, c), precondition_error);
   REQUIRE(std::all_of(c.begin(), c.end(), [](float x) { return x == 9.0f; }));
 }

@@ -238,6 +238,8 @@ TEST_CASE("cross_entropy: wrong labels, shapes and options are errors before any
   REQUIRE_THROWS_WITH(loss::cross_entropy(cpu{}, {}, logits, labels, wrong),
                       ContainsSubstring("dlogits has vocab 4 (axis 1), but logits has vocab 5"));
   REQUIRE_THROWS_AS(loss::cross_entropy(cpu{}, {}, none, labels), precondition_error);
+  REQUIRE_THROWS_WITH(loss::cross_entropy(cpu{}, {}, logits.view().slice(0, {1, 0}), labels.view().slice(0, {1, 0}), d),
+                      ContainsSubstring("loss::cross_entropy: axis 0 of logits has the negative length -1"));
   for (const auto& rows : {loss::cross_entropy_rows<float>{.weights = short_rows.view()},
                            loss::cross_entropy_rows<float>{.upstream = short_rows.view()},
                            loss::cross_entropy_rows<float>{.loss = short_rows.view()},

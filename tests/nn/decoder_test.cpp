@@ -309,6 +309,8 @@ TEST_CASE("decoder: wrong parameters, tokens and states are errors that change n
                       ContainsSubstring("3 tokens after 3 exceed the capacity (4)"));
   REQUIRE_THROWS_AS(m.prefill(cpu{}, ids.view().slice(1, {0, 0}), state, logits), precondition_error);
   REQUIRE_THROWS_AS(m.prefill(cpu{}, ids.view().slice(0, {0, 1}), state, logits), precondition_error);
+  REQUIRE_THROWS_WITH(m.prefill(cpu{}, ids.view().slice(1, {2, 1}), state, logits),
+                      ContainsSubstring("nn::decoder: axis 1 of ids has the negative length -1"));
   REQUIRE_THROWS_AS(m.prefill(cpu{}, ids, none, logits), precondition_error);
   tensor<index_t, 1> tokens(2);
   REQUIRE_THROWS_AS(m.step(cpu{}, tokens, state, wrong), precondition_error);

@@ -83,6 +83,8 @@ TEST_CASE("embedding: ids outside the vocabulary and wrong shapes are errors", "
   REQUIRE_THROWS_WITH(layer.forward(cpu{}, ids, wrong),
                       ContainsSubstring("out has dim 5 (axis 2), but weight has dim 2"));
   REQUIRE_THROWS_AS(layer.forward(cpu{}, ids, wrong.view().slice(2, {0, 2})), precondition_error);
+  REQUIRE_THROWS_WITH(layer.forward(cpu{}, ids.view().slice(1, {2, 1}), y.view().slice(1, {2, 1})),
+                      ContainsSubstring("nn::embedding: axis 1 of ids has the negative length -1"));
   REQUIRE_THROWS_AS(layer.forward(cpu{.threads = -1}, ids, y), precondition_error);
   REQUIRE(std::all_of(y.begin(), y.end(), [](float v) { return v == 9.0f; }));
   REQUIRE_THROWS_AS(nn::embedding<>(0, 2), precondition_error);

@@ -101,6 +101,8 @@ TEST_CASE("linear: wrong shapes are named before anything is written", "[nn][err
   REQUIRE_THROWS_AS(layer.backward_input(cpu{}, wrong, x), precondition_error);
   REQUIRE_THROWS_AS(layer.backward_input(cpu{}, y, wrong), precondition_error);
   REQUIRE_THROWS_AS(layer.forward(cpu{}, x.view().transposed(0, 1), y), precondition_error);
+  REQUIRE_THROWS_WITH(layer.forward(cpu{}, x.view().slice(0, {3, 1}), y.view().slice(0, {3, 1})),
+                      ContainsSubstring("nn::linear: axis 0 of x has the negative length -2"));
   REQUIRE_THROWS_AS(layer.forward(cpu{.threads = -1}, x, y), precondition_error);
   REQUIRE_THROWS_AS(nn::linear<>(0, 2), precondition_error);
   REQUIRE_THROWS_AS(nn::linear<>(2, -1), precondition_error);

@@ -203,7 +203,8 @@ TEMPLATE_TEST_CASE("encoded: keys that stay unencoded in a cache give the bits o
   using T = TestType;
   const position::rotary<position::half_split> rope;
   const auto check = [&](const auto& mask, const auto& part, const auto& unfixed) {
-    const attention::softmax cached{mask, score::identity{}, part}, on_read{mask, score::identity{}, unfixed};
+    const attention::softmax cached{mask, score::identity{}, part};
+    const attention::softmax on_read{mask, score::identity{}, unfixed};
     session<T> a(32, 32), b(32, 32);
     a.fill(cached);
     b.fill(on_read);

@@ -42,7 +42,7 @@ template <class Op> void require_schedule(const Op& op) {
   for (int step = 0; step < 14; ++step) {
     std::vector<std::int32_t> offsets{0}, before = lengths;
     for (std::size_t b = 0; b < sequences; ++b) {
-      const auto wish = static_cast<std::int32_t>(step == 0                   ? 11 * b
+      const auto wish = static_cast<std::int32_t>(step == 0                   ? 11 * static_cast<index_t>(b)
                                                   : random.integer(0, 3) == 0 ? random.integer(2, 20)
                                                                               : random.integer(0, 1));
       const auto n = std::min(wish, static_cast<std::int32_t>(longest) - lengths[b]);

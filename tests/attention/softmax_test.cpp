@@ -31,7 +31,8 @@ struct sequence {
 
 template <class A, class B> double difference(const A& a, const B& b) {
   double largest = 0;
-  const auto x = as_view(a), y = as_view(b);
+  const auto x = as_view(a);
+  const auto y = as_view(b);
   for (index_t n = 0; n < x.extent(0); ++n)
     for (index_t h = 0; h < x.extent(1); ++h)
       for (index_t i = 0; i < x.extent(2); ++i)

@@ -12,6 +12,7 @@
 #include <attention/tables.hpp>
 #include <cstring>
 #include <support/catch.hpp>
+#include <support/gradients.hpp>
 
 using namespace seqprim;
 namespace kernels = test::kernels;
@@ -197,7 +198,7 @@ TEMPLATE_TEST_CASE("backward: gradients by the parameters of a score agree with 
       attention::reference::backward(op, p.q, p.k, p.v, t.dout, dq, dk, dv, &exact);
       tensor<float, 4> naive_dq(p.batch, p.heads, p.q_len, p.head_dim),
           naive_dk(p.batch, p.kv_heads, p.k_len, p.head_dim), naive_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
-      kernels::naive_gradients(op, p, t.out, t.lse, t.dout, naive_dq, naive_dk, naive_dv, &naive);
+      kernels::naive_gradients(op, p, t.out, t.lse, t.dout, naive_dq, naive_dk, naive_dv, {.dscore = &naive});
       CAPTURE(trial, p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
       // One case has a handful of numbers, each a sum with much cancellation: the budget holds for all cases together.
       const double size = std::max(1.0, test::largest(exact));
@@ -274,6 +275,160 @@ TEST_CASE("backward: gradients by the parameters of a score agree with central d
   // step^2 times a third derivative
   for (index_t h = 0; h < 3; ++h) REQUIRE(dscore(h, 0) == Approx(slope_of(slopes(h))).margin(2e-4));
   REQUIRE(dscore(0, 1) + dscore(1, 1) + dscore(2, 1) == Approx(slope_of(cap)).margin(2e-4));  // one cap for all heads
+}
+
+TEMPLATE_TEST_CASE("backward: gradients by the table and the rows of a score agree with the definition",
+                   "[attention][property]", float, float16, bfloat16) {
+  using T = TestType;
+  random_numbers random(214);
+  double error = 0, naive_error = 0;
+  for (int trial = 0; trial < 24; ++trial) {
+    const auto p = test::random_problem<T>(random, 150);
+    const index_t start = trial % 2 == 0 ? std::max<index_t>(p.k_len - p.q_len, 0) : random.integer(0, 30);
+    const test::score_tables tables(random, p, start);
+    const auto check = [&](const auto& op) {
+      trained<T> t(p);
+      random.fill(t.dout);
+      const auto bound = score::bind(op.score, 0, 0);
+      tensor<float, 2> dtable(p.heads, bound.table_size()), naive_table(p.heads, bound.table_size());
+      tensor<float, 3> drow(p.batch, p.heads, p.q_len), naive_row(p.batch, p.heads, p.q_len);
+      dtable.fill(9.0f);
+      drow.fill(9.0f);
+      kernels::forward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse);
+      kernels::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                        attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dtable(dtable).drow(drow));
+      tensor<double, 4> dq(p.batch, p.heads, p.q_len, p.head_dim), dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
+          dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
+      tensor<double, 2> exact_table(p.heads, bound.table_size());
+      tensor<double, 3> exact_row(p.batch, p.heads, p.q_len);
+      attention::reference::backward(op, p.q, p.k, p.v, t.dout, dq, dk, dv, nullptr, &exact_table, &exact_row);
+      tensor<float, 4> naive_dq(p.batch, p.heads, p.q_len, p.head_dim),
+          naive_dk(p.batch, p.kv_heads, p.k_len, p.head_dim), naive_dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
+      kernels::naive_gradients(op, p, t.out, t.lse, t.dout, naive_dq, naive_dk, naive_dv,
+                               {.dtable = &naive_table, .drow = &naive_row});
+      CAPTURE(trial, start, p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
+      const auto add = [&](const auto& actual, const auto& naive, const auto& exact) {
+        const double size = std::max(1.0, test::largest(exact)), distance = test::distance(actual, exact) / size;
+        error += distance * distance;
+        naive_error += std::pow(test::distance(naive, exact) / size, 2);
+      };
+      add(dtable, naive_table, exact_table);
+      add(drow, naive_row, exact_row);
+    };
+    switch (trial % 3) {
+      case 0:
+        check(attention::softmax{mask::causal{}, tables.query_scale() | tables.relative_bias()}.starting_at(start));
+        break;
+      case 1:
+        check(attention::softmax{mask::full{}, tables.key_bias() | tables.query_scale()}
+                  .starting_at(start)
+                  .tiled_heads());
+        break;
+      default:
+        check(attention::softmax{mask::causal_window(30), tables.relative_bias() | tables.query_scale()}.starting_at(
+            start));
+    }
+  }
+  REQUIRE(std::isfinite(error));
+  REQUIRE(std::sqrt(error) <= 2 * std::sqrt(naive_error) + 4 * test::rounding<float>);
+}
+
+TEST_CASE("backward: gradients by the table and the rows of a score agree with central differences, in double",
+          "[attention][property]") {
+  random_numbers random(215);
+  const index_t batch = 2, heads = 3, q_len = 5, k_len = 6, start = 1;
+  attention_problem<double> p(batch, heads, 1, q_len, k_len, 4, 3);
+  p.fill(random);
+  trained<double> t(p);
+  random.fill(t.dout);
+  // Entries are floats: multiples of 2^-12, moved by 2^-12.
+  constexpr float unit = 0x1p-12f;
+  const auto coarse = [&](auto& x) {
+    for (float& entry : x) entry = std::round(random.normal() / unit) * unit;
+  };
+  tensor<float, 2> table(heads, 4);
+  tensor<float, 3> factors(batch, heads, start + q_len), bias(batch, 1, k_len);
+  coarse(table);
+  coarse(factors);
+  coarse(bias);
+  const auto slope_of = [&](float& x, const auto& op) {
+    const auto objective = [&] {
+      tensor<double, 4> result(batch, heads, q_len, 3);
+      kernels::forward(cpu{}, op, p.q, p.k, p.v, result);
+      return test::weighted_sum(result, t.dout);
+    };
+    const float before = x;
+    x = before + unit;
+    const double above = objective();
+    x = before - unit;
+    const double below = objective();
+    x = before;
+    return (above - below) / (2 * static_cast<double>(unit));
+  };
+  const cpu executor;
+  auto &q = p.q, &k = p.k, &v = p.v, &out = t.out, &dout = t.dout, &dq = t.dq, &dk = t.dk, &dv = t.dv;
+  auto& lse = t.lse;
+  {
+    // example-begin table-gradient
+    const auto op = attention::softmax{mask::causal{}, score::query_scale{factors.view()} |
+                                                           score::relative_bias{table.view(), /*least=*/-3} |
+                                                           score::soft_cap{.cap = 2}}
+                        .starting_at(start);
+    tensor<double, 2> dtable(heads, 4);           // of each head and distance; float where the operands are
+    tensor<double, 3> drow(batch, heads, q_len);  // of the factor of each row of the call
+    attention::forward(executor, op, q, k, v, out, lse);
+    attention::backward(executor, op, q, k, v, out, lse, dout,
+                        attention::gradients{}.dq(dq).dk(dk).dv(dv).dtable(dtable).drow(drow));
+    // example-end table-gradient
+    for (index_t h = 0; h < heads; ++h)
+      for (index_t n = 0; n < 4; ++n) REQUIRE(dtable(h, n) == Approx(slope_of(table(h, n), op)).margin(1e-6));
+    for (index_t b = 0; b < batch; ++b)
+      for (index_t h = 0; h < heads; ++h)
+        for (index_t i = 0; i < q_len; ++i)
+          REQUIRE(drow(b, h, i) == Approx(slope_of(factors(b, h, start + i), op)).margin(1e-6));
+  }
+  {
+    // One table for all heads: the sum over them. One for each batch row: entries one after the other.
+    const auto op =
+        attention::softmax{mask::causal{}, score::soft_cap{.cap = 2} | score::key_bias{bias.view()}}.starting_at(start);
+    tensor<double, 2> dtable(heads, batch * k_len);
+    attention::forward(executor, op, q, k, v, out, lse);
+    attention::backward(executor, op, q, k, v, out, lse, dout,
+                        attention::gradients{}.dq(dq).dk(dk).dv(dv).dtable(dtable));
+    for (index_t b = 0; b < batch; ++b)
+      for (index_t j = 0; j < k_len; ++j) {
+        double sum = 0;
+        for (index_t h = 0; h < heads; ++h) sum += dtable(h, b * k_len + j);
+        REQUIRE(sum == Approx(slope_of(bias(b, 0, j), op)).margin(1e-6));
+      }
+  }
+}
+
+TEST_CASE("backward: the table of a packed score gets the gradients of all sequences", "[attention][property]") {
+  random_numbers random(216);
+  const index_t offsets[] = {0, 7, 7, 20, 51}, heads = 2;
+  attention_problem<double> p(1, heads, 2, 51, 51, 4, 3);
+  p.fill(random);
+  trained<double> t(p);
+  random.fill(t.dout);
+  tensor<float, 2> table(heads, 9);
+  random.fill(table);
+  const packing sequences{{offsets, 5}, {offsets, 5}};
+  const attention::softmax alone{mask::causal{}, score::relative_bias{table.view(), -8}};
+  const auto op = alone.packed(sequences);
+  tensor<double, 2> dtable(heads, 9), expected(heads, 9);
+  kernels::forward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse);
+  kernels::backward(cpu{}, op, p.q, p.k, p.v, t.out, t.lse, t.dout,
+                    attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dtable(dtable));
+  for (index_t d = 0; d < sequences.sequences(); ++d) {
+    const auto part = [&](const auto& x) { return x.view().slice(2, sequences.keys(d)); };
+    const index_t len = sequences.keys(d).size();
+    tensor<double, 4> dq(1, heads, len, 4), dk(1, heads, len, 4), dv(1, heads, len, 3);
+    tensor<double, 2> own(heads, 9);
+    attention::reference::backward(alone, part(p.q), part(p.k), part(p.v), part(t.dout), dq, dk, dv, nullptr, &own);
+    for (index_t i = 0; i < own.size(); ++i) expected.data()[i] += own.data()[i];
+  }
+  REQUIRE(test::distance(dtable, expected) <= 1e-12);
 }
 
 TEST_CASE("sink_gradient: agrees with central differences of forward, in double", "[attention][property]") {
@@ -487,6 +642,22 @@ TEMPLATE_TEST_CASE("backward: the number of threads does not change a bit", "[at
   kernels::backward(cpu{.threads = 3}, op, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
                     attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(many));
   REQUIRE(same(one, many));
+
+  const test::score_tables tables(random, shared, 40);
+  const auto by_table =
+      attention::softmax{mask::causal{}, tables.query_scale() | tables.relative_bias()}.starting_at(40);
+  kernels::forward(cpu{}, by_table, shared.q, shared.k, shared.v, t.out, t.lse);
+  const index_t entries = tables.of_distance.extent(1);
+  tensor<float, 2> first_table(6, entries), table(6, entries);
+  tensor<float, 3> first_rows(2, 6, 330), rows(2, 6, 330);
+  kernels::backward(cpu{.threads = 1}, by_table, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
+                    attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dtable(first_table).drow(first_rows));
+  for (const int threads : {2, 3, 7}) {
+    kernels::backward(cpu{.threads = threads}, by_table, shared.q, shared.k, shared.v, t.out, t.lse, t.dout,
+                      attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dtable(table).drow(rows));
+    REQUIRE(same(first_table, table));
+    REQUIRE(same(first_rows, rows));
+  }
 }
 
 TEMPLATE_TEST_CASE("backward: lengths around a tile, and dims from 1 to 512", "[attention][property]", float, float16,
@@ -646,5 +817,17 @@ TEST_CASE("backward: every broken precondition is named and nothing is written",
                                           attention::gradients{}.dq(t.dq).dk(t.dk).dv(t.dv).dscore(
                                               t.dv.view()[0].slice(1, {0, 1}).slice(0, {0, 2})[0].slice(0, {0, 1}))),
                       ContainsSubstring("dscore"));
+  tensor<float, 2> table(2, 9), dtable(2, 8);
+  tensor<float, 3> factors(1, 2, 7), drow(1, 2, 4);
+  const attention::softmax learned{mask::full{},
+                                   score::query_scale{factors.view()} | score::relative_bias{table.view()}};
+  const auto backward = [&](const auto& wanted) {
+    kernels::backward(cpu{}, learned, p.q, p.k, p.v, t.out, t.lse, t.dout, wanted.dq(t.dq).dk(t.dk).dv(t.dv));
+  };
+  REQUIRE_THROWS_WITH(backward(attention::gradients{}.dtable(dtable)),
+                      ContainsSubstring("dtable has entries 8 (axis 1), but the table of the score has entries 9"));
+  REQUIRE_THROWS_WITH(backward(attention::gradients{}.drow(drow)),
+                      ContainsSubstring("drow has q_len 4 (axis 2), but q has q_len 5"));
+  REQUIRE_THROWS_WITH(backward(attention::gradients{}.drow(t.lse)), ContainsSubstring("drow overlaps lse"));
   for (const float x : t.dq) REQUIRE(x == 9.0f);
 }

@@ -72,12 +72,13 @@ template <class Op, class T>
 void compiled_backward(const cpu&, const Op&, const operand<T>& q, const operand<T>& k, const operand<T>& v,
                        const operand<T>& out, const tensor_view<const float, 3>& lse, const operand<T>& dout,
                        const result<T>& dq, const result<T>& dk, const result<T>& dv);
-/// The same with gradients of the score: dscore [heads, 2].
+/// The same with gradients of the score: dscore [heads, 2], dtable as long as the table, drow [batch, heads, q_len].
 template <class T>
-void compiled_backward_dscore(const cpu&, const pairs_op&, const operand<T>& q, const operand<T>& k,
-                              const operand<T>& v, const operand<T>& out, const tensor_view<const float, 3>& lse,
-                              const operand<T>& dout, const result<T>& dq, const result<T>& dk, const result<T>& dv,
-                              const tensor_view<float, 2>& dscore);
+void compiled_backward_learned(const cpu&, const pairs_op&, const operand<T>& q, const operand<T>& k,
+                               const operand<T>& v, const operand<T>& out, const tensor_view<const float, 3>& lse,
+                               const operand<T>& dout, const result<T>& dq, const result<T>& dk, const result<T>& dv,
+                               const tensor_view<float, 2>& dscore, const tensor_view<float, 2>& dtable,
+                               const tensor_view<float, 3>& drow);
 template <class Op, class Q, class Cache, class Out>
 void compiled_decode(const cpu&, const Op&, const operand<Q>& q, const Cache& k, const Cache& v, const result<Out>& out,
                      const lse_result& lse);
@@ -88,7 +89,7 @@ void compiled_naive_forward(const Op&, const attention_problem<T>&, tensor<float
 template <class Op, class T>
 void compiled_naive_gradients(const Op&, const attention_problem<T>&, const tensor<T, 4>& out,
                               const tensor<float, 3>& lse, const tensor<T, 4>& dout, tensor<float, 4>& dq,
-                              tensor<float, 4>& dk, tensor<float, 4>& dv, tensor<float, 2>* dscore);
+                              tensor<float, 4>& dk, tensor<float, 4>& dv, const naive_sums&);
 
 namespace detail {
 
@@ -146,16 +147,27 @@ void backward(const cpu& executor, const Op& op, const Q& q, const K& k, const V
               const Dout& dout, const Gradients& wanted) {
   if constexpr (!is_compiled<Op, Q>) {
     attention::backward(executor, op, q, k, v, out, lse, dout, wanted);
-  } else if constexpr (requires { wanted.score.data; }) {
-    const auto dscore = as_view(wanted.score);  // [heads, parameters of the score], which has one or two
-    tensor<float, 2> both(dscore.extent(0), 2);
+  } else if constexpr (attention::is_wanted<decltype(wanted.score)> || attention::is_wanted<decltype(wanted.table)> ||
+                       attention::is_wanted<decltype(wanted.row)>) {
+    // All three are compiled together; those not asked for go nowhere.
+    const index_t batch = as_view(q).extent(0), heads = as_view(q).extent(1);
+    index_t entries = 0;
+    if constexpr (score::differentiable_by_table<attention::detail::bound_score<Op>>)
+      entries = score::bind(op.score, 0, 0).table_size();
+    tensor<float, 2> both(heads, 2), table(heads, entries);  // parameters of the score: one or two
+    tensor<float, 3> rows(batch, heads, as_view(q).extent(2));
+    tensor_view<float, 2> dtable = table.view();
+    tensor_view<float, 3> drow = rows.view();
+    if constexpr (attention::is_wanted<decltype(wanted.table)>) dtable = wanted.table;
+    if constexpr (attention::is_wanted<decltype(wanted.row)>) drow = wanted.row;
     with_any(op, as_view(q).extent(2), as_view(k).extent(2), [&](const auto& any) {
-      compiled_backward_dscore<element_of<Q>>(executor, any, as_view(q), as_view(k), as_view(v), as_view(out),
-                                              as_view(lse), as_view(dout), wanted.query, wanted.key, wanted.value,
-                                              both.view());
+      compiled_backward_learned<element_of<Q>>(executor, any, as_view(q), as_view(k), as_view(v), as_view(out),
+                                               as_view(lse), as_view(dout), wanted.query, wanted.key, wanted.value,
+                                               both.view(), dtable, drow);
     });
-    for (index_t h = 0; h < dscore.extent(0); ++h)
-      for (index_t n = 0; n < dscore.extent(1); ++n) dscore(h, n) = both(h, n);
+    if constexpr (attention::is_wanted<decltype(wanted.score)>)
+      for (index_t h = 0; h < heads; ++h)
+        for (index_t n = 0; n < wanted.score.extent(1); ++n) wanted.score(h, n) = both(h, n);
   } else {
     with_any(op, as_view(q).extent(2), as_view(k).extent(2), [&]<class Any>(const Any& any) {
       compiled_backward<Any, element_of<Q>>(executor, any, as_view(q), as_view(k), as_view(v), as_view(out),
@@ -188,14 +200,14 @@ void naive_forward(const Op& op, const attention_problem<T>& p, tensor<float, 4>
 template <class Op, class T>
 void naive_gradients(const Op& op, const attention_problem<T>& p, const tensor<T, 4>& out, const tensor<float, 3>& lse,
                      const tensor<T, 4>& dout, tensor<float, 4>& dq, tensor<float, 4>& dk, tensor<float, 4>& dv,
-                     tensor<float, 2>* dscore = nullptr) {
+                     const naive_sums& learned = {}) {
   tensor<float, 2> both(p.heads, 2);
   with_any(op, p.q_len, p.k_len, [&]<class Any>(const Any& any) {
-    compiled_naive_gradients<Any, T>(any, p, out, lse, dout, dq, dk, dv, &both);
+    compiled_naive_gradients<Any, T>(any, p, out, lse, dout, dq, dk, dv, {&both, learned.dtable, learned.drow});
   });
-  if (dscore == nullptr) return;
+  if (learned.dscore == nullptr) return;
   for (index_t h = 0; h < p.heads; ++h)
-    for (index_t n = 0; n < dscore->extent(1); ++n) (*dscore)(h, n) = both(h, n);
+    for (index_t n = 0; n < learned.dscore->extent(1); ++n) (*learned.dscore)(h, n) = both(h, n);
 }
 
 }  // namespace seqprim::test::kernels

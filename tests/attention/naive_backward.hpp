@@ -52,12 +52,19 @@ template <class T> float rounded_as(float x) {
   return x;
 }
 
+/// Sums of the naive loop with respect to what a score learns; what is null is not asked for. They begin with what is there.
+struct naive_sums {
+  tensor<float, 2>* dscore = nullptr;
+  tensor<float, 2>* dtable = nullptr;
+  tensor<float, 3>* drow = nullptr;
+};
+
 /// The naive loop in the precision of the kernel: float products and sums in the order of the definition, from the same out
 /// and lse. With bfloat16 operands p and ds are rounded to bfloat16 too, as every kernel does that multiplies such numbers.
 template <class Op, class T>
 void naive_gradients(const Op& op, const attention_problem<T>& p, const tensor<T, 4>& out, const tensor<float, 3>& lse,
                      const tensor<T, 4>& dout, tensor<float, 4>& dq, tensor<float, 4>& dk, tensor<float, 4>& dv,
-                     tensor<float, 2>* dscore = nullptr) {
+                     const naive_sums& learned = {}) {
   const float scale = static_cast<float>(op.scale_for(p.head_dim));
   const auto number = [](T x) { return static_cast<float>(x); };
   const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
@@ -78,12 +85,21 @@ void naive_gradients(const Op& op, const attention_problem<T>& p, const tensor<T
           const score::site at{i, j};
           const float weight = std::exp(static_cast<float>(score(scale * dot, at)) - lse(b, h, i));
           const float dlogit = weight * (dp - delta);
-          constexpr int parameters = score::parameters<std::remove_cvref_t<decltype(score)>>;
+          using score_type = std::remove_cvref_t<decltype(score)>;
+          constexpr int parameters = score::parameters<score_type>;
           if constexpr (parameters > 0) {
             arch::unrolled<parameters>([&](auto n) {
               const auto slope = static_cast<float>(score.template parameter_derivative<n>(scale * dot, at));
-              if (dscore != nullptr) (*dscore)(h, n) += dlogit * slope;
+              if (learned.dscore != nullptr) (*learned.dscore)(h, n) += dlogit * slope;
             });
+          }
+          if constexpr (score::differentiable_by_table<score_type>) {
+            const index_t entry = score.table_index(at);
+            if (learned.dtable != nullptr && entry >= 0)
+              (*learned.dtable)(h, entry) += dlogit * score.table_derivative(scale * dot, at);
+          }
+          if constexpr (score::differentiable_by_row<score_type>) {
+            if (learned.drow != nullptr) (*learned.drow)(b, h, i) += dlogit * score.row_derivative(scale * dot, at);
           }
           const float ds = rounded_as<T>(scale * dlogit * static_cast<float>(score.derivative(scale * dot, at)));
           for (index_t d = 0; d < p.value_dim; ++d) dv(b, g, j, d) += rounded_as<T>(weight) * number(dout(b, h, i, d));

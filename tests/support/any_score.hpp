@@ -55,6 +55,22 @@ class any_step {
       default: return X(0.0f);
     }
   }
+  static constexpr bool learns_table = true;
+  index_t table_size() const noexcept {
+    return kind_ == kind::keys ? keys_.table_size() : kind_ == kind::distances ? distances_.table_size() : 0;
+  }
+  index_t table_index(score::site at) const noexcept {
+    return kind_ == kind::keys ? keys_.table_index(at) : kind_ == kind::distances ? distances_.table_index(at) : -1;
+  }
+  template <class X, class Site = score::site> X table_derivative(X logit, Site at) const noexcept {
+    return kind_ == kind::keys        ? keys_.table_derivative(logit, at)
+           : kind_ == kind::distances ? distances_.table_derivative(logit, at)
+                                      : X(0.0f);
+  }
+  bool has_rows() const noexcept { return kind_ == kind::queries; }
+  template <class X, class Site = score::site> X row_derivative(X logit, Site at) const noexcept {
+    return has_rows() ? queries_.row_derivative(logit, at) : X(0.0f);
+  }
 
  private:
   enum class kind { nothing, cap, bias, constant, keys, queries, distances, other };
@@ -92,13 +108,30 @@ class any_step {
   const answers* answers_ = nullptr;
 };
 
-/// Up to two of them, one after the other.
-using any_modifier = score::chain<any_step, any_step>;
+/// Up to two of them, one after the other; one may learn a table, and one values of rows.
+struct any_modifier : score::chain<any_step, any_step> {
+  static constexpr bool learns_table = true;
+  index_t table_size() const noexcept { return first.table_size() + second.table_size(); }
+  index_t table_index(score::site at) const noexcept { return (in_first() ? first : second).table_index(at); }
+  template <class X, class Site = score::site> X table_derivative(X logit, Site at) const noexcept {
+    const X between = first(logit, at);
+    return in_first() ? second.derivative(between, at) * first.table_derivative(logit, at)
+                      : second.table_derivative(between, at);
+  }
+  template <class X, class Site = score::site> X row_derivative(X logit, Site at) const noexcept {
+    const X between = first(logit, at);
+    return first.has_rows() ? second.derivative(between, at) * first.row_derivative(logit, at)
+                            : second.row_derivative(between, at);
+  }
+
+ private:
+  bool in_first() const noexcept { return first.table_size() > 0; }
+};
 static_assert(score::modifier<any_modifier> && score::parameters<any_modifier> == 2);
 
-template <class S> [[nodiscard]] any_modifier any_modifier_of(const S& s) noexcept { return {any_step(s), {}}; }
+template <class S> [[nodiscard]] any_modifier any_modifier_of(const S& s) noexcept { return {{any_step(s), {}}}; }
 template <class A, class B> [[nodiscard]] any_modifier any_modifier_of(const score::chain<A, B>& s) noexcept {
-  return {any_step(s.first), any_step(s.second)};
+  return {{any_step(s.first), any_step(s.second)}};
 }
 
 /// The modifiers of all batch rows and heads.

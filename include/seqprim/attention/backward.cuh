@@ -75,8 +75,11 @@ template <class Engine = arch::cuda::mma_sync, class Policy = default_backward_p
 void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
               const Lse& log_sum_exp, const Dout& result_gradient, const Gradients& wanted, Workspace&& workspace) {
   static_assert(require_gradients<Gradients>());
-  static_assert(std::is_same_v<decltype(Gradients::score), not_wanted>,
-                "seqprim: attention on CUDA does not compute gradients with respect to the parameters of a score yet");
+  static_assert(
+      !is_wanted<decltype(Gradients::score)> && !is_wanted<decltype(Gradients::table)> &&
+          !is_wanted<decltype(Gradients::row)>,
+      "seqprim: attention on CUDA does not compute gradients of what a score learns (dscore, dtable, drow) yet; "
+      "the CPU does. See docs/gpu.md");
   using Dq = decltype(Gradients::query);
   using Dk = decltype(Gradients::key);
   using Dv = decltype(Gradients::value);

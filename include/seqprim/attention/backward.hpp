@@ -50,17 +50,26 @@ template <class Isa, class T, class X> void store_row(const T* in, index_t count
   if (d < count) v::store_partial(out + d, v::load(in + d), static_cast<int>(count - d));
 }
 
+/// Where the gradients of what the score learns go: views without data where they are not requested.
+template <class T, int Parameters, bool Table, bool Rows> struct score_gradients {
+  using sums = score_sums<Parameters, Table, Rows>;
+
+  tensor_view<T, 2> dscore;  ///< [heads, Parameters]
+  tensor_view<T, 2> dtable;  ///< [heads, table_size]
+  tensor_view<T, 3> drow;    ///< [batch, heads, q_len]
+};
+
 /// Everything after validation and position encoding.
 ///
-/// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in order. The
-/// tiles of one key head are a chain; tasks of different chains share nothing.
-template <class Isa, class Policy, int Parameters, class Op, class Q, class K, class V, class Out, class Lse,
-          class Dout, class Dq, class Dk, class Dv>
+/// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in order; so it does to the
+/// gradients of the score. The tiles of one key head are a chain; tasks of different chains share nothing.
+template <class Isa, class Policy, class Op, class Q, class K, class V, class Out, class Lse, class Dout, class Dq,
+          class Dk, class Dv, class Learned>
 void backward_tiles(const cpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
                     const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
                     const tensor_view<const Out, 4>& out, const tensor_view<const Lse, 3>& lse,
                     const tensor_view<const Dout, 4>& dout, const tensor_view<Dq, 4>& dq, const tensor_view<Dk, 4>& dk,
-                    const tensor_view<Dv, 4>& dv, const tensor_view<accumulator<Q>, 2>& dscore) {
+                    const tensor_view<Dv, 4>& dv, const Learned& learned) {
   using T = accumulator<Q>;
   using engine = key_tile_for<Isa, T, Q, K, V, Dout>;
   constexpr tile_policy policy = Policy::template choose<Isa>();
@@ -72,8 +81,9 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
   // dq is summed where it lies when its type and rows allow it, else beside.
   const index_t padded_dim = round_up(p.head_dim, arch::simd<Isa, T>::lanes);
   const bool in_place = std::is_same_v<Dq, T> && padded_dim == p.head_dim;
-  // The gradients by parameters of the score, from each tile of keys, to be summed in order.
-  tensor<double, 4> parts(p.batch, p.heads, k_tiles, Parameters);
+  // The gradients of parameters and of the table: of the chains that are worked on, and of each head.
+  using learned_sums = typename Learned::sums;
+  const index_t table_size = learned.dtable.extent(1), learned_size = learned_sums::parameters + table_size;
 
   // Chains are worked on together, so that threads seldom wait for each other; a few at a time bound the memory.
   constexpr index_t enough = index_t{1} << 20;  // numbers
@@ -82,8 +92,10 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
   const index_t heads = together * group;
   const scratch<T> statistics(2, heads * p.q_len);
   const scratch<T> sums(1, in_place ? 0 : heads * p.q_len * padded_dim);
-  const scratch<T> slabs(static_cast<int>(min<index_t>(max<index_t>(1, together * k_tiles), thread_count(executor))),
-                         engine::scratch_size(policy, p.head_dim, p.value_dim));
+  const auto threads = static_cast<int>(min<index_t>(max<index_t>(1, together * k_tiles), thread_count(executor)));
+  const scratch<T> slabs(threads, engine::scratch_size(policy, p.head_dim, p.value_dim));
+  tensor<double, 2> chain_sums(heads, learned_size), head_sums(p.heads, learned_size);
+  const scratch<double> score_slabs(learned_sums::any ? threads : 0, table_size + policy.backward_rows);
   const auto rows_of = [&](index_t tile) {
     return range{tile * policy.backward_rows, min<index_t>((tile + 1) * policy.backward_rows, p.q_len)};
   };
@@ -117,6 +129,8 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
       const auto head = rows_of_head(chain, n);
       for (index_t i = rows.begin; i < rows.end; ++i)
         for (index_t d = 0; d < padded_dim; ++d) head.dq[i * head.dq_row + d] = T{0};
+      if constexpr (learned_sums::rows)
+        for (index_t i = rows.begin; i < rows.end; ++i) learned.drow(b, h, i) = T{0};
     });
 
     turns order(count, k_tiles);
@@ -137,21 +151,39 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
           const auto score = score::bind(op.score, b, h);
           const auto factors = backward_scale<T>::template of<std::remove_const_t<decltype(score)>>(scale);
           const auto head = rows_of_head(chain, n);
-          parameter_sums<Parameters> score_sums;
+          learned_sums of_score;
+          if constexpr (learned_sums::any) {
+            of_score.of_entry = score_slabs.slab(thread);
+            of_score.of_row = of_score.of_entry + table_size;
+            for (index_t i = 0; i < table_size + policy.backward_rows; ++i) of_score.of_entry[i] = 0;
+          }
           for_visible_tiles(
               mask::query_bounds(mask, keys, p.q_len), policy.backward_rows,
               [&](range rows) { return mask.classify(rows, keys); },
               [&](range rows, bool partial) {
                 turn.begin(n * p.q_len + rows.begin);
-                gradients.add(mask, score, factors, head, k[b][g], rows, partial, score_sums,
-                              [&] { turn.wait(n * p.q_len + rows.end); });
+                gradients.add(mask, score, factors, head, k[b][g], rows, partial, of_score, [&] {
+                  turn.wait(n * p.q_len + rows.end);
+                  if constexpr (learned_sums::rows)
+                    for (index_t i = 0; i < rows.size(); ++i)
+                      learned.drow(b, h, rows.begin + i) += static_cast<T>(std::exchange(of_score.of_row[i], 0.0));
+                });
               });
-          for (int i = 0; i < Parameters; ++i) parts(b, h, tile, i) = score_sums.total[i];
+          if constexpr (learned_sums::parameters > 0 || learned_sums::table) {
+            turn.wait((n + 1) * p.q_len);
+            double* const to = &chain_sums(chain * group + n, 0);
+            for (int i = 0; i < learned_sums::parameters; ++i) to[i] += of_score.of_parameter[i];
+            for (index_t i = 0; i < table_size; ++i) to[learned_sums::parameters + i] += of_score.of_entry[i];
+          }
         }
         turn.finish();
         gradients.finish(dk[b][g], dv[b][g]);
       }
     });
+
+    for (index_t slot = 0; slot < count * group; ++slot)
+      for (index_t i = 0; i < learned_size; ++i)
+        head_sums(head_of(slot / group, slot % group), i) += std::exchange(chain_sums(slot, i), 0.0);
 
     if (in_place) continue;
     parallel_for(executor, count * group * q_tiles, [&](index_t piece, int) {
@@ -163,22 +195,19 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
         store_row<Isa>(from + i * padded_dim, p.head_dim, result.data + i * result.stride(0));
     });
   }
-  for (index_t h = 0; h < p.heads; ++h)
-    for (int i = 0; i < Parameters; ++i) {
-      double sum = 0;
-      for (index_t b = 0; b < p.batch; ++b)
-        for (index_t tile = 0; tile < k_tiles; ++tile) sum += parts(b, h, tile, i);
-      dscore(h, i) = static_cast<T>(sum);
-    }
+  for (index_t h = 0; h < p.heads; ++h) {
+    for (int i = 0; i < learned_sums::parameters; ++i) learned.dscore(h, i) = static_cast<T>(head_sums(h, i));
+    for (index_t i = 0; i < table_size; ++i)
+      learned.dtable(h, i) = static_cast<T>(head_sums(h, learned_sums::parameters + i));
+  }
 }
 
-/// Checks everything, then runs; dscore counts where Parameters > 0.
-template <class Isa, class Policy, int Parameters, class Op, class Q, class K, class V, class Out, class Lse,
-          class Dout, class Dq, class Dk, class Dv>
+/// Checks everything, then runs.
+template <class Isa, class Policy, class Op, class Q, class K, class V, class Out, class Lse, class Dout, class Dq,
+          class Dk, class Dv, class Learned>
 void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values,
                   const Out& result, const Lse& log_sum_exp, const Dout& result_gradient, const Dq& query_gradient,
-                  const Dk& key_gradient, const Dv& value_gradient,
-                  const tensor_view<accumulator<element_of<Q>>, 2>& dscore) {
+                  const Dk& key_gradient, const Dv& value_gradient, const Learned& learned) {
   static_assert(require_op<Op>() && require_operand<Q, 4>() && require_operand<K, 4>() && require_operand<V, 4>() &&
                 require_operand<Out, 4>() && require_operand<Lse, 3>() && require_operand<Dout, 4>() &&
                 require_result<Dq, 4>() && require_result<Dk, 4>() && require_result<Dv, 4>());
@@ -197,11 +226,10 @@ void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& 
   constexpr auto self = entry::backward;
   const problem p = validate_inputs<self>(executor, op, q, k, v);
   expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);
-  if constexpr (Parameters > 0) {
-    expect_shape<self>("dscore", dscore, {p.heads_axis(), {Parameters, "parameters", "the score"}});
-    expect_distinct<self>("dscore", dscore);
-    const auto apart = [&](const char* name, const auto& operand) {
-      expect_apart<self>("dscore", dscore, name, operand);
+  const auto expect_own_memory = [&](const char* name, const auto& gradient, const auto&... others) {
+    expect_distinct<self>(name, gradient);
+    const auto apart = [&](const char* other, const auto& operand) {
+      expect_apart<self>(name, gradient, other, operand);
     };
     apart("q", q);
     apart("k", k);
@@ -212,13 +240,32 @@ void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& 
     apart("dq", dq);
     apart("dk", dk);
     apart("dv", dv);
+    (apart("another gradient of the score", others), ...);
+  };
+  if constexpr (Learned::sums::parameters > 0) {
+    expect_shape<self>("dscore", learned.dscore,
+                       {p.heads_axis(), {Learned::sums::parameters, "parameters", "the score"}});
+    expect_own_memory("dscore", learned.dscore, learned.dtable, learned.drow);
+  }
+  if constexpr (Learned::sums::table) {
+    const auto expect_entries = [&](index_t table_size) {
+      expect_shape<self>("dtable", learned.dtable, {p.heads_axis(), {table_size, "entries", "the table of the score"}});
+    };
+    if (p.batch * p.heads == 0) expect_entries(learned.dtable.extent(1));
+    for (index_t b = 0; b < p.batch; ++b)
+      for (index_t h = 0; h < p.heads; ++h) expect_entries(score::bind(op.score, b, h).table_size());
+    expect_own_memory("dtable", learned.dtable, learned.drow);
+  }
+  if constexpr (Learned::sums::rows) {
+    expect_shape<self>("drow", learned.drow, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
+    expect_own_memory("drow", learned.drow);
   }
   with_encoded<Isa>(executor, op, p, q, k,
                     [&](const auto& plain_op, const problem& shape, const auto& q_in, const auto& k_in) {
                       with_encoded_gradients<Isa>(executor, op, p, dq, dk, [&](const auto& dq_in, const auto& dk_in) {
                         arch::with_supported_isa<Isa>([&](auto isa) {
-                          backward_tiles<decltype(isa), Policy, Parameters>(executor, plain_op, shape, q_in, k_in, v,
-                                                                            out, lse, dout, dq_in, dk_in, dv, dscore);
+                          backward_tiles<decltype(isa), Policy>(executor, plain_op, shape, q_in, k_in, v, out, lse,
+                                                                dout, dq_in, dk_in, dv, learned);
                         });
                       });
                     });
@@ -236,26 +283,30 @@ using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const 
 ///     attention::backward(executor, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
 ///
 /// `.dscore(dscore)` adds the gradients with respect to the parameters of the score: dscore(h, n) belongs to the n-th
-/// parameter of the modifier of head h, summed over the batch. A parameter that heads share has the sum over them as
-/// its gradient.
+/// parameter of the modifier of head h, summed over the batch. `.dtable(dtable)` adds those of its table, dtable(h, n) of
+/// entry n, also summed over the batch; `.drow(drow)` those of the value of each row. What heads share has the sum over
+/// them as its gradient.
 ///
-/// Shapes  as forward; dout like out, dq like q, dk like k, dv like v; dscore [heads, score::parameters]. Gradients of
-///         k and v are summed over the query heads that share them.
-/// Types   q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own; lse, dscore and sums float. All
-///         double for gradient checks.
+/// Shapes  as forward; dout like out, dq like q, dk like k, dv like v; dscore [heads, score::parameters];
+///         dtable [heads, table_size()]; drow [batch, heads, q_len]. Gradients of k and v are summed over the query heads
+///         that share them.
+/// Types   q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own; lse, dscore, dtable, drow and
+///         sums float. All double for gradient checks.
 /// Layout  the last axis contiguous, other strides free. Results are overwritten; dq, dk and dv may be slices of one
 ///         interleaved buffer (the gradient of a fused projection), but overlap nothing else.
 /// Edge    a row without visible key (lse = -inf) has dq = 0 and adds nothing to dk and dv, whatever dout holds there.
 ///         Hidden keys get 0 and are never used.
 /// Errors  precondition_error before anything is written, as forward.
-/// Repeat  same bits for any number of threads, for one build and policy: dq is accumulated in the order of the keys,
-///         dscore in double, tile after tile.
+/// Repeat  same bits for any number of threads, for one build and policy: dq and drow are accumulated in the order
+///         of the keys, dscore and dtable in double, tile after tile.
 /// Cost    3 head_dim + 2 value_dim multiply-adds per visible pair and head (forward: head_dim + value_dim). Where q,
 ///         k, v and dout are bfloat16 and the processor multiplies pairs of them, products run on pairs with float
 ///         sums, and p and the gradients of the logits are rounded to bfloat16. Allocates tile scratch for each thread;
 ///         for at least as many key heads as there are threads 8 bytes per query row, and 4 head_dim more unless dq is
-///         float with head_dim a multiple of 16; encoded copies of q and k if op.position encodes; with dscore 8 bytes
-///         for each parameter, head and 64 keys, and one more evaluation of the modifier per visible pair.
+///         float with head_dim a multiple of 16; encoded copies of q and k if op.position encodes; with gradients of
+///         the score 8 bytes for each parameter and entry of each thread, head, and head of the key heads that are worked on
+///         together, and one more evaluation of the modifier per visible pair; with dtable one scattered addition per
+///         visible pair.
 /// Source  Dao et al., "FlashAttention".  Page docs/reference/attention/backward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
           class Lse, class Dout, class Gradients>
@@ -263,22 +314,36 @@ void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys
               const Lse& log_sum_exp, const Dout& result_gradient, const Gradients& wanted) {
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && require_gradients<Gradients>());
   using T = accumulator<element_of<Q>>;
-  constexpr bool asked = !std::is_same_v<decltype(Gradients::score), not_wanted>;
-  constexpr int parameters = score::parameters<detail::bound_score<Op>>;
-  tensor_view<T, 2> dscore;
-  if constexpr (asked) {
-    static_assert(detail::require_result<decltype(Gradients::score), 2>());
-    static_assert(parameters > 0,
-                  "seqprim: this score modifier has no parameters to learn: it lacks 'static constexpr int "
-                  "parameters' and 'parameter_derivative'. See docs/reference/score/rule.md");
-    static_assert(std::is_same_v<element_of<decltype(Gradients::score)>, T>,
-                  "seqprim: the gradients with respect to the parameters of a score are float (double when the queries "
-                  "are double)");
-    dscore = tensor_view<T, 2>(wanted.score);
-  }
-  detail::run_backward<Isa, Policy, asked ? parameters : 0>(executor, op, queries, keys, values, result, log_sum_exp,
-                                                            result_gradient, wanted.query, wanted.key, wanted.value,
-                                                            dscore);
+  using score_type = detail::bound_score<Op>;
+  constexpr bool by_parameter = is_wanted<decltype(Gradients::score)>, by_table = is_wanted<decltype(Gradients::table)>,
+                 by_row = is_wanted<decltype(Gradients::row)>;
+  constexpr int parameters = score::parameters<score_type>;
+  static_assert(!by_parameter || parameters > 0,
+                "seqprim: this score modifier has no parameters to learn: it lacks 'static constexpr int "
+                "parameters' and 'parameter_derivative'. See docs/reference/score/rule.md");
+  static_assert(
+      !by_table || score::differentiable_by_table<score_type>,
+      "seqprim: this score modifier has no table to learn: it lacks 'static constexpr bool learns_table = true', "
+      "'table_size', 'table_index' and 'table_derivative', or two of its parts have a table. See "
+      "docs/reference/score/rule.md");
+  static_assert(!by_row || score::differentiable_by_row<score_type>,
+                "seqprim: this score modifier has no values of rows to learn: it lacks 'row_derivative', or two of its "
+                "parts have one. See docs/reference/score/rule.md");
+  detail::score_gradients<T, by_parameter ? parameters : 0, by_table, by_row> learned{};
+  const auto take = [](auto& to, const auto& from) {
+    using View = std::remove_cvref_t<decltype(to)>;
+    using Given = std::remove_cvref_t<decltype(from)>;
+    static_assert(detail::require_result<Given, View::rank>());
+    static_assert(std::is_same_v<element_of<Given>, T>,
+                  "seqprim: the gradients of what a score learns are float (double when the queries are double). See "
+                  "docs/reference/attention/backward.md");
+    to = View(from);
+  };
+  if constexpr (by_parameter) take(learned.dscore, wanted.score);
+  if constexpr (by_table) take(learned.dtable, wanted.table);
+  if constexpr (by_row) take(learned.drow, wanted.row);
+  detail::run_backward<Isa, Policy>(executor, op, queries, keys, values, result, log_sum_exp, result_gradient,
+                                    wanted.query, wanted.key, wanted.value, learned);
 }
 
 }  // namespace seqprim::attention

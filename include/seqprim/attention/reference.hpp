@@ -95,10 +95,12 @@ void forward(const Op& op, const Q& q, const K& k, const V& v, Out&& out, Lse&& 
     }
 }
 
-/// Gradients of sum(out * dout); dq, dk, dv in double, and with respect to the parameters of the score [heads, parameters] if requested.
+/// Gradients of sum(out * dout); dq, dk, dv in double, and with respect to what the score learns where requested: parameters [heads,
+/// parameters], table [heads, table_size], values of rows [batch, heads, q_len].
 template <class Op, class Q, class K, class V, class Dout>
 void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout, tensor<double, 4>& dq,
-              tensor<double, 4>& dk, tensor<double, 4>& dv, tensor<double, 2>* dscore = nullptr) {
+              tensor<double, 4>& dk, tensor<double, 4>& dv, tensor<double, 2>* dscore = nullptr,
+              tensor<double, 2>* dtable = nullptr, tensor<double, 3>* drow = nullptr) {
   const row_starts starts = attention::detail::starts_of(op, q.extent(2), k.extent(2));
   const double scale = op.scale_for(q.extent(3));
   tensor<double, 1> raw(k.extent(2)), logit(k.extent(2)), p(k.extent(2)), dp(k.extent(2));
@@ -107,6 +109,8 @@ void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout
   dk.fill(0);
   dv.fill(0);
   if (dscore != nullptr) dscore->fill(0);
+  if (dtable != nullptr) dtable->fill(0);
+  if (drow != nullptr) drow->fill(0);
   for (index_t b = 0; b < q.extent(0); ++b)
     for (index_t h = 0; h < q.extent(1); ++h) {
       const auto mask = mask::bind(op.mask, b, h);
@@ -130,16 +134,25 @@ void backward(const Op& op, const Q& q, const K& k, const V& v, const Dout& dout
         for (index_t j = 0; j < k.extent(2); ++j) {
           if (!visible(j)) continue;
           double ds = p(j) * (dp(j) - mean);
-          constexpr int parameters = score::parameters<std::remove_cvref_t<decltype(score)>>;
+          using score_type = std::remove_cvref_t<decltype(score)>;
+          const score::site at{starts(b) + i, j};
+          constexpr int parameters = score::parameters<score_type>;
           if constexpr (parameters > 0) {
             arch::unrolled<parameters>([&](auto n) {
-              const auto slope =
-                  static_cast<double>(score.template parameter_derivative<n>(raw(j), score::site{starts(b) + i, j}));
+              const auto slope = static_cast<double>(score.template parameter_derivative<n>(raw(j), at));
               if (dscore != nullptr) (*dscore)(h, index_t{n}) += ds * slope;
             });
           }
-          if constexpr (!std::same_as<std::remove_cvref_t<decltype(score)>, score::identity>)
-            ds *= static_cast<double>(score.derivative(raw(j), score::site{starts(b) + i, j}));
+          if constexpr (score::differentiable_by_table<score_type>) {
+            const index_t entry = score.table_index(at);
+            if (dtable != nullptr && entry >= 0)
+              (*dtable)(h, entry) += ds * static_cast<double>(score.table_derivative(raw(j), at));
+          }
+          if constexpr (score::differentiable_by_row<score_type>) {
+            if (drow != nullptr) (*drow)(b, h, i) += ds * static_cast<double>(score.row_derivative(raw(j), at));
+          }
+          if constexpr (!std::same_as<score_type, score::identity>)
+            ds *= static_cast<double>(score.derivative(raw(j), at));
           for (index_t d = 0; d < q.extent(3); ++d) {
             dq(b, h, i, d) += scale * ds * static_cast<double>(k(b, g, j, d));
             dk(b, g, j, d) += scale * ds * static_cast<double>(q(b, h, i, d));

@@ -41,6 +41,41 @@ template <bindable First, bindable Second> struct chain {
     }
   }
 
+  /// The table and the values of rows of the one part that learns them; of two, neither.
+  static constexpr bool learns_table = differentiable_by_table<First> != differentiable_by_table<Second>;
+  SEQPRIM_HD constexpr index_t table_size() const noexcept requires learns_table {
+    if constexpr (differentiable_by_table<First>) {
+      return first.table_size();
+    } else {
+      return second.table_size();
+    }
+  }
+  SEQPRIM_HD constexpr index_t table_index(site at) const noexcept requires learns_table {
+    if constexpr (differentiable_by_table<First>) {
+      return first.table_index(at);
+    } else {
+      return second.table_index(at);
+    }
+  }
+  template <class X, class Site = site>
+  requires(learns_table && (differentiable_by_table<First, X, Site> || differentiable_by_table<Second, X, Site>))
+      SEQPRIM_HD constexpr X table_derivative(X logit, Site at) const noexcept {
+    if constexpr (differentiable_by_table<First>) {
+      return second.derivative(first(logit, at), at) * first.table_derivative(logit, at);
+    } else {
+      return second.table_derivative(first(logit, at), at);
+    }
+  }
+  template <class X, class Site = site>
+  requires(differentiable_by_row<First, X, Site> != differentiable_by_row<Second, X, Site>) SEQPRIM_HD constexpr X
+      row_derivative(X logit, Site at) const noexcept {
+    if constexpr (differentiable_by_row<First, X, Site>) {
+      return second.derivative(first(logit, at), at) * first.row_derivative(logit, at);
+    } else {
+      return second.row_derivative(first(logit, at), at);
+    }
+  }
+
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept
       requires(depends_on_batch_or_head<First> || depends_on_batch_or_head<Second>) {
     return score::bind(first, batch, head) | score::bind(second, batch, head);

@@ -17,7 +17,7 @@ namespace seqprim::score {
 /// Source  Zhou et al., "Mitigating modality prior-induced hallucinations in multimodal large language models via deciphering
 ///         attention causality" (attention replaced by its uniform counterpart); heads that average over the keys of a mask.
 struct constant {
-  float logit = 0;  ///< of every pair; matters beside a sink only
+  float logit = 0;  ///< of every pair; matters only where there is a sink
 
   template <class X, class Site = site> SEQPRIM_HD constexpr X operator()(X, Site) const noexcept { return X(logit); }
   template <class X, class Site = site> SEQPRIM_HD constexpr X derivative(X, Site) const noexcept { return X(0.0f); }

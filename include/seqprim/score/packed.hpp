@@ -29,6 +29,18 @@ template <int N> struct parameter_derivative_of {
     return s.template parameter_derivative<N>(logit, at);
   }
 };
+struct table_derivative_of {
+  template <class S, class X, class Site>
+  SEQPRIM_HD constexpr X operator()(const S& s, X logit, Site at) const noexcept {
+    return s.table_derivative(logit, at);
+  }
+};
+struct row_derivative_of {
+  template <class S, class X, class Site>
+  SEQPRIM_HD constexpr X operator()(const S& s, X logit, Site at) const noexcept {
+    return s.row_derivative(logit, at);
+  }
+};
 
 }  // namespace detail
 
@@ -63,6 +75,23 @@ template <bindable Inner> struct packed {
     return inside(detail::parameter_derivative_of<N>{}, logit, at);
   }
 
+  static constexpr bool learns_table = differentiable_by_table<Inner>;
+  SEQPRIM_HD constexpr index_t table_size() const noexcept requires learns_table { return inner.table_size(); }
+  SEQPRIM_HD constexpr index_t table_index(site at) const noexcept requires learns_table {
+    const index_t d = sequences.sequence_of_query(at.q);
+    return sequences.keys(d).contains(at.k) ? inner.table_index(within(d, at)) : -1;
+  }
+  template <class X, class Site = site>
+  requires differentiable_by_table<Inner, X, Site> SEQPRIM_HD constexpr X table_derivative(X logit,
+                                                                                           Site at) const noexcept {
+    return inside(detail::table_derivative_of{}, logit, at);
+  }
+  template <class X, class Site = site>
+  requires differentiable_by_row<Inner, X, Site> SEQPRIM_HD constexpr X row_derivative(X logit,
+                                                                                       Site at) const noexcept {
+    return inside(detail::row_derivative_of{}, logit, at);
+  }
+
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<Inner> {
     return packed<decltype(inner.bind(batch, head))>{sequences, inner.bind(batch, head)};
   }
@@ -88,7 +117,7 @@ template <bindable Inner> struct packed {
       const index_t d = sequences.sequence_of_query(at.q);
       return sequences.keys(d).contains(at.k) ? f(inner, logit, within(d, at)) : logit;
     } else {
-      // The side that is one for all lanes says which sequence.
+      // The side that is the same for all lanes identifies the sequence.
       constexpr bool keys = Site::side == along::keys;
       const index_t d = keys ? sequences.sequence_of_query(at.first.q) : sequences.sequence_of_key(at.first.k);
       const index_t begin = keys ? at.first.k : at.first.q;

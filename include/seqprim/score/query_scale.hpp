@@ -18,13 +18,18 @@ struct scale_of_queries {
   template <class X, class Site = site> SEQPRIM_HD constexpr X derivative(X, Site at) const noexcept {
     return at.template of_query<X>(values);
   }
+  template <class X, class Site = site> SEQPRIM_HD constexpr X row_derivative(X logit, Site) const noexcept {
+    return logit;
+  }
 };
-static_assert(modifier<scale_of_queries>);
+static_assert(modifier<scale_of_queries> && differentiable_by_row<scale_of_queries>);
 
 /// A factor for each query, on top of the softmax scale: an inverse temperature that grows with the position, so that attention
 /// over more keys stays as sharp, or that each query brings.
 ///
 ///     score(s) = factors(batch, head, q) * s
+///
+/// Backward gives the gradient of the factor of each row.
 ///
 /// Errors  precondition_error: no factor for a position of the call, another number of heads or fewer batch rows (1 serves all),
 ///         a last axis that is not contiguous.

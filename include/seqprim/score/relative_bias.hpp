@@ -16,14 +16,23 @@ struct bias_of_distances {
     return logit + at.template by_distance<X>(values, held);
   }
   template <class X, class Site = site> SEQPRIM_HD constexpr X derivative(X, Site) const noexcept { return X(1.0f); }
+
+  static constexpr bool learns_table = true;  ///< the biases
+  SEQPRIM_HD constexpr index_t table_size() const noexcept { return held.size(); }
+  SEQPRIM_HD constexpr index_t table_index(site at) const noexcept {
+    return max_of(held.begin, min_of(at.k - at.q, held.end - 1)) - held.begin;
+  }
+  template <class X, class Site = site> SEQPRIM_HD constexpr X table_derivative(X, Site) const noexcept {
+    return X(1.0f);
+  }
 };
-static_assert(modifier<bias_of_distances>);
+static_assert(modifier<bias_of_distances> && differentiable_by_table<bias_of_distances>);
 
 /// A bias by the distance of key and query, from a table; beyond its ends the nearest entry counts.
 ///
 ///     score(s) = s + table(head, d - least),     d = k - q brought into [least, least + distances)
 ///
-/// `t5_buckets` fills a table from the weights of a T5 model.
+/// `t5_buckets` fills a table from the weights of a T5 model. Backward gives the gradient of the table.
 ///
 /// Errors  precondition_error: no distance, another number of heads (1 serves all), a last axis that is not contiguous.
 /// Cost    one load and one addition per pair; where a register of pairs crosses an end of the table, one load for each.

@@ -159,6 +159,24 @@ concept differentiable_by_parameter = N < parameters<S> && requires(const S& s, 
   { s.template parameter_derivative<N>(logit, at) } -> std::same_as<X>;
 };
 
+/// A modifier that learns a table, which it declares by `static constexpr bool learns_table = true`: each logit depends on one entry,
+/// table_index(at) in [0, table_size()), or on none, < 0, and table_derivative is the derivative of the new logit with respect to it, at
+/// the old logit. Backward sums the gradient of each entry for each head. Site and X as for the modifier itself.
+template <class S, class X = float, class Site = site>
+concept differentiable_by_table = requires(const S& s, X logit, Site at, site one) {
+  requires S::learns_table;
+  { s.table_size() } -> std::same_as<index_t>;
+  { s.table_index(one) } -> std::same_as<index_t>;
+  { s.table_derivative(logit, at) } -> std::same_as<X>;
+};
+
+/// A modifier with one value to learn for each query: row_derivative is the derivative of the new logit with respect to that of its row, at
+/// the old logit. Backward sums over the keys.
+template <class S, class X = float, class Site = site>
+concept differentiable_by_row = requires(const S& s, X logit, Site at) {
+  { s.row_derivative(logit, at) } -> std::same_as<X>;
+};
+
 /// Checks the parameters of a modifier, if it has any: throws precondition_error.
 template <bindable S> SEQPRIM_INLINE constexpr void validate(const S& s) {
   if constexpr (requires { s.validate(); }) s.validate();

@@ -28,6 +28,22 @@ template <modifier Inner> struct shifted_rows {
       X logit, Site at) const noexcept {
     return inner.template parameter_derivative<N>(logit, at.later_query(start));
   }
+
+  static constexpr bool learns_table = differentiable_by_table<Inner>;
+  SEQPRIM_HD constexpr index_t table_size() const noexcept requires learns_table { return inner.table_size(); }
+  SEQPRIM_HD constexpr index_t table_index(site at) const noexcept requires learns_table {
+    return inner.table_index(at.later_query(start));
+  }
+  template <class X, class Site = site>
+  requires differentiable_by_table<Inner, X, Site> SEQPRIM_HD constexpr X table_derivative(X logit,
+                                                                                           Site at) const noexcept {
+    return inner.table_derivative(logit, at.later_query(start));
+  }
+  template <class X, class Site = site>
+  requires differentiable_by_row<Inner, X, Site> SEQPRIM_HD constexpr X row_derivative(X logit,
+                                                                                       Site at) const noexcept {
+    return inner.row_derivative(logit, at.later_query(start));
+  }
 };
 
 /// `s` evaluated in rows, of which row 0 is the query at position `start`. The identity stays, so that kernels still drop it.

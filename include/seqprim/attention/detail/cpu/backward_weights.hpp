@@ -36,47 +36,74 @@ void clear_hidden(const Mask& mask, range rows, range keys, T* weights, T* gradi
   }
 }
 
-/// Gradients with respect to the parameters of a score, summed in double over tiles; empty where not requested.
-template <int Parameters> struct parameter_sums {
-  double total[Parameters > 0 ? Parameters : 1] = {};
+/// Gradients with respect to what a score learns, summed over tiles: parameters, entries of a table, one value for each row of a
+/// tile. All in double; empty where not requested.
+template <int Parameters, bool Table, bool Rows> struct score_sums {
+  static constexpr int parameters = Parameters;
+  static constexpr bool table = Table, rows = Rows, any = Parameters > 0 || Table || Rows;
+
+  double of_parameter[Parameters > 0 ? Parameters : 1] = {};
+  double* of_entry = nullptr;  ///< [table_size]
+  double* of_row = nullptr;    ///< [rows of a tile]
 };
 
-/// dscore[n] += sum over visible pairs of gradient * d score / d parameter n, from the gradients of the logits.
-template <class Isa, class T, class Mask, class Score, int Parameters>
-void add_parameter_gradients(const Mask& mask, const Score& score, range rows, range keys, bool partial, const T* raw,
-                             const T* gradients, index_t step, parameter_sums<Parameters>& dscore) noexcept {
+/// Adds over visible pairs: gradient * d score / d parameter, entry, row; `gradients` are those of the logits.
+template <class Isa, class T, class Mask, class Score, class Sums>
+void add_score_gradients(const Mask& mask, const Score& score, range rows, range keys, bool partial, const T* raw,
+                         const T* gradients, index_t tile_row, Sums& sums) noexcept {
   using v = arch::simd<Isa, T>;
   using X = arch::lanes<Isa, T>;
-  T sums[Parameters][v::lanes] = {};
+  using lane_site = score::lane_site<X, score::along::keys>;
+  T of_parameter[Sums::parameters > 0 ? Sums::parameters : 1][v::lanes] = {};
+  const X step = lane_step<Isa, columns_are::keys, T>();
   for (index_t j = 0; j < keys.size(); j += v::lanes) {
-    const index_t live = min<index_t>(v::lanes, keys.size() - j);
+    const int live = static_cast<int>(min<index_t>(v::lanes, keys.size() - j));
     const mask_lanes<Isa, T, columns_are::keys, Mask> visible(mask, rows, keys.begin + j, live);
-    const auto exist = v::lanes_in(0, static_cast<std::int32_t>(live));
+    const auto exist = v::lanes_in(0, live);
     for (index_t i = 0; i < rows.size(); ++i) {
-      const index_t at = i * step + j;
+      const index_t at = i * tile_row + j;
       const score::site first{rows.begin + i, keys.begin + j};
       // Hidden pairs may hold anything; they are left out rather than multiplied by 0.
       const auto here = partial ? v::both(exist, visible.at(i)) : exist;
-      arch::unrolled<Parameters>([&](auto n) {
-        using lane_site = score::lane_site<X, score::along::keys>;
-        if constexpr (v::lanes > 1 && score::differentiable_by_parameter<Score, n, X, lane_site>) {
-          const X steps = lane_step<Isa, columns_are::keys, T>();
-          const lane_site site{first, steps, static_cast<int>(live)};
-          const X slope = score.template parameter_derivative<n>(X(v::load(raw + at)), site);
-          const auto term = v::select(here, v::mul(v::load(gradients + at), slope.reg), v::zero());
-          v::store(sums[n], v::add(v::load(sums[n]), term));
+      const auto times = [&]<bool InLanes>(std::bool_constant<InLanes>, const auto& slope) {
+        if constexpr (InLanes) {
+          const X slopes = slope(X(v::load(raw + at)), lane_site{first, step, live});
+          return v::select(here, v::mul(v::load(gradients + at), slopes.reg), v::zero());
         } else {
           T terms[v::lanes] = {};
-          for (index_t lane = 0; lane < live; ++lane)
-            terms[lane] = gradients[at + lane] * static_cast<T>(score.template parameter_derivative<n>(
-                                                     raw[at + lane], score::site{first.q, first.k + lane}));
-          v::store(sums[n], v::add(v::load(sums[n]), v::select(here, v::load(terms), v::zero())));
+          for (int lane = 0; lane < live; ++lane)
+            terms[lane] =
+                gradients[at + lane] * static_cast<T>(slope(raw[at + lane], score::site{first.q, first.k + lane}));
+          return v::select(here, v::load(terms), v::zero());
         }
+      };
+      arch::unrolled<Sums::parameters>([&](auto n) {
+        constexpr bool in_lanes = v::lanes > 1 && score::differentiable_by_parameter<Score, n, X, lane_site>;
+        const auto term = times(std::bool_constant<in_lanes>{},
+                                [&](auto x, auto pair) { return score.template parameter_derivative<n>(x, pair); });
+        v::store(of_parameter[n], v::add(v::load(of_parameter[n]), term));
       });
+      if constexpr (Sums::rows) {
+        constexpr bool in_lanes = v::lanes > 1 && score::differentiable_by_row<Score, X, lane_site>;
+        sums.of_row[i] += static_cast<double>(v::sum(
+            times(std::bool_constant<in_lanes>{}, [&](auto x, auto pair) { return score.row_derivative(x, pair); })));
+      }
+      if constexpr (Sums::table) {
+        constexpr bool in_lanes = v::lanes > 1 && score::differentiable_by_table<Score, X, lane_site>;
+        T terms[v::lanes], seen[v::lanes];
+        v::store(terms, times(std::bool_constant<in_lanes>{},
+                              [&](auto x, auto pair) { return score.table_derivative(x, pair); }));
+        v::store(seen, v::select(here, v::set(T{1}), v::zero()));
+        for (int lane = 0; lane < live; ++lane) {
+          if (seen[lane] == T{0}) continue;
+          const index_t entry = score.table_index({first.q, first.k + lane});
+          if (entry >= 0) sums.of_entry[entry] += static_cast<double>(terms[lane]);
+        }
+      }
     }
   }
-  for (int n = 0; n < Parameters; ++n)
-    for (const T sum : sums[n]) dscore.total[n] += static_cast<double>(sum);
+  for (int n = 0; n < Sums::parameters; ++n)
+    for (const T sum : of_parameter[n]) sums.of_parameter[n] += static_cast<double>(sum);
 }
 
 /// Converts tiles [rows, keys] of products <q, k> and of dp = <dout, v> into weights p and gradients of the products, in place:
@@ -84,10 +111,10 @@ void add_parameter_gradients(const Mask& mask, const Score& score, range rows, r
 ///     p = 2^(logit - lse)        ds = p (dp - delta) d logit / d product        both 0 where hidden
 ///
 /// lse (in units of log 2) and delta = <dout, out> belong to the rows. `raw` is a third tile, used by score modifiers.
-template <class Isa, class T, class Mask, class Score, int Parameters>
+template <class Isa, class T, class Mask, class Score, class Sums>
 void weights_and_gradients(const Mask& mask, const Score& score, const backward_scale<T>& factors, range rows,
                            range keys, index_t padded_keys, const T* lse, const T* delta, bool partial, T* logits,
-                           T* gradients, T* raw, index_t step, parameter_sums<Parameters>& dscore) noexcept {
+                           T* gradients, T* raw, index_t step, Sums& sums) noexcept {
   using v = arch::simd<Isa, T>;
   constexpr bool identity = std::is_same_v<Score, score::identity>;
   if constexpr (!identity) {
@@ -97,7 +124,7 @@ void weights_and_gradients(const Mask& mask, const Score& score, const backward_
     modify<Isa, columns_are::keys>(score, factors.logit, rows, keys, logits, step);
   }
   const auto factor = v::set(identity ? factors.logit : T{1});
-  const auto scale = v::set(Parameters > 0 ? T{1} : factors.scale);
+  const auto scale = v::set(Sums::any ? T{1} : factors.scale);
   for (index_t i = 0; i < rows.size(); ++i) {
     T* const logit = logits + i * step;
     T* const gradient = gradients + i * step;
@@ -108,8 +135,8 @@ void weights_and_gradients(const Mask& mask, const Score& score, const backward_
       v::store(gradient + j, v::mul(v::mul(p, scale), v::sub(v::load(gradient + j), row_delta)));
     }
   }
-  if constexpr (Parameters > 0) {
-    add_parameter_gradients<Isa, T>(mask, score, rows, keys, partial, raw, gradients, step, dscore);
+  if constexpr (Sums::any) {
+    add_score_gradients<Isa, T>(mask, score, rows, keys, partial, raw, gradients, step, sums);
     scale_tile<Isa>(gradients, step, rows.size(), padded_keys, factors.scale);
   }
   multiply_by_derivative<Isa, columns_are::keys>(score, rows, keys, raw, gradients, step);

@@ -90,10 +90,10 @@ template <class Isa, class T> class key_tile {
   }
 
   /// Adds what the queries `rows` of one head give; `wait()` returns when dq of these rows may be added to.
-  template <class Mask, class Score, class Q, class Dout, class K, int Parameters, class Wait>
+  template <class Mask, class Score, class Q, class Dout, class K, class Sums, class Wait>
   void add(const Mask& mask, const Score& score, const backward_scale<T>& factors,
            const query_head_rows<T, Q, Dout>& head, const tensor_view<const K, 2>& k, range rows, bool partial,
-           parameter_sums<Parameters>& dscore, const Wait& wait) noexcept {
+           Sums& sums, const Wait& wait) noexcept {
     const arch::matrix_ref logits{logits_, width_}, gradients{gradients_, width_};
     const auto query =
         widen<Isa>(arch::matrix_ref<const Q>{head.q.data + rows.begin * head.q.stride(0), head.q.stride(0)},
@@ -106,7 +106,7 @@ template <class Isa, class T> class key_tile {
     arch::multiply<Isa, arch::start::zero>(gradients, dout, arch::matrix_ref{values_, width_},
                                            {rows.size(), padded_, value_dim_});
     weights_and_gradients<Isa, T>(mask, score, factors, rows, span_, padded_, head.lse + rows.begin,
-                                  head.delta + rows.begin, partial, logits_, gradients_, raw_, width_, dscore);
+                                  head.delta + rows.begin, partial, logits_, gradients_, raw_, width_, sums);
     const auto visible = [&](index_t i, index_t j) { return mask(rows.begin + i, span_.begin + j); };
     weighted_sum<Isa, arch::start::keep, T>(partial, span_.size(), {dv_, width_}, dout, logits,
                                             {value_dim_, padded_, rows.size()}, nullptr, clean_buffer_, visible);

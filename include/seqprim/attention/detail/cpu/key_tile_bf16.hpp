@@ -61,14 +61,14 @@ template <class Isa, class T> class key_tile_pairs {
     for (index_t i = 0; i < width_ * value_dim_; ++i) dv_[i] = T{0};
   }
 
-  template <class Mask, class Score, int Parameters, class Wait>
+  template <class Mask, class Score, class Sums, class Wait>
   void add(const Mask& mask, const Score& score, const backward_scale<T>& factors,
-           const query_head_rows<T, bfloat16, bfloat16>& head, const matrix& k, range rows, bool partial,
-           parameter_sums<Parameters>& dscore, const Wait& wait) noexcept {
+           const query_head_rows<T, bfloat16, bfloat16>& head, const matrix& k, range rows, bool partial, Sums& sums,
+           const Wait& wait) noexcept {
     multiply_rows(head.q, rows, head_pairs_, keys_, logits_);
     multiply_rows(head.dout, rows, value_pairs_, values_, gradients_);
     weights_and_gradients<Isa, T>(mask, score, factors, rows, span_, padded_, head.lse + rows.begin,
-                                  head.delta + rows.begin, partial, logits_, gradients_, raw_, width_, dscore);
+                                  head.delta + rows.begin, partial, logits_, gradients_, raw_, width_, sums);
     round(rows.size());
     const auto visible = [&](index_t i, index_t j) { return mask(rows.begin + i, span_.begin + j); };
     add_rows(head.dout, rows, partial, visible, weight_pairs_, dv_);

@@ -61,7 +61,7 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
                    const tensor_view<float, 3>& lse) {
   constexpr tile_policy policy = Policy::template choose<Isa>();
   static_assert(policy.split_keys > 0, "seqprim: split_keys of an attention policy must be positive");
-  using readable_keys = decltype(read_keys(keys, 0, 0, range{}, std::declval<slab_cursor&>()));
+  using readable_keys = decltype(read_keys(keys, 0, 0, range{}, std::declval<workspace&>()));
   using engine = row_engine<Isa, readable_keys, Values>;
   const double scale = op.scale_for(p.head_dim);
   const index_t splits = max<index_t>(1, ceil_div(p.k_len, policy.split_keys)), record = part_rows::size(p.value_dim);
@@ -83,7 +83,7 @@ void decode_splits(const cpu& executor, const Op& op, const problem& p, const te
       const folded_rows rows{p, b, g, queries};
       const part_rows to{parts.slab(0) + ((b * p.kv_heads + g) * rows_per_head * splits + split) * record,
                          splits * record};
-      slab_cursor memory(slabs.slab(thread));
+      workspace memory(slabs.slab(thread));
       engine rows_of_split(memory, longest, p.head_dim, p.value_dim);
       rows_of_split.run(op, scale, rows, q, read_keys(keys, b, g, rows.seen_by_any(op.mask, run), memory), values, run,
                         to);

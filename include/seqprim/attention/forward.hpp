@@ -2,8 +2,6 @@
 #pragma once
 
 #include <seqprim/attention/detail/cpu/online_softmax.hpp>
-#include <seqprim/attention/detail/cpu/online_softmax_amx.hpp>
-#include <seqprim/attention/detail/cpu/online_softmax_bf16.hpp>
 #include <seqprim/attention/detail/cpu/row_groups.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
@@ -15,74 +13,15 @@ namespace seqprim::attention {
 
 namespace detail {
 
-template <class... X> inline constexpr bool all_bfloat16 = (std::is_same_v<X, bfloat16> && ...);
-
-/// The online softmax for these element types on this instruction set.
-template <class Isa, class T, class Q, class K, class V>
-using online_softmax_for = std::conditional_t<
-    arch::pair_products<Isa>::available && all_bfloat16<Q, K, V>,
-    std::conditional_t<arch::tile_unit<Isa>::available, online_softmax_tiles<Isa, T>, online_softmax_pairs<Isa, T>>,
-    online_softmax<Isa, T>>;
-
-/// The values of all key heads as the engine reads them: in place, or transposed once for all tiles of queries.
-template <class Isa, class Q, class K, class V> class prepared_values {
-  static constexpr bool turned = arch::tile_unit<Isa>::available && all_bfloat16<Q, K, V>;
-
- public:
-  prepared_values(const cpu& executor, const tensor_view<const V, 4>& values)
-      : values_(values),
-        pairs_(turned ? heads() : 0, turned_values::channels(values.extent(3)) * row()),
-        marked_(turned ? heads() : 0, values.extent(2) + 1) {
-    if constexpr (turned) {
-      parallel_for(executor, heads(), [&](index_t n, int) {
-        turn_values<Isa>(values_[n / values_.extent(1)][n % values_.extent(1)], pairs_.slab(static_cast<int>(n)),
-                         marked_.slab(static_cast<int>(n)));
-      });
-    }
-  }
-
-  [[nodiscard]] auto of(index_t b, index_t g) const noexcept {
-    if constexpr (turned) {
-      const auto n = static_cast<int>(b * values_.extent(1) + g);
-      return turned_values{pairs_.slab(n), row(), marked_.slab(n), values_[b][g]};
-    } else {
-      return values_[b][g];
-    }
-  }
-
- private:
-  [[nodiscard]] int heads() const noexcept { return static_cast<int>(values_.extent(0) * values_.extent(1)); }
-  [[nodiscard]] index_t row() const noexcept { return turned_values::pairs_for(values_.extent(2)); }
-
-  tensor_view<const V, 4> values_;
-  scratch<arch::bfloat16_pair> pairs_;
-  scratch<unsigned char> marked_;
-};
-
-/// One tile of queries of one head against all keys. Keys are the inner stream: K and V are read once per tile of queries.
-template <class Isa, class T, class Mask, class Score, class Q, class K, class Values, class V, class Out, class Lse>
-void forward_tile(const tile_policy& policy, const Mask& mask, const Score& score, double scale, T sink, range rows,
-                  const tensor_view<const Q, 2>& q, const tensor_view<const K, 2>& k, const Values& values,
-                  const tensor_view<const V, 2>& v, const tensor_view<Out, 2>& out, Lse* lse, index_t lse_step,
-                  T* scratch) noexcept {
-  const arch::tile_session<Isa> session;
-  online_softmax_for<Isa, T, Q, K, V> softmax(policy, q.extent(1), v.extent(1), scratch);
-  softmax.begin(q.data + rows.begin * q.stride(0), q.stride(0), rows, static_cast<T>(scale));
-  const auto classify = [&](range keys) { return mask.classify(rows, keys); };
+/// Adds all keys that one of `rows` sees to a tile of queries. Keys are the inner stream: K and V are read once per tile.
+template <class Softmax, class Mask, class Score, class K, class Values>
+void add_visible_keys(Softmax& softmax, const Mask& mask, const Score& score, range rows,
+                      const tensor_view<const K, 2>& k, const Values& values, index_t step) noexcept {
   range bounds = mask::key_bounds(mask, rows, k.extent(0));
-  Out* const first = out.data + rows.begin * out.stride(0);
-  if constexpr (std::is_same_v<Values, turned_values>) {
-    bounds.begin = bounds.begin / tile_keys * tile_keys;
-    for_visible_tiles(bounds, round_up(policy.k_tile, tile_keys), classify,
-                      [&](range keys, bool partial) { softmax.add(k, values, keys, mask, score, partial); });
-    softmax.finish(values, mask, sink, first, out.stride(0), lse, lse_step);
-  } else {
-    for_visible_tiles(bounds, policy.k_tile, classify, [&](range keys, bool partial) {
-      softmax.add(k.data + keys.begin * k.stride(0), k.stride(0), v.data + keys.begin * v.stride(0), v.stride(0), keys,
-                  mask, score, partial);
-    });
-    softmax.finish(sink, first, out.stride(0), lse, lse_step);
-  }
+  if constexpr (std::is_same_v<Values, value_panels>) bounds.begin = bounds.begin / step * step;
+  for_visible_tiles(
+      bounds, step, [&](range keys) { return mask.classify(rows, keys); },
+      [&](range keys, bool partial) { softmax.add(k, values, keys, mask, score, partial); });
 }
 
 /// Everything after validation and position encoding.
@@ -98,23 +37,28 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
   const index_t pieces = p.batch * p.heads * q_tiles;
   if (pieces == 0) return;
   const double scale = op.scale_for(p.head_dim);
-  const prepared_values<Isa, Q, K, V> values(executor, v);
-  const scratch<T> slabs(static_cast<int>(min<index_t>(pieces, thread_count(executor))),
-                         online_softmax_for<Isa, T, Q, K, V>::scratch_size(policy, p.head_dim, p.value_dim));
+  using engine = online_softmax<Isa, T, products_for<Isa, T, Q, K, V>>;
+  constexpr index_t step = engine::key_step(policy);
+  const prepared_values<Isa, V, engine::tiles> values(executor, v, step);
+  const scratch<std::byte> slabs(static_cast<int>(min<index_t>(pieces, thread_count(executor))),
+                                 engine::scratch_size(policy, p.head_dim, p.value_dim));
   parallel_for(executor, pieces, [&](index_t piece, int thread) {
     // The last tile of a causal mask has most to do: start with it.
     const index_t tile = q_tiles - 1 - piece % q_tiles;
     const index_t b = piece / q_tiles / p.heads, h = piece / q_tiles % p.heads, g = p.kv_head(h);
     const index_t begin = tile * policy.q_tile;
-    const range rows{begin, min<index_t>(begin + policy.q_tile, p.q_len)};
     const auto mask = mask::bind(op.mask, b, h);
-    for (range rest = rows; !rest.empty();) {
-      const range part{rest.begin, first_tile_end(policy, mask, rest, p.k_len)};
-      rest.begin = part.end;
-      Lse* const row_lse = lse.data == nullptr ? nullptr : &lse(b, h, part.begin);
-      forward_tile<Isa, T>(policy, mask, score::bind(op.score, b, h), scale,
-                           static_cast<T>(op.sink_of(h)) * static_cast<T>(log2_e), part, q[b][h], k[b][g],
-                           values.of(b, g), v[b][g], out[b][h], row_lse, lse.strides[2], slabs.slab(thread));
+    const auto score = score::bind(op.score, b, h);
+    const T sink = static_cast<T>(op.sink_of(h)) * static_cast<T>(log2_e);
+    const arch::tile_session<Isa> session;
+    workspace memory(slabs.slab(thread));
+    engine softmax(policy, p.head_dim, p.value_dim, memory);
+    for (range rest{begin, min<index_t>(begin + policy.q_tile, p.q_len)}; !rest.empty();) {
+      const range rows{rest.begin, first_tile_end(policy, mask, rest, p.k_len)};
+      rest.begin = rows.end;
+      softmax.begin(q[b][h], rows, static_cast<T>(scale));
+      add_visible_keys(softmax, mask, score, rows, k[b][g], values.of(b, g), step);
+      softmax.finish(sink, out[b][h], lse.data == nullptr ? nullptr : &lse(b, h, rows.begin), lse.strides[2]);
     }
   });
 }

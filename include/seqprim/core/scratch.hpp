@@ -36,4 +36,21 @@ template <class T> class scratch {
   T* data_;
 };
 
+/// Hands out pieces of one buffer of scratch, each on a cache line of its own. Without memory it only counts.
+class workspace {
+ public:
+  explicit workspace(std::byte* memory = nullptr) noexcept : memory_(memory) {}
+  template <class X> [[nodiscard]] X* take(index_t count) noexcept {
+    std::byte* const at = memory_ == nullptr ? nullptr : memory_ + used_;
+    used_ += round_up(count * static_cast<index_t>(sizeof(X)), index_t{64});
+    return reinterpret_cast<X*>(at);
+  }
+  /// Bytes handed out.
+  [[nodiscard]] index_t used() const noexcept { return used_; }
+
+ private:
+  std::byte* memory_;
+  index_t used_ = 0;
+};
+
 }  // namespace seqprim

@@ -6,6 +6,7 @@
 #include <seqprim/attention/detail/cpu/logits.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
+#include <seqprim/core/scratch.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -48,22 +49,6 @@ struct part_rows {
   [[nodiscard]] static constexpr index_t size(index_t value_dim) noexcept { return value_dim + 2; }
 };
 
-/// Hands out pieces of one slab of memory, each on a cache line of its own. Without memory it only counts.
-class slab_cursor {
- public:
-  explicit slab_cursor(std::byte* memory) noexcept : memory_(memory) {}
-  template <class X> [[nodiscard]] X* take(index_t count) noexcept {
-    std::byte* const at = memory_ == nullptr ? nullptr : memory_ + used_;
-    used_ += round_up(count * static_cast<index_t>(sizeof(X)), 64);
-    return reinterpret_cast<X*>(at);
-  }
-  [[nodiscard]] index_t used() const noexcept { return used_; }
-
- private:
-  std::byte* memory_;
-  index_t used_ = 0;
-};
-
 /// The tokens of a run of a cache that somebody sees, as segments of rows that lie one step apart: whole pages, and cut where a
 /// token is hidden from all.
 template <class Isa, class Store> class seen_rows {
@@ -72,7 +57,7 @@ template <class Isa, class Store> class seen_rows {
   using segment = row_segment<element>;
 
  public:
-  seen_rows(slab_cursor& memory, index_t keys) noexcept : segments_(memory.take<segment>(keys)) {}
+  seen_rows(workspace& memory, index_t keys) noexcept : segments_(memory.take<segment>(keys)) {}
 
   /// Takes the tokens of `run` whose entry in `seen` is not 0 (all of them where seen is null). Returns how many there are.
   template <class Cache>
@@ -164,12 +149,12 @@ template <class Isa, class Keys, class Values> class row_engine {
  public:
   /// Bytes of memory for a split of so many keys.
   [[nodiscard]] static index_t memory_size(index_t split, index_t head_dim, index_t value_dim) noexcept {
-    slab_cursor memory(nullptr);
+    workspace memory(nullptr);
     const row_engine counted(memory, split, head_dim, value_dim);
     return memory.used();
   }
 
-  row_engine(slab_cursor& memory, index_t split, index_t head_dim, index_t value_dim) noexcept
+  row_engine(workspace& memory, index_t split, index_t head_dim, index_t value_dim) noexcept
       : head_dim_(head_dim),
         value_dim_(value_dim),
         acc_row_(round_up(max<index_t>(value_dim, 1), v::lanes)),

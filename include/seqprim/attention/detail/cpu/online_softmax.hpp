@@ -2,64 +2,79 @@
 #pragma once
 
 #include <seqprim/attention/detail/cpu/logits.hpp>
+#include <seqprim/attention/detail/cpu/products.hpp>
+#include <seqprim/attention/detail/cpu/value_panels.hpp>
 #include <seqprim/attention/tuning.hpp>
+#include <seqprim/core/scratch.hpp>
 
 #include <limits>
 
 namespace seqprim::attention::detail {
 
-/// Ends a tile of queries: out = acc / sum turned back into rows, lse = ln 2 (top + log2 sum), the sink (in units of log 2)
-/// counted in. Rows that saw no key get zeros and lse = sink.
-template <class Isa, class T, class Out, class Lse>
-void write_result(range rows, index_t padded, index_t value_dim, index_t width, bool empty, T* top, T* sum, T sink,
-                  T* inverse, T* acc, Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
-  for (index_t i = 0; i < padded; ++i) {
-    const row_end<T> end = end_row<Isa>(top[i], sum[i], sink);
-    inverse[i] = end.factor;
-    if (lse != nullptr && i < rows.size()) lse[i * lse_step] = static_cast<Lse>(end.lse);
+/// Asks for a piece of memory, a few lines at a time, into the second-level cache.
+struct stream_prefetch {
+  const char* at = nullptr;
+  index_t bytes = 0;  ///< of one step
+
+  stream_prefetch() = default;
+  template <class X>
+  stream_prefetch(const X* first, index_t count, index_t steps) noexcept
+      : at(reinterpret_cast<const char*>(first)), bytes(ceil_div(count * index_t{sizeof(X)}, max<index_t>(steps, 1))) {}
+  [[gnu::always_inline]] void step() noexcept {
+    for (index_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+    at += bytes;
   }
-  if (empty) {
-    for (index_t d = 0; d < value_dim; ++d)
-      for (index_t i = 0; i < padded; ++i) acc[d * width + i] = T{0};
-  }
-  arch::transpose_into<Isa, T>(arch::matrix_ref{acc, width}, value_dim, rows.size(), arch::matrix_ref{out, out_row},
-                               value_dim, inverse);
-}
+};
 
 /// Online softmax over one tile of queries: the running maximum, sum and weighted values of each query, in units of log 2.
-/// Queries run along the lanes, so a row of numbers per query is a vector and nothing is ever summed across lanes.
-template <class Isa, class T> class online_softmax {
+/// Queries run along the lanes, so a row of values per query is a vector and nothing is ever summed across lanes.
+///
+/// With matrix registers the running maximum moves only when a logit exceeds it by more than 2^8: until then weights grow beyond 1,
+/// which neither bfloat16 nor the float sums of values below 2^120 / k_len mind, and the old sums, which lie in memory between
+/// the products, need no new scale.
+template <class Isa, class T, class Products> class online_softmax {
   using v = arch::simd<Isa, T>;
+  using element = typename Products::element;
 
  public:
-  /// Numbers of scratch for tiles of this size.
+  /// True where matrix registers multiply: values are then value_panels of key_step keys.
+  static constexpr bool tiles = arch::tile_unit<Isa>::available && Products::packed == 2;
+
+  /// Keys of one add(): what the policy says, in whole steps of the products.
+  [[nodiscard]] static constexpr index_t key_step(const tile_policy& policy) noexcept {
+    return round_up(index_t{policy.k_tile}, tiles ? 2 * arch::tile_edge : index_t{1});
+  }
+  /// Bytes of scratch for tiles of this size.
   [[nodiscard]] static index_t scratch_size(const tile_policy& policy, index_t head_dim, index_t value_dim) noexcept {
-    const index_t dims = round_up(head_dim, 64) + 2 * round_up(value_dim, 64);
-    return policy.q_tile * (head_dim + value_dim + policy.k_tile + 4) + policy.k_tile * dims;
+    workspace counted;
+    online_softmax(policy, head_dim, value_dim, counted);
+    return counted.used();
   }
 
-  online_softmax(const tile_policy& policy, index_t head_dim, index_t value_dim, T* scratch) noexcept
+  online_softmax(const tile_policy& policy, index_t head_dim, index_t value_dim, workspace& memory) noexcept
       : width_(policy.q_tile), head_dim_(head_dim), value_dim_(value_dim) {
-    queries_ = scratch;
-    logits_ = queries_ + width_ * head_dim;
-    out_ = logits_ + width_ * policy.k_tile;
-    top_ = out_ + width_ * value_dim;
-    sum_ = top_ + width_;
-    rescale_ = sum_ + width_;
-    key_buffer_ = rescale_ + 2 * width_;
-    value_buffer_ = key_buffer_ + policy.k_tile * round_up(head_dim, 64);
-    clean_buffer_ = value_buffer_ + policy.k_tile * round_up(value_dim, 64);
+    constexpr index_t packed = Products::packed;
+    const index_t keys = round_up(key_step(policy), 2);
+    queries_ = memory.take<element>(width_ * ceil_div(head_dim, packed));
+    logits_ = memory.take<T>(width_ * keys);
+    // Weights take the place of logits, or are packed beside them.
+    weights_ = packed == 1 ? reinterpret_cast<element*>(logits_) : memory.take<element>(width_ * keys / packed);
+    out_ = memory.take<T>(width_ * value_dim);
+    top_ = memory.take<T>(width_);
+    sum_ = memory.take<T>(width_);
+    rescale_ = memory.take<T>(width_);
+    key_buffer_ = memory.take<element>(Products::read_size(keys, head_dim));
+    value_buffer_ = memory.take<element>(Products::read_size(keys, value_dim));
+    sum_buffer_ = memory.take<element>(Products::sum_size(keys, value_dim));
   }
 
-  /// Starts a tile with the queries q[rows, head_dim], whose logits will be multiplied by `factor`. Only a negative one goes
+  /// Starts a tile with the queries q [rows, head_dim], whose logits will be multiplied by `factor`. Only a negative one goes
   /// into the queries, its sign, so that maxima stay maxima.
-  template <class Q> void begin(const Q* q, index_t q_row, range rows, T factor) noexcept {
+  template <class Q> void begin(const tensor_view<const Q, 2>& q, range rows, T factor) noexcept {
     rows_ = rows;
     padded_ = round_up(rows.size(), v::lanes);
-    arch::transpose_into<Isa, T>(arch::matrix_ref{q, q_row}, rows.size(), head_dim_, arch::matrix_ref{queries_, width_},
-                                 padded_);
     scale_ = factor < T{0} ? -factor : factor;
-    if (factor < T{0}) scale_tile<Isa>(queries_, width_, head_dim_, padded_, T{-1});
+    Products::transpose(block_of(q, rows), factor < T{0}, {queries_, width_}, padded_);
     for (index_t i = 0; i < padded_; i += v::lanes) {
       v::store(top_ + i, v::set(-std::numeric_limits<T>::infinity()));
       v::store(sum_ + i, v::zero());
@@ -67,68 +82,136 @@ template <class Isa, class T> class online_softmax {
     empty_ = true;
   }
 
-  /// Adds a tile of keys and their values.
-  template <class K, class V, class Mask, class Score>
-  void add(const K* k, index_t k_row, const V* values, index_t v_row, range keys, const Mask& mask, const Score& score,
+  /// Adds a tile of keys and their values; `values` are rows or value_panels.
+  template <class K, class Values, class Mask, class Score>
+  void add(const tensor_view<const K, 2>& k, const Values& values, range keys, const Mask& mask, const Score& score,
            bool partial) noexcept {
-    const arch::matrix_ref logits{logits_, width_}, out{out_, width_};
-    const auto key = widen<Isa>(arch::matrix_ref<const K>{k, k_row}, keys.size(), head_dim_, key_buffer_);
-    arch::multiply<Isa, arch::start::zero>(logits, key, arch::matrix_ref{queries_, width_},
-                                           {keys.size(), padded_, head_dim_});
+    const auto key_rows = Products::read(block_of(k, keys), key_buffer_);
+    arch::multiply<Isa, arch::start::zero>(arch::matrix_ref{logits_, width_}, Products::left(key_rows, key_buffer_),
+                                           arch::matrix_ref{queries_, width_},
+                                           {keys.size(), padded_, ceil_div(head_dim_, Products::packed)});
     modify<Isa, columns_are::queries>(score, scale_, keys, rows_, logits_, width_);
     if (partial)
       apply_mask<Isa, T, columns_are::queries>(mask, keys, rows_, logits_, width_, -std::numeric_limits<T>::infinity());
-    exponentiate(keys.size(), std::is_same_v<Score, score::identity> ? scale_ * static_cast<T>(log2_e) : T{1});
-    const auto value = widen<Isa>(arch::matrix_ref<const V>{values, v_row}, keys.size(), value_dim_, value_buffer_);
-    const arch::product_shape shape{value_dim_, padded_, keys.size()};
-    const auto visible = [&](index_t j, index_t i) { return mask(rows_.begin + i, keys.begin + j); };
-    if (empty_) {
-      weighted_sum<Isa, arch::start::zero, T>(partial, rows_.size(), out, value, logits, shape, rescale_, clean_buffer_,
-                                              visible);
-    } else {
-      weighted_sum<Isa, arch::start::rescale, T>(partial, rows_.size(), out, value, logits, shape, rescale_,
-                                                 clean_buffer_, visible);
+    if constexpr (tiles) {
+      // Tile products are so fast that memory is the limit: the next keys and values come while weights are computed.
+      const index_t next = min(keys.size(), k.extent(0) - keys.end);
+      const index_t steps = padded_ / v::lanes * (keys.size() / 2);
+      next_keys_ = {k.data + keys.end * k.stride(0), k.stride(0) == head_dim_ ? next * head_dim_ : 0, steps};
+      next_values_ = {values.panel(keys.end), next > 0 ? value_dim_ * values.keys / 2 : 0, steps};
     }
+    exponentiate(keys.size(), std::is_same_v<Score, score::identity> ? scale_ * static_cast<T>(log2_e) : T{1});
+    add_values(values, keys, mask, partial);
     empty_ = false;
   }
 
-  /// Writes out[rows, value_dim] and, unless null, lse[rows] (natural log).
-  template <class Out, class Lse> void finish(T sink, Out* out, index_t out_row, Lse* lse, index_t lse_step) noexcept {
-    write_result<Isa>(rows_, padded_, value_dim_, width_, empty_, top_, sum_, sink, rescale_, out_, out, out_row, lse,
-                      lse_step);
+  /// Ends the tile: out[rows, value_dim] and, unless null, lse[rows] (natural log), with the sink (in units of log 2) counted in. Rows
+  /// that saw no key get zeros and lse = sink.
+  template <class Out, class Lse>
+  void finish(T sink, const tensor_view<Out, 2>& out, Lse* lse, index_t lse_step) noexcept {
+    for (index_t i = 0; i < padded_; ++i) {
+      const row_end<T> end = end_row<Isa>(top_[i], sum_[i], sink);
+      rescale_[i] = end.factor;
+      if (lse != nullptr && i < rows_.size()) lse[i * lse_step] = static_cast<Lse>(end.lse);
+    }
+    if (empty_) {
+      for (index_t d = 0; d < value_dim_; ++d)
+        for (index_t i = 0; i < padded_; ++i) out_[d * width_ + i] = T{0};
+    }
+    arch::transpose_into<Isa, T>(arch::matrix_ref{out_, width_}, value_dim_, rows_.size(),
+                                 arch::matrix_ref{out.data + rows_.begin * out.stride(0), out.stride(0)}, value_dim_,
+                                 rescale_);
   }
 
  private:
-  /// logits -> weights 2^(scale logit - top); moves top and sum along and leaves the factor for the old out in rescale_.
+  /// The largest logits of a register of queries. Several chains, because one would wait for its own latency.
+  [[nodiscard]] typename v::reg largest_of(const T* logits, index_t keys) const noexcept {
+    typename v::reg top[4];
+    for (auto& x : top) x = v::set(-std::numeric_limits<T>::infinity());
+    index_t j = 0;
+    for (; j + 4 <= keys; j += 4)
+      arch::unrolled<4>([&](auto n) { top[n] = v::max(top[n], v::load(logits + (j + n) * width_)); });
+    for (; j < keys; ++j) top[0] = v::max(top[0], v::load(logits + j * width_));
+    return v::max(v::max(top[0], top[1]), v::max(top[2], top[3]));
+  }
+
+  /// logits -> weights 2^(factor logit - top); moves top and sum along and leaves the factor for the old out in rescale_.
   void exponentiate(index_t keys, T factor) noexcept {
-    const auto lowest = v::set(std::numeric_limits<T>::lowest());
     const auto scale = v::set(factor);
+    const arch::matrix_ref weights{weights_, width_};
+    moved_ = false;
     for (index_t i = 0; i < padded_; i += v::lanes) {
+      const T* const logits = logits_ + i;
       const auto old_top = v::load(top_ + i);
-      auto largest = v::load(logits_ + i);
-      for (index_t j = 1; j < keys; ++j) largest = v::max(largest, v::load(logits_ + j * width_ + i));
-      const auto top = v::max(old_top, v::mul(largest, scale));
+      const auto largest = v::mul(largest_of(logits, keys), scale);
+      const auto higher = v::larger(largest, v::add(old_top, v::set(slack)));
+      const auto top = v::select(higher, largest, old_top);
       // Where nothing is visible yet, top is -inf; a finite stand-in keeps -inf - top from becoming NaN.
-      const auto shift = v::sub(v::zero(), v::max(top, lowest));
+      const auto shift = v::sub(v::zero(), v::max(top, v::set(std::numeric_limits<T>::lowest())));
       const auto rescale = v::exp2(v::add(old_top, shift));
-      auto sum = v::mul(v::load(sum_ + i), rescale);
-      for (index_t j = 0; j < keys; ++j) {
-        const auto p = v::exp2(v::fma(v::load(logits_ + j * width_ + i), scale, shift));
-        v::store(logits_ + j * width_ + i, p);
-        sum = v::add(sum, p);
+      const auto weight = [&](index_t j) { return v::exp2(v::fma(v::load(logits + j * width_), scale, shift)); };
+      auto even = v::mul(v::load(sum_ + i), rescale), odd = v::zero();
+      for (index_t n = 0; n < keys / 2; ++n) {
+        const auto low = weight(2 * n), high = weight(2 * n + 1);
+        Products::store_weights(weights, n, i, low, high);
+        if constexpr (tiles) {
+          next_keys_.step();
+          next_values_.step();
+        }
+        even = v::add(even, low);
+        odd = v::add(odd, high);
       }
+      if (keys % 2 != 0) {
+        const auto last = weight(keys - 1);
+        Products::store_weights(weights, keys / 2, i, last, v::zero());
+        even = v::add(even, last);
+      }
+      moved_ = moved_ || v::any(higher);
       v::store(top_ + i, top);
-      v::store(sum_ + i, sum);
+      v::store(sum_ + i, v::add(even, odd));
       v::store(rescale_ + i, rescale);
     }
   }
 
+  /// out^T = out^T * rescale + values^T weights.
+  template <class Values, class Mask>
+  void add_values(const Values& values, range keys, const Mask& mask, bool partial) noexcept {
+    const arch::matrix_ref out{out_, width_};
+    const arch::matrix_ref<const element> weights{weights_, width_};
+    const arch::product_shape shape{value_dim_, padded_, ceil_div(keys.size(), Products::packed)};
+    bool clean = true;
+    const auto add = [&](const auto& left, const auto& rows) {
+      if (empty_) {
+        arch::multiply<Isa, arch::start::zero>(out, left, weights, shape);
+      } else if (tiles && !moved_) {
+        arch::multiply<Isa, arch::start::keep>(out, left, weights, shape);
+      } else {
+        arch::multiply<Isa, arch::start::rescale>(out, left, weights, shape, rescale_);
+      }
+      if (clean) return;
+      const auto visible = [&](index_t j, index_t i) { return !partial || mask(rows_.begin + i, keys.begin + j); };
+      add_not_finite<Isa, Products>(rows, rows_.size(), visible, weights, out);
+    };
+    if constexpr (std::is_same_v<Values, value_panels>) {
+      const auto left = values.sum_operand(keys, clean);
+      add(left, block_of(values.rows, keys));
+    } else {
+      const auto rows = Products::read(block_of(values, keys), value_buffer_);
+      const auto left = Products::sum_operand(rows, partial, sum_buffer_, clean);
+      add(left, rows);
+    }
+  }
+
+  static constexpr T slack = tiles ? 8 : 0;  ///< in units of log 2
+
   index_t width_, head_dim_, value_dim_;
   range rows_{};
   index_t padded_ = 0;
-  bool empty_ = true;
+  bool empty_ = true, moved_ = false;
   T scale_ = 1;
-  T *queries_, *logits_, *out_, *top_, *sum_, *rescale_, *key_buffer_, *value_buffer_, *clean_buffer_;
+  stream_prefetch next_keys_, next_values_;  ///< with matrix registers
+  T *logits_, *out_, *top_, *sum_, *rescale_;
+  element *queries_, *weights_, *key_buffer_, *value_buffer_, *sum_buffer_;
 };
 
 }  // namespace seqprim::attention::detail

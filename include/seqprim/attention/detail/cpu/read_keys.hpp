@@ -38,12 +38,12 @@ template <class Isa, class Keys, class Encoding, class Map> class unencoded_cach
 
   /// Bytes that read() takes for `tokens` of them.
   [[nodiscard]] index_t memory_size(index_t tokens) const noexcept {
-    slab_cursor memory(nullptr);
+    workspace memory(nullptr);
     static_cast<void>(take(memory, tokens));
     return memory.used();
   }
 
-  [[nodiscard]] encoded_range<element> read(index_t b, index_t g, range tokens, slab_cursor& memory) const noexcept {
+  [[nodiscard]] encoded_range<element> read(index_t b, index_t g, range tokens, workspace& memory) const noexcept {
     const buffers to = take(memory, tokens.size());
     const position::detail::row_encoder<Isa, float, position::detail::direction::forward, Encoding> encode{
         encoding_, position::side::key, head_dim_, to.vectors};
@@ -69,7 +69,7 @@ template <class Isa, class Keys, class Encoding, class Map> class unencoded_cach
     element* keys;
     float *table, *vectors, *row;
   };
-  [[nodiscard]] buffers take(slab_cursor& memory, index_t tokens) const noexcept {
+  [[nodiscard]] buffers take(workspace& memory, index_t tokens) const noexcept {
     return {memory.take<element>(tokens * encoded_dim_), memory.take<float>(encoding_.table_size()),
             memory.take<float>(2 * max(head_dim_, encoded_dim_)), memory.take<float>(head_dim_)};
   }
@@ -89,7 +89,7 @@ template <class Keys> [[nodiscard]] index_t read_memory(const Keys& keys, index_
   }
 }
 template <class Keys>
-[[nodiscard]] auto read_keys(const Keys& keys, index_t b, index_t g, range tokens, slab_cursor& memory) noexcept {
+[[nodiscard]] auto read_keys(const Keys& keys, index_t b, index_t g, range tokens, workspace& memory) noexcept {
   if constexpr (requires { keys.read(b, g, tokens, memory); }) {
     return keys.read(b, g, tokens, memory);
   } else {

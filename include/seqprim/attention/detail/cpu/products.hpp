@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/arch/tile.hpp>
+#include <seqprim/attention/detail/cpu/logits.hpp>
+#include <seqprim/core/tensor_view.hpp>
+
+#include <cstdint>
+#include <type_traits>
+
+/// How forward and backward multiply tiles. The engines are written once; a type of products says what operands look like when they
+/// are multiplied: elements widened to T, or pairs of bfloat16 elements that are neighbors along the depth of the product.
+namespace seqprim::attention::detail {
+
+/// `count` rows of `dim` elements.
+template <class X> struct row_block {
+  arch::matrix_ref<const X> matrix;
+  index_t count, dim;
+};
+
+template <class X> [[nodiscard]] row_block<X> block_of(const tensor_view<const X, 2>& x, range rows) noexcept {
+  return {{x.data + rows.begin * x.stride(0), x.stride(0)}, rows.size(), x.extent(1)};
+}
+
+/// Products by fma, of operands of any type.
+template <class Isa, class T> struct widened_products {
+  using element = T;
+  /// Terms of the sum that one element holds.
+  static constexpr index_t packed = 1;
+  using v = arch::simd<Isa, T>;
+
+  /// Elements that read() and left() need, and sum_operand().
+  [[nodiscard]] static index_t read_size(index_t rows, index_t dim) noexcept { return rows * round_up(dim, 64); }
+  [[nodiscard]] static index_t sum_size(index_t rows, index_t dim) noexcept { return rows * dim; }
+
+  /// The rows as the functions below take them.
+  template <class X> [[nodiscard]] static row_block<T> read(const row_block<X>& x, T* buffer) noexcept {
+    return {widen<Isa>(x.matrix, x.count, x.dim, buffer), x.count, x.dim};
+  }
+  /// Rows as left operand of a product over their elements. The buffer is that of read().
+  [[nodiscard]] static arch::matrix_ref<const T> left(const row_block<T>& x, T*) noexcept { return x.matrix; }
+
+  /// out [dim, columns]: the rows, negated where requested, become columns; zeros beyond the last row.
+  template <class X>
+  static void transpose(const row_block<X>& x, bool negate, arch::matrix_ref<T> out, index_t columns) noexcept {
+    arch::transpose_into<Isa, T>(x.matrix, x.count, x.dim, out, columns);
+    if (negate) scale_tile<Isa>(out.data, out.ld, x.dim, columns, T{-1});
+  }
+
+  /// The transposed rows as left operand of a sum over rows. Where `partial`, rows that are not finite are replaced by zeros
+  /// and `clean` is set to false.
+  [[nodiscard]] static arch::strided_ref<const T> sum_operand(const row_block<T>& x, bool partial, T* buffer,
+                                                              bool& clean) noexcept {
+    if (partial) {
+      for (index_t j = 0; j < x.count; ++j) clean = clean && finite<Isa, T>(x.matrix.row(j), x.dim);
+    }
+    if (clean) return arch::transposed(x.matrix);
+    for (index_t j = 0; j < x.count; ++j) {
+      const bool keep = finite<Isa, T>(x.matrix.row(j), x.dim);
+      for (index_t d = 0; d < x.dim; ++d) buffer[j * x.dim + d] = keep ? x.matrix(j, d) : T{0};
+    }
+    return arch::transposed(arch::matrix_ref<const T>{buffer, x.dim});
+  }
+
+  /// Rows 2n and 2n + 1 of a tile of weights become what a sum over rows takes.
+  [[gnu::always_inline]] static void store_weights(arch::matrix_ref<T> weights, index_t n, index_t column,
+                                                   typename v::reg low, typename v::reg high) noexcept {
+    v::store(&weights(2 * n, column), low);
+    v::store(&weights(2 * n + 1, column), high);
+  }
+  /// The weight of row j.
+  [[nodiscard]] static T weight(arch::matrix_ref<const T> weights, index_t j, index_t column) noexcept {
+    return weights(j, column);
+  }
+};
+
+/// Products of pairs with float sums, of operands of type bfloat16. Weights are rounded to bfloat16.
+template <class Isa, class T> struct paired_products {
+  using element = arch::bfloat16_pair;
+  static constexpr index_t packed = 2;
+  using v = arch::simd<Isa, T>;
+  using pairs = arch::pair_products<Isa>;
+  static_assert(sizeof(element) == sizeof(T));
+
+  [[nodiscard]] static index_t read_size(index_t rows, index_t dim) noexcept { return rows * ceil_div(dim, 2); }
+  [[nodiscard]] static index_t sum_size(index_t rows, index_t dim) noexcept { return ceil_div(rows, 2) * dim; }
+
+  [[nodiscard]] static row_block<bfloat16> read(const row_block<bfloat16>& x, element*) noexcept { return x; }
+  /// In place where pairs are whole words.
+  [[nodiscard]] static arch::matrix_ref<const element> left(const row_block<bfloat16>& x, element* buffer) noexcept {
+    const bfloat16* const first = x.matrix.data;
+    if (x.dim % 2 == 0 && x.matrix.ld % 2 == 0 && reinterpret_cast<std::uintptr_t>(first) % sizeof(element) == 0)
+      return {reinterpret_cast<const element*>(first), x.matrix.ld / 2};
+    const index_t depth = ceil_div(x.dim, 2);
+    for (index_t j = 0; j < x.count; ++j)
+      for (index_t n = 0; n < depth; ++n) {
+        const std::uint32_t low = x.matrix(j, 2 * n).bits;
+        const std::uint32_t high = 2 * n + 1 < x.dim ? x.matrix(j, 2 * n + 1).bits : 0u;
+        buffer[j * depth + n] = {low | high << 16};
+      }
+    return {buffer, depth};
+  }
+
+  static void transpose(const row_block<bfloat16>& x, bool negate, arch::matrix_ref<element> out,
+                        index_t columns) noexcept {
+    pairs::transpose_rows(x.matrix, x.count, x.dim, negate, out, columns);
+  }
+
+  [[nodiscard]] static arch::strided_ref<const element> sum_operand(const row_block<bfloat16>& x, bool partial,
+                                                                    element* buffer, bool& clean) noexcept {
+    const auto usable = [&](index_t j) { return !partial || finite<Isa, T>(x.matrix.row(j), x.dim); };
+    for (index_t j = 0; j < x.count; j += 2) {
+      const bool alone = j + 1 == x.count, first = usable(j), second = !alone && usable(j + 1);
+      element* const row = buffer + j / 2 * x.dim;
+      pairs::interleave_rows(x.matrix.row(j), second ? x.matrix.row(j + 1) : nullptr, x.dim, row);
+      if (!first)
+        for (index_t d = 0; d < x.dim; ++d) row[d].bits &= 0xffff0000u;
+      clean = clean && first && (second || alone);
+    }
+    return arch::transposed(arch::matrix_ref<const element>{buffer, x.dim});
+  }
+
+  [[gnu::always_inline]] static void store_weights(arch::matrix_ref<element> weights, index_t n, index_t column,
+                                                   typename v::reg low, typename v::reg high) noexcept {
+    pairs::store_rounded(&weights(n, column), low, high);
+  }
+  [[nodiscard]] static T weight(arch::matrix_ref<const element> weights, index_t j, index_t column) noexcept {
+    const std::uint32_t bits = weights(j / 2, column).bits;
+    return static_cast<T>(bfloat16::from_bits(static_cast<std::uint16_t>(j % 2 == 0 ? bits : bits >> 16)));
+  }
+};
+
+/// The products for operands of these types on this instruction set.
+template <class Isa, class T, class... X>
+using products_for = std::conditional_t<arch::pair_products<Isa>::available && (std::is_same_v<X, bfloat16> && ...),
+                                        paired_products<Isa, T>, widened_products<Isa, T>>;
+
+/// acc[d, column] += sum over the rows j of x that are not finite of x[j, d] weight[j, column] where `visible(j, column)`.
+///
+/// A hidden pair has weight 0, and 0 times infinity or NaN would leak out of padding into rows that do not see it. Such rows are
+/// therefore taken out of products and added here.
+template <class Isa, class Products, class T, class X, class Visible>
+void add_not_finite(const row_block<X>& x, index_t columns, const Visible& visible,
+                    arch::matrix_ref<const typename Products::element> weights, arch::matrix_ref<T> acc) noexcept {
+  for (index_t j = 0; j < x.count; ++j) {
+    if (finite<Isa, T>(x.matrix.row(j), x.dim)) continue;
+    for (index_t c = 0; c < columns; ++c) {
+      if (!visible(j, c)) continue;
+      for (index_t d = 0; d < x.dim; ++d) acc(d, c) += static_cast<T>(x.matrix(j, d)) * Products::weight(weights, j, c);
+    }
+  }
+}
+
+}  // namespace seqprim::attention::detail

@@ -144,8 +144,12 @@ template <class Isa, class T, class Products> class online_softmax {
       const T* const logits = logits_ + i;
       const auto old_top = v::load(top_ + i);
       const auto largest = v::mul(largest_of(logits, keys), scale);
-      const auto higher = v::larger(largest, v::add(old_top, v::set(slack)));
-      const auto top = v::select(higher, largest, old_top);
+      auto top = v::max(old_top, largest);
+      if constexpr (tiles) {
+        const auto higher = v::larger(largest, v::add(old_top, v::set(slack)));
+        top = v::select(higher, largest, old_top);
+        moved_ = moved_ || v::any(higher);
+      }
       // Where nothing is visible yet, top is -inf; a finite stand-in keeps -inf - top from becoming NaN.
       const auto shift = v::sub(v::zero(), v::max(top, v::set(std::numeric_limits<T>::lowest())));
       const auto rescale = v::exp2(v::add(old_top, shift));
@@ -166,7 +170,6 @@ template <class Isa, class T, class Products> class online_softmax {
         Products::store_weights(weights, keys / 2, i, last, v::zero());
         even = v::add(even, last);
       }
-      moved_ = moved_ || v::any(higher);
       v::store(top_ + i, top);
       v::store(sum_ + i, v::add(even, odd));
       v::store(rescale_ + i, rescale);
@@ -183,7 +186,8 @@ template <class Isa, class T, class Products> class online_softmax {
     const auto add = [&](const auto& left, const auto& rows) {
       if (empty_) {
         arch::multiply<Isa, arch::start::zero>(out, left, weights, shape);
-      } else if (tiles && !moved_) {
+      } else if constexpr (tiles) {
+        if (moved_) arch::detail::scale_columns<Isa>(out, value_dim_, padded_, rescale_);
         arch::multiply<Isa, arch::start::keep>(out, left, weights, shape);
       } else {
         arch::multiply<Isa, arch::start::rescale>(out, left, weights, shape, rescale_);
@@ -202,7 +206,7 @@ template <class Isa, class T, class Products> class online_softmax {
     }
   }
 
-  static constexpr T slack = tiles ? 8 : 0;  ///< in units of log 2
+  static constexpr T slack = 8;  ///< in units of log 2
 
   index_t width_, head_dim_, value_dim_;
   range rows_{};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/simd.hpp>
+#include <seqprim/arch/tile_unit.hpp>
 #include <seqprim/arch/unrolled.hpp>
 #include <seqprim/core/index.hpp>
 
@@ -50,16 +51,20 @@ template <class X> struct row_segment {
   const float* scales;  ///< of codes
 };
 
-/// Asks memory for the rows of a run 6 KiB before they are used, a little at a time between the work: out-of-order execution
-/// alone sees too few rows to keep memory busy, and what the processor fetches by itself ends with each page.
+/// Asks memory for the rows of a run some KiB before they are used, a little at a time between the work: out-of-order execution
+/// alone sees too few rows to keep memory busy, and what the processor fetches by itself ends with each page. Processors with
+/// AMX wait for fewer lines of the first-level cache at once than of the second.
 template <class Isa, class X> class read_ahead {
+  static constexpr bool second_level = arch::tile_unit<Isa>::available;
+  static constexpr index_t distance = second_level ? 12288 : 6144;  ///< bytes
+
  public:
   read_ahead(const row_segment<X>* first, index_t segments, index_t step, index_t dim) noexcept
       : at_(first),
         end_(first + segments),
         step_(step * static_cast<index_t>(sizeof(X))),
         bytes_(dim * static_cast<index_t>(sizeof(X))) {
-    for (index_t asked = 0; asked < 6144; asked += max<index_t>(bytes_, 64)) next();
+    for (index_t asked = 0; asked < distance; asked += max<index_t>(bytes_, 64)) next();
   }
   /// Asks for one more row.
   [[gnu::always_inline]] void next() noexcept {
@@ -69,7 +74,7 @@ template <class Isa, class X> class read_ahead {
       left_ = at_->count;
       ++at_;
     }
-    for (index_t line = 0; line < bytes_; line += 64) __builtin_prefetch(row_ + line);
+    for (index_t line = 0; line < bytes_; line += 64) __builtin_prefetch(row_ + line, 0, second_level ? 2 : 3);
     row_ += step_;
     --left_;
   }

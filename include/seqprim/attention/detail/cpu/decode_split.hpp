@@ -183,89 +183,117 @@ template <class Isa, class Keys, class Values> class row_engine {
         if (end - begin == v::lanes || intersect(seen, next).empty()) break;
         seen = bounding_range(seen, next);
       }
-      run_block(op, scale, rows, range{begin, end}, q, keys, values, seen, parts);
+      run_block(op, scale, {rows, {begin, end}, seen}, q, keys, values, parts);
     }
   }
 
  private:
+  /// Rows that are computed together, and the tokens they are computed over.
+  struct joint_rows {
+    folded_rows rows;
+    range block, run;
+
+    [[nodiscard]] index_t query(index_t r) const noexcept { return rows.query(block.begin + r); }
+    [[nodiscard]] index_t head(index_t r) const noexcept { return rows.head(block.begin + r); }
+    [[nodiscard]] std::uint16_t everybody() const noexcept {
+      return static_cast<std::uint16_t>((1u << block.size()) - 1u);
+    }
+  };
+
   template <class Op, class Q>
-  void run_block(const Op& op, double scale, const folded_rows& rows, range block, const tensor_view<const Q, 4>& q,
-                 const Keys& keys, const Values& values, range run, const part_rows& parts) noexcept {
-    const index_t count = block.size();
+  void run_block(const Op& op, double scale, const joint_rows& group, const tensor_view<const Q, 4>& q,
+                 const Keys& keys, const Values& values, const part_rows& parts) noexcept {
+    const auto with = [&](auto rows) { run_rows<rows>(op, scale, group, q, keys, values, parts); };
+    const index_t count = group.block.size();
     if constexpr (v::lanes >= 16)
-      if (count > 8) return run_rows<16>(op, scale, rows, block, q, keys, values, run, parts);
+      if (count > 8) return with(std::integral_constant<int, 16>{});
     if constexpr (v::lanes >= 8)
-      if (count > 4) return run_rows<8>(op, scale, rows, block, q, keys, values, run, parts);
+      if (count > 4) return with(std::integral_constant<int, 8>{});
     if constexpr (v::lanes >= 4)
-      if (count > 2) return run_rows<4>(op, scale, rows, block, q, keys, values, run, parts);
+      if (count > 2) return with(std::integral_constant<int, 4>{});
     if constexpr (v::lanes >= 2)
-      if (count > 1) return run_rows<2>(op, scale, rows, block, q, keys, values, run, parts);
-    run_rows<1>(op, scale, rows, block, q, keys, values, run, parts);
+      if (count > 1) return with(std::integral_constant<int, 2>{});
+    with(std::integral_constant<int, 1>{});
   }
 
-  /// What the rows of a block see of a run.
-  enum class sight { nothing, everything, some };
+  template <int Rows, class Op, class Q>
+  void run_rows(const Op& op, double scale, const joint_rows& group, const tensor_view<const Q, 4>& q, const Keys& keys,
+                const Values& values, const part_rows& parts) noexcept {
+    const index_t count = gather_tokens(op, group, keys, values);
+    if (count == 0) {
+      for (index_t r = group.block.begin; r < group.block.end; ++r) write_empty(parts.data + r * parts.step);
+      return;
+    }
+    multiply_keys<Rows>(group, q, keys.store);
+    auto value_memory = values_.read(values.store, value_dim_);
+    finish_logits<Rows>(op, scale, group, keys.store, count);
+    float top[Rows], sum[Rows];
+    exponentiate_rows<Isa, Rows>(logits_, round_up(count * Rows, v::lanes), top, sum);
+    values_.template multiply_by_scales<Rows>(values.store, logits_);
+    const bool woven = add_values<Rows>(group, values.store, value_memory);
+    for (index_t r = 0; r < group.block.size(); ++r) {
+      float* const part = parts.data + (group.block.begin + r) * parts.step;
+      const float* const acc = acc_ + r * acc_row_;
+      if (woven) {
+        unweave<Isa, cache_element<Values>>(acc, value_dim_, part);
+      } else {
+        for (index_t d = 0; d < value_dim_; ++d) part[d] = acc[d];
+      }
+      part[value_dim_] = top[r];
+      part[value_dim_ + 1] = sum[r];
+    }
+  }
 
+  /// Finds the tokens of the run that a row of the group attends to, and returns how many: all of the run, or those of token_, each
+  /// with the rows that attend to it in seen_. `mixed_` tells whether some rows attend to one and others do not.
   template <class Op>
-  [[nodiscard]] sight look(const Op& op, const folded_rows& rows, range block, range run) const noexcept {
-    if (run.empty()) return sight::nothing;
+  index_t gather_tokens(const Op& op, const joint_rows& group, const Keys& keys, const Values& values) noexcept {
+    const folded_rows& rows = group.rows;
     bool any = false, all = true;
-    for (index_t r = block.begin; r < block.end; ++r) {
-      const index_t i = rows.query(r);
-      const auto kind = mask::bind(op.mask, rows.b, rows.head(r)).classify(range{i, i + 1}, run);
+    for (index_t r = 0; r < group.block.size() && !group.run.empty(); ++r) {
+      const index_t i = group.query(r);
+      const auto kind = mask::bind(op.mask, rows.b, group.head(r)).classify(range{i, i + 1}, group.run);
       any = any || kind != mask::tile_kind::empty;
       all = all && kind == mask::tile_kind::full;
     }
-    return all ? sight::everything : any ? sight::some : sight::nothing;
+    some_ = !all;
+    mixed_ = false;
+    if (!any) return 0;
+    if (some_) mark_seen(op, group);
+    const std::uint16_t* const seen = some_ ? seen_ : nullptr;
+    const index_t count = keys_.fill(keys, rows.b, rows.g, group.run, seen);
+    if (count == 0) return 0;
+    values_.fill(values, rows.b, rows.g, group.run, seen);
+    for (index_t j = 0, n = 0; j < group.run.size() && some_; ++j) {
+      if (seen_[j] == 0) continue;
+      mixed_ = mixed_ || seen_[j] != group.everybody();
+      token_[n] = static_cast<std::int32_t>(j);
+      seen_[n++] = seen_[j];
+    }
+    return count;
   }
 
-  /// seen_[j] has bit n set where row block.begin + n sees token run.begin + j.
-  template <class Op> void mark_seen(const Op& op, const folded_rows& rows, range block, range run) const noexcept {
-    for (index_t j = 0; j < run.size(); ++j) seen_[j] = 0;
-    for (index_t r = block.begin; r < block.end; ++r) {
-      const auto mask = mask::bind(op.mask, rows.b, rows.head(r));
-      const index_t i = rows.query(r);
-      const auto bit = static_cast<std::uint16_t>(1u << (r - block.begin));
-      const range keys = intersect(run, mask::key_bounds(mask, range{i, i + 1}, rows.shape.k_len));
+  /// seen_[j] has bit r set where row r of the group attends to token run.begin + j.
+  template <class Op> void mark_seen(const Op& op, const joint_rows& group) const noexcept {
+    for (index_t j = 0; j < group.run.size(); ++j) seen_[j] = 0;
+    for (index_t r = 0; r < group.block.size(); ++r) {
+      const auto mask = mask::bind(op.mask, group.rows.b, group.head(r));
+      const index_t i = group.query(r);
+      const auto bit = static_cast<std::uint16_t>(1u << r);
+      const range keys = intersect(group.run, mask::key_bounds(mask, range{i, i + 1}, group.rows.shape.k_len));
       for (index_t j = keys.begin; j < keys.end; ++j) {
-        std::uint16_t& seen = seen_[j - run.begin];
+        std::uint16_t& seen = seen_[j - group.run.begin];
         if (mask(i, j)) seen = static_cast<std::uint16_t>(seen | bit);
       }
     }
   }
 
-  template <int Rows, class Op, class Q>
-  void run_rows(const Op& op, double scale, const folded_rows& rows, range block, const tensor_view<const Q, 4>& q,
-                const Keys& keys, const Values& values, range run, const part_rows& parts) noexcept {
-    using Score = std::remove_cvref_t<decltype(op.score)>;
-    constexpr bool identity = std::is_same_v<Score, score::identity>;
-    constexpr float infinity = std::numeric_limits<float>::infinity();
-    const sight sight_of_run = look(op, rows, block, run);
-    const bool some = sight_of_run == sight::some;
-    index_t count = 0;
-    if (some) mark_seen(op, rows, block, run);
-    if (sight_of_run != sight::nothing) count = keys_.fill(keys, rows.b, rows.g, run, some ? seen_ : nullptr);
-    if (count == 0) {
-      for (index_t r = block.begin; r < block.end; ++r) write_empty(parts.data + r * parts.step);
-      return;
-    }
-    values_.fill(values, rows.b, rows.g, run, some ? seen_ : nullptr);
-    auto key_memory = keys_.read(keys.store, head_dim_);
-    // Which token each of those that are seen is, and whether some rows see it and others do not.
-    bool mixed = false;
-    if (some) {
-      const auto everybody = static_cast<std::uint16_t>((1u << block.size()) - 1u);
-      for (index_t j = 0, n = 0; j < run.size(); ++j) {
-        if (seen_[j] == 0) continue;
-        mixed = mixed || seen_[j] != everybody;
-        token_[n] = static_cast<std::int32_t>(j);
-        seen_[n++] = seen_[j];
-      }
-    }
-    const index_t padded = round_up(count * Rows, v::lanes);
-    const float factor = static_cast<float>(identity ? scale * log2_e : scale);
+  /// logits_ [tokens, Rows] = keys queries.
+  template <int Rows, class Q>
+  void multiply_keys(const joint_rows& group, const tensor_view<const Q, 4>& q, const key_store& store) noexcept {
+    auto memory = keys_.read(store, head_dim_);
     bool loaded = false;
-    keys_.visit(keys.store, [&](const auto& list, index_t begin, index_t n) {
+    keys_.visit(store, [&](const auto& list, index_t begin, index_t n) {
       using list_type = std::remove_cvref_t<decltype(list)>;
       using element = typename list_type::element;
       // bfloat16 pairs are multiplied as they are, where the processor does; other narrow elements are widened, woven where that
@@ -277,9 +305,9 @@ template <class Isa, class Keys, class Values> class row_engine {
                                                                                  : weave::none;
       const auto multiply = [&](auto how) {
         constexpr weave way = decltype(how)::value;
-        if (!loaded) load_queries<Rows, way, element>(rows, block, q);
+        if (!loaded) load_queries<Rows, way, element>(group, q);
         loaded = true;
-        dots<Isa, Rows, way>(queries_, list, n, head_dim_, key_memory, logits_ + begin * Rows);
+        dots<Isa, Rows, way>(queries_, list, n, head_dim_, memory, logits_ + begin * Rows);
       };
       if (best != weave::none && head_dim_ % step_of<Isa, best, element> == 0) {
         multiply(std::integral_constant<weave, best>{});
@@ -287,66 +315,66 @@ template <class Isa, class Keys, class Values> class row_engine {
         multiply(std::integral_constant<weave, weave::none>{});
       }
     });
-    auto value_memory = values_.read(values.store, value_dim_);
-    keys_.template multiply_by_scales<Rows>(keys.store, logits_);
-    multiply_all<Isa>(logits_, padded, factor);
+  }
+
+  /// Products become logits in units of log 2: scales of keys, scale, score, mask; -inf up to a whole register.
+  template <int Rows, class Op>
+  void finish_logits(const Op& op, double scale, const joint_rows& group, const key_store& store,
+                     index_t count) noexcept {
+    using Score = std::remove_cvref_t<decltype(op.score)>;
+    constexpr bool identity = std::is_same_v<Score, score::identity>;
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    const index_t padded = round_up(count * Rows, v::lanes);
+    keys_.template multiply_by_scales<Rows>(store, logits_);
+    multiply_all<Isa>(logits_, padded, static_cast<float>(identity ? scale * log2_e : scale));
     if constexpr (!identity) {
-      for (index_t r = block.begin; r < block.end; ++r) {
-        const auto score = score::bind(op.score, rows.b, rows.head(r));
-        const index_t i = rows.query(r);
+      for (index_t r = 0; r < group.block.size(); ++r) {
+        const auto score = score::bind(op.score, group.rows.b, group.head(r));
+        const index_t i = group.query(r);
         for (index_t n = 0; n < count; ++n) {
-          float& logit = logits_[n * Rows + r - block.begin];
-          logit = static_cast<float>(score(logit, score::site{i, run.begin + (some ? token_[n] : n)})) *
+          float& logit = logits_[n * Rows + r];
+          logit = static_cast<float>(score(logit, score::site{i, group.run.begin + (some_ ? token_[n] : n)})) *
                   static_cast<float>(log2_e);
         }
       }
     }
-    if (mixed) {
+    if (mixed_) {
       for (index_t n = 0; n < count; ++n)
         for (int r = 0; r < Rows; ++r)
           if ((seen_[n] >> r & 1) == 0) logits_[n * Rows + r] = -infinity;
     }
     for (index_t i = count * Rows; i < padded; ++i) logits_[i] = -infinity;
-    float top[Rows], sum[Rows];
-    exponentiate_rows<Isa, Rows>(logits_, padded, top, sum);
-    values_.template multiply_by_scales<Rows>(values.store, logits_);
+  }
 
+  /// acc_ [Rows, value_dim] = weights values; returns whether its channels lie woven.
+  template <int Rows>
+  bool add_values(const joint_rows& group, const value_store& store,
+                  read_ahead<Isa, typename store_traits<value_store>::element>& memory) noexcept {
     for (index_t i = 0; i < Rows * acc_row_; ++i) acc_[i] = 0;
     bool woven = false;
-    values_.visit(values.store, [&](const auto& list, index_t begin, index_t n) {
+    values_.visit(store, [&](const auto& list, index_t begin, index_t n) {
       using list_type = std::remove_cvref_t<decltype(list)>;
       constexpr weave best = value_weave<Isa, Rows, list_type>;
       const float* const weights = logits_ + begin * Rows;
       // Tokens that are hidden from some rows are added row by row where they are not finite, and that in order.
-      woven = best != weave::none && !mixed && value_dim_ % step_of<Isa, best, typename list_type::element> == 0;
-      if (mixed) {
-        add_mixed<Rows>(list, values.store, n, weights, seen_ + begin, block.size(), value_memory);
+      woven = best != weave::none && !mixed_ && value_dim_ % step_of<Isa, best, typename list_type::element> == 0;
+      if (mixed_) {
+        add_mixed<Rows>(list, store, range{begin, begin + n}, group.everybody(), memory);
       } else if (woven) {
-        add_weighted<Isa, Rows, best>(list, range{0, n}, weights, value_dim_, value_memory, acc_, acc_row_);
+        add_weighted<Isa, Rows, best>(list, range{0, n}, weights, value_dim_, memory, acc_, acc_row_);
       } else {
-        add_weighted<Isa, Rows, weave::none>(list, range{0, n}, weights, value_dim_, value_memory, acc_, acc_row_);
+        add_weighted<Isa, Rows, weave::none>(list, range{0, n}, weights, value_dim_, memory, acc_, acc_row_);
       }
     });
-    for (index_t r = block.begin; r < block.end; ++r) {
-      const index_t n = r - block.begin;
-      float* const part = parts.data + r * parts.step;
-      const float* const acc = acc_ + n * acc_row_;
-      if (woven) {
-        unweave<Isa, cache_element<Values>>(acc, value_dim_, part);
-      } else {
-        for (index_t d = 0; d < value_dim_; ++d) part[d] = acc[d];
-      }
-      part[value_dim_] = top[n];
-      part[value_dim_ + 1] = sum[n];
-    }
+    return woven;
   }
 
   /// The queries in the order of a weave with rows of type X; rows beyond the block are zeros.
   template <int Rows, weave How, class X, class Q>
-  void load_queries(const folded_rows& rows, range block, const tensor_view<const Q, 4>& q) noexcept {
+  void load_queries(const joint_rows& group, const tensor_view<const Q, 4>& q) noexcept {
     for (int r = 0; r < Rows; ++r) {
-      const bool live = block.begin + r < block.end && head_dim_ > 0;
-      const Q* const from = live ? &q(rows.b, rows.head(block.begin + r), rows.query(block.begin + r), 0) : nullptr;
+      const bool live = r < group.block.size() && head_dim_ > 0;
+      const Q* const from = live ? &q(group.rows.b, group.head(r), group.query(r), 0) : nullptr;
       if constexpr (How == weave::pairs) {
         constexpr index_t step = step_of<Isa, How, X>;
         for (index_t d = 0; d < head_dim_; d += step) {
@@ -373,24 +401,25 @@ template <class Isa, class Keys, class Values> class row_engine {
     }
   }
 
-  /// Weighted values where some tokens are hidden from some rows, with weight 0: that must not meet infinity or NaN.
+  /// Weighted values where some tokens are hidden from some rows, with weight 0: that must not meet infinity or NaN. `tokens`
+  /// are those of the list.
   template <int Rows, class List>
-  void add_mixed(const List& list, const value_store& store, index_t count, const float* weights,
-                 const std::uint16_t* seen, index_t live,
-                 read_ahead<Isa, typename List::element>& value_memory) noexcept {
-    const auto everybody = static_cast<std::uint16_t>((1u << live) - 1u);
+  void add_mixed(const List& list, const value_store& store, range tokens, std::uint16_t everybody,
+                 read_ahead<Isa, typename List::element>& memory) noexcept {
+    const std::uint16_t* const seen = seen_ + tokens.begin;
+    const float* const weights = logits_ + tokens.begin * Rows;
     const auto special = [&](index_t n) {
       return seen[n] != everybody && !values_.finite_row(store, list, n, value_dim_);
     };
-    for (index_t begin = 0; begin < count;) {
+    for (index_t begin = 0; begin < tokens.size();) {
       index_t end = begin;
-      while (end < count && !special(end)) ++end;
-      add_weighted<Isa, Rows, weave::none>(list, range{begin, end}, weights, value_dim_, value_memory, acc_, acc_row_);
-      if (end < count) {
+      while (end < tokens.size() && !special(end)) ++end;
+      add_weighted<Isa, Rows, weave::none>(list, range{begin, end}, weights, value_dim_, memory, acc_, acc_row_);
+      if (end < tokens.size()) {
         for (int r = 0; r < Rows; ++r)
           if (seen[end] >> r & 1)
             add_weighted<Isa, 1, weave::none>(list, range{end, end + 1}, weights + end * (Rows - 1) + r, value_dim_,
-                                              value_memory, acc_ + r * acc_row_, acc_row_);
+                                              memory, acc_ + r * acc_row_, acc_row_);
       }
       begin = end + 1;
     }
@@ -403,6 +432,7 @@ template <class Isa, class Keys, class Values> class row_engine {
   }
 
   index_t head_dim_, value_dim_, acc_row_;
+  bool some_ = false, mixed_ = false;  ///< of the rows at hand: see gather_tokens
   seen_rows<Isa, key_store> keys_;
   seen_rows<Isa, value_store> values_;
   float *queries_, *logits_, *acc_;

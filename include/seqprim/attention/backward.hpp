@@ -2,7 +2,6 @@
 #pragma once
 
 #include <seqprim/attention/detail/cpu/key_tile.hpp>
-#include <seqprim/attention/detail/cpu/key_tile_bf16.hpp>
 #include <seqprim/attention/detail/cpu/ordered_sum.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
@@ -21,13 +20,6 @@
 namespace seqprim::attention {
 
 namespace detail {
-
-/// The engine for these element types on this instruction set.
-template <class Isa, class T, class Q, class K, class V, class Dout>
-using key_tile_for =
-    std::conditional_t<arch::pair_products<Isa>::available && std::is_same_v<Q, bfloat16> &&
-                           std::is_same_v<K, bfloat16> && std::is_same_v<V, bfloat16> && std::is_same_v<Dout, bfloat16>,
-                       key_tile_pairs<Isa, T>, key_tile<Isa, T>>;
 
 /// Values per query before the products: lse in units of log 2 and delta = <dout, out>. Rows without a visible key get weights of 0.
 template <class Isa, class T, class Out, class Dout, class Lse>
@@ -71,7 +63,7 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
                     const tensor_view<const Dout, 4>& dout, const tensor_view<Dq, 4>& dq, const tensor_view<Dk, 4>& dk,
                     const tensor_view<Dv, 4>& dv, const Learned& learned) {
   using T = accumulator<Q>;
-  using engine = key_tile_for<Isa, T, Q, K, V, Dout>;
+  using engine = key_tile<Isa, T, products_for<Isa, T, Q, K, V, Dout>>;
   constexpr tile_policy policy = Policy::template choose<Isa>();
   static_assert(policy.backward_keys > 0 && policy.backward_keys % 64 == 0 && policy.backward_rows > 0,
                 "seqprim: backward_keys of an attention policy must be a multiple of 64, and backward_rows positive");
@@ -93,7 +85,7 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
   const scratch<T> statistics(2, heads * p.q_len);
   const scratch<T> sums(1, in_place ? 0 : heads * p.q_len * padded_dim);
   const auto threads = static_cast<int>(min<index_t>(max<index_t>(1, together * k_tiles), thread_count(executor)));
-  const scratch<T> slabs(threads, engine::scratch_size(policy, p.head_dim, p.value_dim));
+  const scratch<std::byte> slabs(threads, engine::scratch_size(policy, p.head_dim, p.value_dim));
   tensor<double, 2> chain_sums(heads, learned_size), head_sums(p.heads, learned_size);
   const scratch<double> score_slabs(learned_sums::any ? threads : 0, table_size + policy.backward_rows);
   const auto rows_of = [&](index_t tile) {
@@ -142,14 +134,14 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
         const index_t chain = piece % count, tile = piece / count;
         const index_t b = (first + chain) / p.kv_heads, g = (first + chain) % p.kv_heads;
         const range keys{tile * policy.backward_keys, min<index_t>((tile + 1) * policy.backward_keys, p.k_len)};
-        engine gradients(policy, p.head_dim, p.value_dim, slabs.slab(thread));
+        workspace memory(slabs.slab(thread));
+        engine gradients(policy, p.head_dim, p.value_dim, scale, memory);
         gradients.begin(k[b][g], v[b][g], keys);
         auto turn = order.of(chain, tile);
         for (index_t n = 0; n < group; ++n) {
           const index_t h = head_of(chain, n);
           const auto mask = mask::bind(op.mask, b, h);
           const auto score = score::bind(op.score, b, h);
-          const auto factors = backward_scale<T>::template of<std::remove_const_t<decltype(score)>>(scale);
           const auto head = rows_of_head(chain, n);
           learned_sums of_score;
           if constexpr (learned_sums::any) {
@@ -162,7 +154,7 @@ void backward_tiles(const cpu& executor, const Op& op, const problem& p, const t
               [&](range rows) { return mask.classify(rows, keys); },
               [&](range rows, bool partial) {
                 turn.begin(n * p.q_len + rows.begin);
-                gradients.add(mask, score, factors, head, k[b][g], rows, partial, of_score, [&] {
+                gradients.add(mask, score, head, k[b][g], rows, partial, of_score, [&] {
                   turn.wait(n * p.q_len + rows.end);
                   if constexpr (learned_sums::rows)
                     for (index_t i = 0; i < rows.size(); ++i)

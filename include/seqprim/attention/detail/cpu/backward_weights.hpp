@@ -20,18 +20,29 @@ template <class T> struct backward_scale {
   }
 };
 
-/// Sets what the mask hides to zero in two tiles [rows, keys].
-template <class Isa, class T, class Mask>
-void clear_hidden(const Mask& mask, range rows, range keys, T* weights, T* gradients, index_t step) noexcept {
+/// A tile of pairs in backward: matrices [rows, keys] whose rows are `ld` elements apart, and what belongs to the rows.
+template <class T> struct pair_tile {
+  range rows, keys;
+  bool partial;
+  const T *lse, *delta;  ///< [rows]: lse in units of log 2, delta = <dout, out>
+  T* logits;             ///< products <q, k>, then weights
+  T* gradients;          ///< products <dout, v>, then gradients of the products <q, k>
+  T* raw;                ///< used by score modifiers
+  index_t ld;
+};
+
+/// Sets what the mask hides to zero.
+template <class Isa, class T, class Mask> void clear_hidden(const Mask& mask, const pair_tile<T>& tile) noexcept {
   using v = arch::simd<Isa, T>;
+  const range rows = tile.rows, keys = tile.keys;
   for (index_t j = 0; j < keys.size(); j += v::lanes) {
     const mask_lanes<Isa, T, columns_are::keys, Mask> visible(mask, rows, keys.begin + j,
                                                               min<index_t>(v::lanes, keys.size() - j));
     for (index_t i = 0; i < rows.size(); ++i) {
       const auto here = visible.at(i);
-      const index_t at = i * step + j;
-      v::store(weights + at, v::select(here, v::load(weights + at), v::zero()));
-      v::store(gradients + at, v::select(here, v::load(gradients + at), v::zero()));
+      T *const weight = tile.logits + i * tile.ld + j, *const gradient = tile.gradients + i * tile.ld + j;
+      v::store(weight, v::select(here, v::load(weight), v::zero()));
+      v::store(gradient, v::select(here, v::load(gradient), v::zero()));
     }
   }
 }
@@ -49,22 +60,23 @@ template <int Parameters, bool Table, bool Rows> struct score_sums {
 
 /// Adds over visible pairs: gradient * d score / d parameter, entry, row; `gradients` are those of the logits.
 template <class Isa, class T, class Mask, class Score, class Sums>
-void add_score_gradients(const Mask& mask, const Score& score, range rows, range keys, bool partial, const T* raw,
-                         const T* gradients, index_t tile_row, Sums& sums) noexcept {
+void add_score_gradients(const Mask& mask, const Score& score, const pair_tile<T>& tile, Sums& sums) noexcept {
   using v = arch::simd<Isa, T>;
   using X = arch::lanes<Isa, T>;
   using lane_site = score::lane_site<X, score::along::keys>;
   T of_parameter[Sums::parameters > 0 ? Sums::parameters : 1][v::lanes] = {};
   const X step = lane_step<Isa, columns_are::keys, T>();
+  const range rows = tile.rows, keys = tile.keys;
+  const T *const raw = tile.raw, *const gradients = tile.gradients;
   for (index_t j = 0; j < keys.size(); j += v::lanes) {
     const int live = static_cast<int>(min<index_t>(v::lanes, keys.size() - j));
     const mask_lanes<Isa, T, columns_are::keys, Mask> visible(mask, rows, keys.begin + j, live);
     const auto exist = v::lanes_in(0, live);
     for (index_t i = 0; i < rows.size(); ++i) {
-      const index_t at = i * tile_row + j;
+      const index_t at = i * tile.ld + j;
       const score::site first{rows.begin + i, keys.begin + j};
       // Hidden pairs may hold anything; they are left out rather than multiplied by 0.
-      const auto here = partial ? v::both(exist, visible.at(i)) : exist;
+      const auto here = tile.partial ? v::both(exist, visible.at(i)) : exist;
       const auto times = [&]<bool InLanes>(std::bool_constant<InLanes>, const auto& slope) {
         if constexpr (InLanes) {
           const X slopes = slope(X(v::load(raw + at)), lane_site{first, step, live});
@@ -106,42 +118,41 @@ void add_score_gradients(const Mask& mask, const Score& score, range rows, range
     for (const T sum : of_parameter[n]) sums.of_parameter[n] += static_cast<double>(sum);
 }
 
-/// Converts tiles [rows, keys] of products <q, k> and of dp = <dout, v> into weights p and gradients of the products, in place:
+/// Converts products <q, k> and dp = <dout, v> into weights p and gradients of the products <q, k>, in place:
 ///
 ///     p = 2^(logit - lse)        ds = p (dp - delta) d logit / d product        both 0 where hidden
-///
-/// lse (in units of log 2) and delta = <dout, out> belong to the rows. `raw` is a third tile, used by score modifiers.
 template <class Isa, class T, class Mask, class Score, class Sums>
-void weights_and_gradients(const Mask& mask, const Score& score, const backward_scale<T>& factors, range rows,
-                           range keys, index_t padded_keys, const T* lse, const T* delta, bool partial, T* logits,
-                           T* gradients, T* raw, index_t step, Sums& sums) noexcept {
+void weights_and_gradients(const Mask& mask, const Score& score, const backward_scale<T>& factors,
+                           const pair_tile<T>& tile, Sums& sums) noexcept {
   using v = arch::simd<Isa, T>;
   constexpr bool identity = std::is_same_v<Score, score::identity>;
+  const range rows = tile.rows, keys = tile.keys;
+  const index_t padded = round_up(keys.size(), v::lanes);
   if constexpr (!identity) {
     for (index_t i = 0; i < rows.size(); ++i)
-      for (index_t j = 0; j < padded_keys; j += v::lanes)
-        v::store(raw + i * step + j, v::mul(v::load(logits + i * step + j), v::set(factors.logit)));
-    modify<Isa, columns_are::keys>(score, factors.logit, rows, keys, logits, step);
+      for (index_t j = 0; j < padded; j += v::lanes)
+        v::store(tile.raw + i * tile.ld + j, v::mul(v::load(tile.logits + i * tile.ld + j), v::set(factors.logit)));
+    modify<Isa, columns_are::keys>(score, factors.logit, rows, keys, tile.logits, tile.ld);
   }
   const auto factor = v::set(identity ? factors.logit : T{1});
   const auto scale = v::set(Sums::any ? T{1} : factors.scale);
   for (index_t i = 0; i < rows.size(); ++i) {
-    T* const logit = logits + i * step;
-    T* const gradient = gradients + i * step;
-    const auto row_lse = v::set(-lse[i]), row_delta = v::set(delta[i]);
-    for (index_t j = 0; j < padded_keys; j += v::lanes) {
+    T* const logit = tile.logits + i * tile.ld;
+    T* const gradient = tile.gradients + i * tile.ld;
+    const auto row_lse = v::set(-tile.lse[i]), row_delta = v::set(tile.delta[i]);
+    for (index_t j = 0; j < padded; j += v::lanes) {
       const auto p = v::exp2(v::fma(v::load(logit + j), factor, row_lse));
       v::store(logit + j, p);
       v::store(gradient + j, v::mul(v::mul(p, scale), v::sub(v::load(gradient + j), row_delta)));
     }
   }
   if constexpr (Sums::any) {
-    add_score_gradients<Isa, T>(mask, score, rows, keys, partial, raw, gradients, step, sums);
-    scale_tile<Isa>(gradients, step, rows.size(), padded_keys, factors.scale);
+    add_score_gradients<Isa, T>(mask, score, tile, sums);
+    scale_tile<Isa>(tile.gradients, tile.ld, rows.size(), padded, factors.scale);
   }
-  multiply_by_derivative<Isa, columns_are::keys>(score, rows, keys, raw, gradients, step);
+  multiply_by_derivative<Isa, columns_are::keys>(score, rows, keys, tile.raw, tile.gradients, tile.ld);
   // Last, because hidden pairs may hold anything: NaN where lse or dp is NaN, or what a score makes of padding.
-  if (partial) clear_hidden<Isa, T>(mask, rows, keys, logits, gradients, step);
+  if (tile.partial) clear_hidden<Isa, T>(mask, tile);
 }
 
 }  // namespace seqprim::attention::detail

@@ -164,37 +164,4 @@ template <class Isa, class T, class X> [[nodiscard]] bool finite(const X* row, i
   return v::sum(sum) == T{0};
 }
 
-/// acc[d, column] (+)= sum over rows j of x[j, d] weight[j, column]: the weighted sums of attention and of its gradients.
-///
-/// In a partial tile a hidden pair has weight 0, and 0 times infinity or NaN would leak out of padding into rows that do not
-/// see it. Rows of x that are not finite are therefore taken out of the product and added pair by pair, where `visible(j,
-/// column)` says so.
-template <class Isa, arch::start Start, class T, class Visible>
-void weighted_sum(bool partial, index_t columns, arch::matrix_ref<T> acc, arch::matrix_ref<const T> x,
-                  arch::matrix_ref<const T> weight, arch::product_shape shape, const T* factor, T* buffer,
-                  const Visible& visible) noexcept {
-  const index_t dim = shape.rows, rows = shape.depth;
-  bool clean = true;
-  if (partial) {
-    for (index_t j = 0; j < rows; ++j) clean = clean && finite<Isa, T>(x.row(j), dim);
-  }
-  if (clean) {
-    arch::multiply<Isa, Start>(acc, arch::transposed(x), weight, shape, factor);
-    return;
-  }
-  const arch::matrix_ref copy{buffer, dim};
-  for (index_t j = 0; j < rows; ++j) {
-    const bool keep = finite<Isa, T>(x.row(j), dim);
-    for (index_t d = 0; d < dim; ++d) copy(j, d) = keep ? x(j, d) : T{0};
-  }
-  arch::multiply<Isa, Start>(acc, arch::transposed(copy), weight, shape, factor);
-  for (index_t j = 0; j < rows; ++j) {
-    if (finite<Isa, T>(x.row(j), dim)) continue;
-    for (index_t c = 0; c < columns; ++c) {
-      if (!visible(j, c)) continue;
-      for (index_t d = 0; d < dim; ++d) acc(d, c) += x(j, d) * weight(j, c);
-    }
-  }
-}
-
 }  // namespace seqprim::attention::detail

@@ -31,7 +31,7 @@ template <class Isa, class T> struct widened_products {
 
   /// Elements that read() and left() need, and sum_operand().
   [[nodiscard]] static index_t read_size(index_t rows, index_t dim) noexcept { return rows * round_up(dim, 64); }
-  [[nodiscard]] static index_t sum_size(index_t rows, index_t dim) noexcept { return rows * dim; }
+  [[nodiscard]] static index_t sum_size(index_t rows, index_t dim) noexcept { return rows * round_up(dim, v::lanes); }
 
   /// The rows as the functions below take them.
   template <class X> [[nodiscard]] static row_block<T> read(const row_block<X>& x, T* buffer) noexcept {
@@ -55,11 +55,22 @@ template <class Isa, class T> struct widened_products {
       for (index_t j = 0; j < x.count; ++j) clean = clean && finite<Isa, T>(x.matrix.row(j), x.dim);
     }
     if (clean) return arch::transposed(x.matrix);
+    const index_t padded = round_up(x.dim, v::lanes);
+    copy_finite(x, {buffer, padded}, padded);
+    return arch::transposed(arch::matrix_ref<const T>{buffer, padded});
+  }
+
+  /// out [rows, columns]: the rows as right operand of a sum over rows; zeros beyond `dim`, and in place of rows that are not
+  /// finite. Returns whether all rows are.
+  template <class X> static bool copy_finite(const row_block<X>& x, arch::matrix_ref<T> out, index_t columns) noexcept {
+    arch::copy_into<Isa>(x.matrix, x.count, x.dim, out, columns);
+    bool clean = true;
     for (index_t j = 0; j < x.count; ++j) {
-      const bool keep = finite<Isa, T>(x.matrix.row(j), x.dim);
-      for (index_t d = 0; d < x.dim; ++d) buffer[j * x.dim + d] = keep ? x.matrix(j, d) : T{0};
+      if (finite<Isa, T>(x.matrix.row(j), x.dim)) continue;
+      clean = false;
+      for (index_t d = 0; d < x.dim; ++d) out(j, d) = T{0};
     }
-    return arch::transposed(arch::matrix_ref<const T>{buffer, x.dim});
+    return clean;
   }
 
   /// Rows 2n and 2n + 1 of a tile of weights become what a sum over rows takes.
@@ -72,6 +83,18 @@ template <class Isa, class T> struct widened_products {
   [[nodiscard]] static T weight(arch::matrix_ref<const T> weights, index_t j, index_t column) noexcept {
     return weights(j, column);
   }
+  /// A tile of weights as operand of a sum over its rows, and of one over its columns; columns beyond the live ones
+  /// may hold anything, up to whole registers.
+  [[nodiscard]] static arch::matrix_ref<const T> pack_rows(arch::matrix_ref<const T> tile, index_t, index_t,
+                                                           T*) noexcept {
+    return tile;
+  }
+  [[nodiscard]] static arch::matrix_ref<const T> pack_columns(arch::matrix_ref<const T> tile, index_t, index_t,
+                                                              T*) noexcept {
+    return tile;
+  }
+  /// Elements that these two need.
+  [[nodiscard]] static index_t pack_size(index_t, index_t) noexcept { return 0; }
 };
 
 /// Products of pairs with float sums, of operands of type bfloat16. Weights are rounded to bfloat16.
@@ -108,16 +131,16 @@ template <class Isa, class T> struct paired_products {
 
   [[nodiscard]] static arch::strided_ref<const element> sum_operand(const row_block<bfloat16>& x, bool partial,
                                                                     element* buffer, bool& clean) noexcept {
-    const auto usable = [&](index_t j) { return !partial || finite<Isa, T>(x.matrix.row(j), x.dim); };
-    for (index_t j = 0; j < x.count; j += 2) {
-      const bool alone = j + 1 == x.count, first = usable(j), second = !alone && usable(j + 1);
-      element* const row = buffer + j / 2 * x.dim;
-      pairs::interleave_rows(x.matrix.row(j), second ? x.matrix.row(j + 1) : nullptr, x.dim, row);
-      if (!first)
-        for (index_t d = 0; d < x.dim; ++d) row[d].bits &= 0xffff0000u;
-      clean = clean && first && (second || alone);
-    }
+    const auto all = [](index_t) { return true; };
+    const auto finite_only = [&](index_t j) { return finite<Isa, T>(x.matrix.row(j), x.dim); };
+    clean = (partial ? interleave(x, {buffer, x.dim}, finite_only) : interleave(x, {buffer, x.dim}, all)) && clean;
     return arch::transposed(arch::matrix_ref<const element>{buffer, x.dim});
+  }
+
+  static bool copy_finite(const row_block<bfloat16>& x, arch::matrix_ref<element> out, index_t columns) noexcept {
+    for (index_t n = 0; n < ceil_div(x.count, 2); ++n)
+      for (index_t d = x.dim; d < columns; ++d) out(n, d) = {0};
+    return interleave(x, out, [&](index_t j) { return finite<Isa, T>(x.matrix.row(j), x.dim); });
   }
 
   [[gnu::always_inline]] static void store_weights(arch::matrix_ref<element> weights, index_t n, index_t column,
@@ -127,6 +150,46 @@ template <class Isa, class T> struct paired_products {
   [[nodiscard]] static T weight(arch::matrix_ref<const element> weights, index_t j, index_t column) noexcept {
     const std::uint32_t bits = weights(j / 2, column).bits;
     return static_cast<T>(bfloat16::from_bits(static_cast<std::uint16_t>(j % 2 == 0 ? bits : bits >> 16)));
+  }
+  [[nodiscard]] static arch::matrix_ref<const element> pack_rows(arch::matrix_ref<const T> tile, index_t rows,
+                                                                 index_t columns, element* buffer) noexcept {
+    const index_t padded = round_up(columns, v::lanes);
+    for (index_t i = 0; i < rows; i += 2)
+      for (index_t j = 0; j < padded; j += v::lanes)
+        pairs::store_rounded(buffer + i / 2 * padded + j, v::load(&tile(i, j)),
+                             i + 1 == rows ? v::zero() : v::load(&tile(i + 1, j)));
+    return {buffer, padded};
+  }
+  [[nodiscard]] static arch::matrix_ref<const element> pack_columns(arch::matrix_ref<const T> tile, index_t rows,
+                                                                    index_t columns, element* buffer) noexcept {
+    const index_t step = round_up(ceil_div(columns, 2), v::lanes);
+    for (index_t i = 0; i < rows; ++i) {
+      element* const out = buffer + i * step;
+      for (index_t j = 0; j < columns; j += 2 * v::lanes)
+        pairs::store_rounded_row(out + j / 2, v::load(&tile(i, j)),
+                                 j + v::lanes < columns ? v::load(&tile(i, j + v::lanes)) : v::zero());
+      if (columns % 2 != 0) out[columns / 2].bits &= 0xffffu;  // padding may have become anything
+    }
+    return {buffer, step};
+  }
+  [[nodiscard]] static index_t pack_size(index_t rows, index_t columns) noexcept {
+    return round_up(rows, 2) / 2 * round_up(columns, 2 * v::lanes);
+  }
+
+ private:
+  /// out [pairs of rows, dim], with zeros in place of the rows that `keep(j)` refuses. Returns whether it refused none.
+  template <class Keep>
+  static bool interleave(const row_block<bfloat16>& x, arch::matrix_ref<element> out, const Keep& keep) noexcept {
+    bool all = true;
+    for (index_t j = 0; j < x.count; j += 2) {
+      const bool alone = j + 1 == x.count, first = keep(j), second = !alone && keep(j + 1);
+      element* const row = out.row(j / 2);
+      pairs::interleave_rows(x.matrix.row(j), second ? x.matrix.row(j + 1) : nullptr, x.dim, row);
+      if (!first)
+        for (index_t d = 0; d < x.dim; ++d) row[d].bits &= 0xffff0000u;
+      all = all && first && (second || alone);
+    }
+    return all;
   }
 };
 
@@ -149,6 +212,19 @@ void add_not_finite(const row_block<X>& x, index_t columns, const Visible& visib
       for (index_t d = 0; d < x.dim; ++d) acc(d, c) += static_cast<T>(x.matrix(j, d)) * Products::weight(weights, j, c);
     }
   }
+}
+
+/// acc[d, column] += sum over rows j of x[j, d] weight[j, column], for as many `columns`, in whole registers. Where `partial`,
+/// rows that are not finite count only where `visible(j, column)`.
+template <class Isa, class Products, class T, class X, class Visible>
+void add_weighted_rows(const row_block<X>& x, bool partial, index_t columns,
+                       arch::matrix_ref<const typename Products::element> weights, arch::matrix_ref<T> acc,
+                       typename Products::element* buffer, const Visible& visible) noexcept {
+  bool clean = true;
+  const auto left = Products::sum_operand(x, partial, buffer, clean);
+  arch::multiply<Isa, arch::start::keep>(
+      acc, left, weights, {x.dim, round_up(columns, arch::simd<Isa, T>::lanes), ceil_div(x.count, Products::packed)});
+  if (!clean) add_not_finite<Isa, Products>(x, columns, visible, weights, acc);
 }
 
 }  // namespace seqprim::attention::detail

@@ -125,13 +125,12 @@ void multiply_with_tiles(matrix_ref<float> c, strided_ref<const bfloat16_pair> a
   const index_t tall = shape.rows / tile_edge * tile_edge, deep = shape.depth / tile_edge * tile_edge;
   if (tall == 0 || deep == 0 || (a.column_stride != 1 && a.row_stride != 1))
     return multiply_registers<Isa, Start>(c, a, b, shape, factor);
-  const auto nothing = [] {};
   const auto add = [&](bool zero, matrix_ref<float> sums, matrix_ref<const bfloat16_pair> left,
                        matrix_ref<const bfloat16_pair> right, product_shape part) {
     if (zero) {
-      multiply_tiles<Isa, true>(sums, left, right, part, nothing);
+      multiply_tiles<Isa, true>(sums, left, right, part);
     } else {
-      multiply_tiles<Isa, false>(sums, left, right, part, nothing);
+      multiply_tiles<Isa, false>(sums, left, right, part);
     }
   };
   if constexpr (Start == start::rescale) scale_columns<Isa>(c, tall, shape.columns, factor);

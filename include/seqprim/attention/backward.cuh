@@ -110,7 +110,9 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   constexpr auto self = detail::entry::backward;
   constexpr const char* page = ". See docs/reference/attention/backward.md";
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
-  detail::expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);
+  const detail::backward_inputs given{q, k, v, out, lse, dout};
+  const detail::backward_results written{dq, dk, dv, 0};
+  detail::expect_gradients<self>(p, given, written);
   const auto rows = detail::in_rows(op, p.starts);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,
                   "attention::backward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
@@ -119,15 +121,8 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   const auto expect_apart_from_workspace = [&](const char* name, const auto& operand) {
     detail::expect_apart<self>("workspace", space, name, operand);
   };
-  expect_apart_from_workspace("q", q);
-  expect_apart_from_workspace("k", k);
-  expect_apart_from_workspace("v", v);
-  expect_apart_from_workspace("out", out);
-  expect_apart_from_workspace("lse", lse);
-  expect_apart_from_workspace("dout", dout);
-  expect_apart_from_workspace("dq", dq);
-  expect_apart_from_workspace("dk", dk);
-  expect_apart_from_workspace("dv", dv);
+  detail::for_operands(given, expect_apart_from_workspace);
+  detail::for_results(written, expect_apart_from_workspace);
 
   auto* const statistics = reinterpret_cast<detail::row_statistics*>(space.data);
   detail::launch_row_statistics(executor, p, out, lse, dout, statistics);

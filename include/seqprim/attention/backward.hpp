@@ -54,213 +54,240 @@ template <class T, int Parameters, bool Table, bool Rows> struct score_gradients
 /// Everything after validation and position encoding.
 ///
 /// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in order; so it does to the
-/// gradients of the score. The tiles of one key head are a chain; tasks of different chains share nothing.
-template <class Isa, class Policy, class Op, class Q, class K, class V, class Out, class Lse, class Dout, class Dq,
-          class Dk, class Dv, class Learned>
-void backward_tiles(const cpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
-                    const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
-                    const tensor_view<const Out, 4>& out, const tensor_view<const Lse, 3>& lse,
-                    const tensor_view<const Dout, 4>& dout, const tensor_view<Dq, 4>& dq, const tensor_view<Dk, 4>& dk,
-                    const tensor_view<Dv, 4>& dv, const Learned& learned) {
+/// gradients of the score. The tiles of one key head are a chain; tasks of different chains share nothing. Chains are worked on
+/// together, so that threads seldom wait for each other; a few at a time bound the memory.
+template <class Isa, class Policy, class Op, class Inputs, class Results> class backward_pass {
+  using Q = element_of<decltype(Inputs::q)>;
+  using Dout = element_of<decltype(Inputs::dout)>;
+  using Dq = element_of<decltype(Results::dq)>;
   using T = accumulator<Q>;
-  using engine = key_tile<Isa, T, products_for<Isa, T, Q, K, V, Dout>>;
-  constexpr tile_policy policy = Policy::template choose<Isa>();
+  using engine =
+      key_tile<Isa, T, products_for<Isa, T, Q, element_of<decltype(Inputs::k)>, element_of<decltype(Inputs::v)>, Dout>>;
+  using learned_sums = typename decltype(Results::learned)::sums;
+  static constexpr tile_policy policy = Policy::template choose<Isa>();
   static_assert(policy.backward_keys > 0 && policy.backward_keys % 64 == 0 && policy.backward_rows > 0,
                 "seqprim: backward_keys of an attention policy must be a multiple of 64, and backward_rows positive");
-  const double scale = op.scale_for(p.head_dim);
-  const index_t group = p.group(), chains = p.batch * p.kv_heads;
-  const index_t q_tiles = ceil_div(p.q_len, policy.backward_rows), k_tiles = ceil_div(p.k_len, policy.backward_keys);
-  // dq is summed where it lies when its type and rows allow it, else beside.
-  const index_t padded_dim = round_up(p.head_dim, arch::simd<Isa, T>::lanes);
-  const bool in_place = std::is_same_v<Dq, T> && padded_dim == p.head_dim;
-  // The gradients of parameters and of the table: of the chains that are worked on, and of each head.
-  using learned_sums = typename Learned::sums;
-  const index_t table_size = learned.dtable.extent(1), learned_size = learned_sums::parameters + table_size;
 
-  // Chains are worked on together, so that threads seldom wait for each other; a few at a time bound the memory.
-  constexpr index_t enough = index_t{1} << 20;  // numbers
-  const index_t chain_size = max<index_t>(1, group * p.q_len * padded_dim);
-  const index_t together = min(chains, max<index_t>(thread_count(executor), enough / chain_size));
-  const index_t heads = together * group;
-  const scratch<T> statistics(2, heads * p.q_len);
-  const scratch<T> sums(1, in_place ? 0 : heads * p.q_len * padded_dim);
-  const auto threads = static_cast<int>(min<index_t>(max<index_t>(1, together * k_tiles), thread_count(executor)));
-  const scratch<std::byte> slabs(threads, engine::scratch_size(policy, p.head_dim, p.value_dim));
-  tensor<double, 2> chain_sums(heads, learned_size), head_sums(p.heads, learned_size);
-  const scratch<double> score_slabs(learned_sums::any ? threads : 0, table_size + policy.backward_rows);
-  const auto rows_of = [&](index_t tile) {
-    return range{tile * policy.backward_rows, min<index_t>((tile + 1) * policy.backward_rows, p.q_len)};
+ public:
+  backward_pass(const cpu& executor, const Op& op, const problem& p, const Inputs& in, const Results& to)
+      : executor_(executor),
+        op_(op),
+        p_(p),
+        in_(in),
+        to_(to),
+        group_(p.group()),
+        chains_(p.batch * p.kv_heads),
+        q_tiles_(ceil_div(p.q_len, policy.backward_rows)),
+        k_tiles_(ceil_div(p.k_len, policy.backward_keys)),
+        padded_dim_(round_up(p.head_dim, arch::simd<Isa, T>::lanes)),
+        in_place_(std::is_same_v<Dq, T> && padded_dim_ == p.head_dim),
+        table_size_(to.learned.dtable.extent(1)),
+        together_(min(chains_,
+                      max<index_t>(thread_count(executor), enough / max<index_t>(1, group_ * p.q_len * padded_dim_)))),
+        threads_(static_cast<int>(min<index_t>(max<index_t>(1, together_ * k_tiles_), thread_count(executor)))),
+        statistics_(2, together_ * group_ * p.q_len),
+        sums_(1, in_place_ ? 0 : together_ * group_ * p.q_len * padded_dim_),
+        slabs_(threads_, engine::scratch_size(policy, p.head_dim, p.value_dim)),
+        score_slabs_(learned_sums::any ? threads_ : 0, table_size_ + policy.backward_rows),
+        chain_sums_(together_ * group_, learned_sums::parameters + table_size_),
+        head_sums_(p.heads, learned_sums::parameters + table_size_) {}
+
+  void run() {
+    for (first_ = 0; first_ < chains_; first_ += together_) {
+      count_ = min(together_, chains_ - first_);
+      parallel_for(executor_, count_ * group_ * q_tiles_, [&](index_t piece, int) { prepare(piece); });
+      run_key_tiles();
+      for (index_t slot = 0; slot < count_ * group_; ++slot)
+        for (index_t i = 0; i < chain_sums_.extent(1); ++i)
+          head_sums_(at(slot).h, i) += std::exchange(chain_sums_(slot, i), 0.0);
+      if (!in_place_) parallel_for(executor_, count_ * group_ * q_tiles_, [&](index_t piece, int) { store_dq(piece); });
+    }
+    for (index_t h = 0; h < p_.heads; ++h) {
+      for (int i = 0; i < learned_sums::parameters; ++i) to_.learned.dscore(h, i) = static_cast<T>(head_sums_(h, i));
+      for (index_t i = 0; i < table_size_; ++i)
+        to_.learned.dtable(h, i) = static_cast<T>(head_sums_(h, learned_sums::parameters + i));
+    }
+  }
+
+ private:
+  static constexpr index_t enough = index_t{1} << 20;  ///< elements of dq that are summed beside it at a time
+
+  struct head_index {
+    index_t b, h;
   };
-
-  for (index_t first = 0; first < chains; first += together) {
-    const index_t count = min(together, chains - first);
-    // The n-th query head of a chain.
-    const auto head_of = [&](index_t chain, index_t n) { return p.query_head((first + chain) % p.kv_heads, n); };
-    const auto rows_of_head = [&](index_t chain, index_t n) {
-      const index_t b = (first + chain) / p.kv_heads, h = head_of(chain, n), slot = chain * group + n;
-      query_head_rows<T, Q, Dout> head{.q = q[b][h],
-                                       .dout = dout[b][h],
-                                       .lse = statistics.slab(0) + slot * p.q_len,
-                                       .delta = statistics.slab(1) + slot * p.q_len,
-                                       .dq = sums.slab(0) + slot * p.q_len * padded_dim,
-                                       .dq_row = padded_dim};
-      if constexpr (std::is_same_v<Dq, T>) {
-        if (in_place) {
-          head.dq = dq[b][h].data;
-          head.dq_row = dq.strides[2];
-        }
+  /// The query head of a slot: slot n + group * chain is the n-th query head of a chain.
+  [[nodiscard]] head_index at(index_t slot) const noexcept {
+    const index_t chain = first_ + slot / group_;
+    return {chain / p_.kv_heads, p_.query_head(chain % p_.kv_heads, slot % group_)};
+  }
+  [[nodiscard]] range rows_of(index_t tile) const noexcept {
+    return {tile * policy.backward_rows, min<index_t>((tile + 1) * policy.backward_rows, p_.q_len)};
+  }
+  [[nodiscard]] query_head_rows<T, Q, Dout> rows_of_head(index_t slot) const noexcept {
+    const auto [b, h] = at(slot);
+    query_head_rows<T, Q, Dout> head{.q = in_.q[b][h],
+                                     .dout = in_.dout[b][h],
+                                     .lse = statistics_.slab(0) + slot * p_.q_len,
+                                     .delta = statistics_.slab(1) + slot * p_.q_len,
+                                     .dq = sums_.slab(0) + slot * p_.q_len * padded_dim_,
+                                     .dq_row = padded_dim_};
+    // dq is summed where it lies when its type and rows allow it, else beside.
+    if constexpr (std::is_same_v<Dq, T>) {
+      if (in_place_) {
+        head.dq = to_.dq[b][h].data;
+        head.dq_row = to_.dq.strides[2];
       }
-      return head;
-    };
-    parallel_for(executor, count * group * q_tiles, [&](index_t piece, int) {
-      const index_t slot = piece / q_tiles, chain = slot / group, n = slot % group;
-      const index_t b = (first + chain) / p.kv_heads, h = head_of(chain, n);
-      const range rows = rows_of(piece % q_tiles);
-      prepare_rows<Isa, T>(out[b][h], dout[b][h], lse[b][h], rows, statistics.slab(0) + slot * p.q_len,
-                           statistics.slab(1) + slot * p.q_len);
-      const auto head = rows_of_head(chain, n);
-      for (index_t i = rows.begin; i < rows.end; ++i)
-        for (index_t d = 0; d < padded_dim; ++d) head.dq[i * head.dq_row + d] = T{0};
-      if constexpr (learned_sums::rows)
-        for (index_t i = rows.begin; i < rows.end; ++i) learned.drow(b, h, i) = T{0};
-    });
+    }
+    return head;
+  }
 
-    turns order(count, k_tiles);
+  /// One tile of queries before the products: what belongs to its rows, and zeros where is added to.
+  void prepare(index_t piece) const noexcept {
+    const index_t slot = piece / q_tiles_;
+    const auto [b, h] = at(slot);
+    const range rows = rows_of(piece % q_tiles_);
+    prepare_rows<Isa, T>(in_.out[b][h], in_.dout[b][h], in_.lse[b][h], rows, statistics_.slab(0) + slot * p_.q_len,
+                         statistics_.slab(1) + slot * p_.q_len);
+    const auto head = rows_of_head(slot);
+    for (index_t i = rows.begin; i < rows.end; ++i)
+      for (index_t d = 0; d < padded_dim_; ++d) head.dq[i * head.dq_row + d] = T{0};
+    if constexpr (learned_sums::rows)
+      for (index_t i = rows.begin; i < rows.end; ++i) to_.learned.drow(b, h, i) = T{0};
+  }
+
+  void run_key_tiles() {
+    turns order(count_, k_tiles_);
     std::atomic<index_t> started{0};
-    parallel_for(executor, min<index_t>(count * k_tiles, thread_count(executor)), [&](index_t, int thread) {
+    const index_t pieces = count_ * k_tiles_;
+    parallel_for(executor_, min<index_t>(pieces, thread_count(executor_)), [&](index_t, int thread) {
       const arch::tile_session<Isa> session;
       // Taken in ascending order by whichever threads there are: a piece only ever waits for one that has been taken.
-      for (index_t piece = started++; piece < count * k_tiles; piece = started++) {
-        const index_t chain = piece % count, tile = piece / count;
-        const index_t b = (first + chain) / p.kv_heads, g = (first + chain) % p.kv_heads;
-        const range keys{tile * policy.backward_keys, min<index_t>((tile + 1) * policy.backward_keys, p.k_len)};
-        workspace memory(slabs.slab(thread));
-        engine gradients(policy, p.head_dim, p.value_dim, scale, memory);
-        gradients.begin(k[b][g], v[b][g], keys);
+      for (index_t piece = started++; piece < pieces; piece = started++) {
+        const index_t chain = piece % count_, tile = piece / count_;
+        const index_t b = (first_ + chain) / p_.kv_heads, g = (first_ + chain) % p_.kv_heads;
+        const range keys{tile * policy.backward_keys, min<index_t>((tile + 1) * policy.backward_keys, p_.k_len)};
+        workspace memory(slabs_.slab(thread));
+        engine gradients(policy, p_.head_dim, p_.value_dim, op_.scale_for(p_.head_dim), memory);
+        gradients.begin(in_.k[b][g], in_.v[b][g], keys);
         auto turn = order.of(chain, tile);
-        for (index_t n = 0; n < group; ++n) {
-          const index_t h = head_of(chain, n);
-          const auto mask = mask::bind(op.mask, b, h);
-          const auto score = score::bind(op.score, b, h);
-          const auto head = rows_of_head(chain, n);
-          learned_sums of_score;
-          if constexpr (learned_sums::any) {
-            of_score.of_entry = score_slabs.slab(thread);
-            of_score.of_row = of_score.of_entry + table_size;
-            for (index_t i = 0; i < table_size + policy.backward_rows; ++i) of_score.of_entry[i] = 0;
-          }
-          for_visible_tiles(
-              mask::query_bounds(mask, keys, p.q_len), policy.backward_rows,
-              [&](range rows) { return mask.classify(rows, keys); },
-              [&](range rows, bool partial) {
-                turn.begin(n * p.q_len + rows.begin);
-                gradients.add(mask, score, head, k[b][g], rows, partial, of_score, [&] {
-                  turn.wait(n * p.q_len + rows.end);
-                  if constexpr (learned_sums::rows)
-                    for (index_t i = 0; i < rows.size(); ++i)
-                      learned.drow(b, h, rows.begin + i) += static_cast<T>(std::exchange(of_score.of_row[i], 0.0));
-                });
-              });
-          if constexpr (learned_sums::parameters > 0 || learned_sums::table) {
-            turn.wait((n + 1) * p.q_len);
-            double* const to = &chain_sums(chain * group + n, 0);
-            for (int i = 0; i < learned_sums::parameters; ++i) to[i] += of_score.of_parameter[i];
-            for (index_t i = 0; i < table_size; ++i) to[learned_sums::parameters + i] += of_score.of_entry[i];
-          }
-        }
+        for (index_t n = 0; n < group_; ++n) add_head(gradients, turn, chain * group_ + n, keys, thread);
         turn.finish();
-        gradients.finish(dk[b][g], dv[b][g]);
+        gradients.finish(to_.dk[b][g], to_.dv[b][g]);
       }
     });
-
-    for (index_t slot = 0; slot < count * group; ++slot)
-      for (index_t i = 0; i < learned_size; ++i)
-        head_sums(head_of(slot / group, slot % group), i) += std::exchange(chain_sums(slot, i), 0.0);
-
-    if (in_place) continue;
-    parallel_for(executor, count * group * q_tiles, [&](index_t piece, int) {
-      const index_t slot = piece / q_tiles, chain = slot / group, n = slot % group;
-      const tensor_view<Dq, 2> result = dq[(first + chain) / p.kv_heads][head_of(chain, n)];
-      const range rows = rows_of(piece % q_tiles);
-      const T* const from = sums.slab(0) + slot * p.q_len * padded_dim;
-      for (index_t i = rows.begin; i < rows.end; ++i)
-        store_row<Isa>(from + i * padded_dim, p.head_dim, result.data + i * result.stride(0));
-    });
   }
-  for (index_t h = 0; h < p.heads; ++h) {
-    for (int i = 0; i < learned_sums::parameters; ++i) learned.dscore(h, i) = static_cast<T>(head_sums(h, i));
-    for (index_t i = 0; i < table_size; ++i)
-      learned.dtable(h, i) = static_cast<T>(head_sums(h, learned_sums::parameters + i));
-  }
-}
 
-/// Checks everything, then runs.
-template <class Isa, class Policy, class Op, class Q, class K, class V, class Out, class Lse, class Dout, class Dq,
-          class Dk, class Dv, class Learned>
-void run_backward(const cpu& executor, const Op& op, const Q& queries, const K& keys, const V& values,
-                  const Out& result, const Lse& log_sum_exp, const Dout& result_gradient, const Dq& query_gradient,
-                  const Dk& key_gradient, const Dv& value_gradient, const Learned& learned) {
-  static_assert(require_op<Op>() && require_operand<Q, 4>() && require_operand<K, 4>() && require_operand<V, 4>() &&
-                require_operand<Out, 4>() && require_operand<Lse, 3>() && require_operand<Dout, 4>() &&
-                require_result<Dq, 4>() && require_result<Dk, 4>() && require_result<Dv, 4>());
-  static_assert(require_one_precision<Q, K, V, Out, Dout, Dq, Dk, Dv>());
-  const auto q = tensor_view<const element_of<Q>, 4>(as_view(queries));
-  const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
-  const auto v = tensor_view<const element_of<V>, 4>(as_view(values));
-  const auto out = tensor_view<const element_of<Out>, 4>(as_view(result));
-  const auto lse = tensor_view<const element_of<Lse>, 3>(as_view(log_sum_exp));
-  const auto dout = tensor_view<const element_of<Dout>, 4>(as_view(result_gradient));
-  const auto dq = tensor_view<element_of<Dq>, 4>(as_view(query_gradient));
-  const auto dk = tensor_view<element_of<Dk>, 4>(as_view(key_gradient));
-  const auto dv = tensor_view<element_of<Dv>, 4>(as_view(value_gradient));
-  static_assert(std::is_same_v<element_of<Lse>, accumulator<element_of<Q>>>,
-                "seqprim: lse is float (double when the queries are double). See docs/reference/attention/backward.md");
-  constexpr auto self = entry::backward;
-  const problem p = validate_inputs<self>(executor, op, q, k, v);
-  expect_gradients<self>(p, q, k, v, out, lse, dout, dq, dk, dv);
-  const auto expect_own_memory = [&](const char* name, const auto& gradient, const auto&... others) {
-    expect_distinct<self>(name, gradient);
-    const auto apart = [&](const char* other, const auto& operand) {
-      expect_apart<self>(name, gradient, other, operand);
+  /// What one query head gives to a tile of keys, and the tile to the head.
+  template <class Turn> void add_head(engine& gradients, Turn& turn, index_t slot, range keys, int thread) noexcept {
+    const index_t b = at(slot).b, h = at(slot).h;
+    const auto mask = mask::bind(op_.mask, b, h);
+    const auto score = score::bind(op_.score, b, h);
+    const auto head = rows_of_head(slot);
+    const tensor_view<const element_of<decltype(Inputs::k)>, 2> k = in_.k[b][p_.kv_head(h)];
+    const index_t before = slot % group_ * p_.q_len;  // rows of the heads that came first
+    learned_sums of_score;
+    if constexpr (learned_sums::any) {
+      of_score.of_entry = score_slabs_.slab(thread);
+      of_score.of_row = of_score.of_entry + table_size_;
+      for (index_t i = 0; i < table_size_ + policy.backward_rows; ++i) of_score.of_entry[i] = 0;
+    }
+    const auto add_rows = [&](range rows, bool partial) {
+      turn.begin(before + rows.begin);
+      gradients.add(mask, score, head, k, rows, partial, of_score, [&] {
+        turn.wait(before + rows.end);
+        if constexpr (learned_sums::rows)
+          for (index_t i = 0; i < rows.size(); ++i)
+            to_.learned.drow(b, h, rows.begin + i) += static_cast<T>(std::exchange(of_score.of_row[i], 0.0));
+      });
     };
-    apart("q", q);
-    apart("k", k);
-    apart("v", v);
-    apart("out", out);
-    apart("lse", lse);
-    apart("dout", dout);
-    apart("dq", dq);
-    apart("dk", dk);
-    apart("dv", dv);
-    (apart("another gradient of the score", others), ...);
+    for_visible_tiles(
+        mask::query_bounds(mask, keys, p_.q_len), policy.backward_rows,
+        [&](range rows) { return mask.classify(rows, keys); }, add_rows);
+    if constexpr (learned_sums::parameters > 0 || learned_sums::table) {
+      turn.wait(before + p_.q_len);
+      double* const to = &chain_sums_(slot, 0);
+      for (int i = 0; i < learned_sums::parameters; ++i) to[i] += of_score.of_parameter[i];
+      for (index_t i = 0; i < table_size_; ++i) to[learned_sums::parameters + i] += of_score.of_entry[i];
+    }
+  }
+
+  void store_dq(index_t piece) const noexcept {
+    const index_t slot = piece / q_tiles_;
+    const auto [b, h] = at(slot);
+    const tensor_view<Dq, 2> result = to_.dq[b][h];
+    const range rows = rows_of(piece % q_tiles_);
+    const T* const from = sums_.slab(0) + slot * p_.q_len * padded_dim_;
+    for (index_t i = rows.begin; i < rows.end; ++i)
+      store_row<Isa>(from + i * padded_dim_, p_.head_dim, result.data + i * result.stride(0));
+  }
+
+  const cpu& executor_;
+  const Op& op_;
+  const problem& p_;
+  const Inputs& in_;
+  const Results& to_;
+  index_t group_, chains_, q_tiles_, k_tiles_, padded_dim_;
+  bool in_place_;
+  index_t table_size_, together_;
+  int threads_;
+  index_t first_ = 0, count_ = 0;  ///< the chains at hand
+  scratch<T> statistics_, sums_;
+  scratch<std::byte> slabs_;
+  scratch<double> score_slabs_;
+  tensor<double, 2> chain_sums_, head_sums_;  ///< of parameters and table: of the chains at hand, of each head
+};
+
+/// The gradients of what a score learns: their shapes, and memory that is theirs alone.
+template <entry Entry, class Op, class Inputs, class Results>
+void expect_score_gradients(const problem& p, const Op& op, const Inputs& in, const Results& to) {
+  const auto& learned = to.learned;
+  using sums = typename std::remove_cvref_t<decltype(learned)>::sums;
+  const auto expect_own_memory = [&](const char* name, const auto& gradient, const auto&... others) {
+    expect_distinct<Entry>(name, gradient);
+    for_operands(in, [&](const char* other, const auto& x) { expect_apart<Entry>(name, gradient, other, x); });
+    for_results(to, [&](const char* other, const auto& x) { expect_apart<Entry>(name, gradient, other, x); });
+    (expect_apart<Entry>(name, gradient, "another gradient of the score", others), ...);
   };
-  if constexpr (Learned::sums::parameters > 0) {
-    expect_shape<self>("dscore", learned.dscore,
-                       {p.heads_axis(), {Learned::sums::parameters, "parameters", "the score"}});
+  if constexpr (sums::parameters > 0) {
+    expect_shape<Entry>("dscore", learned.dscore, {p.heads_axis(), {sums::parameters, "parameters", "the score"}});
     expect_own_memory("dscore", learned.dscore, learned.dtable, learned.drow);
   }
-  if constexpr (Learned::sums::table) {
+  if constexpr (sums::table) {
     const auto expect_entries = [&](index_t table_size) {
-      expect_shape<self>("dtable", learned.dtable, {p.heads_axis(), {table_size, "entries", "the table of the score"}});
+      expect_shape<Entry>("dtable", learned.dtable,
+                          {p.heads_axis(), {table_size, "entries", "the table of the score"}});
     };
     if (p.batch * p.heads == 0) expect_entries(learned.dtable.extent(1));
     for (index_t b = 0; b < p.batch; ++b)
       for (index_t h = 0; h < p.heads; ++h) expect_entries(score::bind(op.score, b, h).table_size());
     expect_own_memory("dtable", learned.dtable, learned.drow);
   }
-  if constexpr (Learned::sums::rows) {
-    expect_shape<self>("drow", learned.drow, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
+  if constexpr (sums::rows) {
+    expect_shape<Entry>("drow", learned.drow, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
     expect_own_memory("drow", learned.drow);
   }
-  with_encoded<Isa>(executor, op, p, q, k,
-                    [&](const auto& plain_op, const problem& shape, const auto& q_in, const auto& k_in) {
-                      with_encoded_gradients<Isa>(executor, op, p, dq, dk, [&](const auto& dq_in, const auto& dk_in) {
-                        arch::with_supported_isa<Isa>([&](auto isa) {
-                          backward_tiles<decltype(isa), Policy>(executor, plain_op, shape, q_in, k_in, v, out, lse,
-                                                                dout, dq_in, dk_in, dv, learned);
-                        });
-                      });
-                    });
+}
+
+/// Checks everything, then runs.
+template <class Isa, class Policy, class Op, class Inputs, class Results>
+void run_backward(const cpu& executor, const Op& op, const Inputs& in, const Results& to) {
+  constexpr auto self = entry::backward;
+  const problem p = validate_inputs<self>(executor, op, in.q, in.k, in.v);
+  expect_gradients<self>(p, in, to);
+  expect_score_gradients<self>(p, op, in, to);
+  with_encoded<Isa>(
+      executor, op, p, in.q, in.k, [&](const auto& plain_op, const problem& shape, const auto& q_in, const auto& k_in) {
+        with_encoded_gradients<Isa>(executor, op, p, to.dq, to.dk, [&](const auto& dq_in, const auto& dk_in) {
+          const backward_inputs plain{q_in, k_in, in.v, in.out, in.lse, in.dout};
+          const backward_results results{dq_in, dk_in, to.dv, to.learned};
+          arch::with_supported_isa<Isa>([&](auto isa) {
+            backward_pass<decltype(isa), Policy, std::remove_cvref_t<decltype(plain_op)>,
+                          std::remove_const_t<decltype(plain)>, std::remove_const_t<decltype(results)>>(
+                executor, plain_op, shape, plain, results)
+                .run();
+          });
+        });
+      });
 }
 
 /// The score modifier of one head.
@@ -334,8 +361,26 @@ void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys
   if constexpr (by_parameter) take(learned.dscore, wanted.score);
   if constexpr (by_table) take(learned.dtable, wanted.table);
   if constexpr (by_row) take(learned.drow, wanted.row);
-  detail::run_backward<Isa, Policy>(executor, op, queries, keys, values, result, log_sum_exp, result_gradient,
-                                    wanted.query, wanted.key, wanted.value, learned);
+  static_assert(detail::require_operand<K, 4>() && detail::require_operand<V, 4>() &&
+                detail::require_operand<Out, 4>() && detail::require_operand<Lse, 3>() &&
+                detail::require_operand<Dout, 4>() && detail::require_result<decltype(Gradients::query), 4>() &&
+                detail::require_result<decltype(Gradients::key), 4>() &&
+                detail::require_result<decltype(Gradients::value), 4>());
+  static_assert(detail::require_one_precision<Q, K, V, Out, Dout, decltype(Gradients::query), decltype(Gradients::key),
+                                              decltype(Gradients::value)>());
+  static_assert(std::is_same_v<element_of<Lse>, T>,
+                "seqprim: lse is float (double when the queries are double). See docs/reference/attention/backward.md");
+  const detail::backward_inputs in{tensor_view<const element_of<Q>, 4>(as_view(queries)),
+                                   tensor_view<const element_of<K>, 4>(as_view(keys)),
+                                   tensor_view<const element_of<V>, 4>(as_view(values)),
+                                   tensor_view<const element_of<Out>, 4>(as_view(result)),
+                                   tensor_view<const element_of<Lse>, 3>(as_view(log_sum_exp)),
+                                   tensor_view<const element_of<Dout>, 4>(as_view(result_gradient))};
+  const detail::backward_results to{tensor_view<element_of<decltype(Gradients::query)>, 4>(as_view(wanted.query)),
+                                    tensor_view<element_of<decltype(Gradients::key)>, 4>(as_view(wanted.key)),
+                                    tensor_view<element_of<decltype(Gradients::value)>, 4>(as_view(wanted.value)),
+                                    learned};
+  detail::run_backward<Isa, Policy>(executor, op, in, to);
 }
 
 }  // namespace seqprim::attention

@@ -197,34 +197,62 @@ void expect_results(const problem& p, const Q& q, const K& k, const V& v, const 
   expect_apart<Entry>("lse", lse, "out", out);
 }
 
+/// Everything that backward reads.
+template <class Q, class K, class V, class Out, class Lse, class Dout> struct backward_inputs {
+  Q q;
+  K k;
+  V v;
+  Out out;
+  Lse lse;
+  Dout dout;
+};
+template <class Q, class K, class V, class Out, class Lse, class Dout>
+backward_inputs(Q, K, V, Out, Lse, Dout) -> backward_inputs<Q, K, V, Out, Lse, Dout>;
+
+/// Everything that it writes; `learned` are the gradients of what the score learns.
+template <class Dq, class Dk, class Dv, class Learned> struct backward_results {
+  Dq dq;
+  Dk dk;
+  Dv dv;
+  Learned learned;
+};
+template <class Dq, class Dk, class Dv, class Learned>
+backward_results(Dq, Dk, Dv, Learned) -> backward_results<Dq, Dk, Dv, Learned>;
+
+/// body(name, operand) for each of them.
+template <class Inputs, class Body> void for_operands(const Inputs& in, const Body& body) {
+  body("q", in.q);
+  body("k", in.k);
+  body("v", in.v);
+  body("out", in.out);
+  body("lse", in.lse);
+  body("dout", in.dout);
+}
+template <class Results, class Body> void for_results(const Results& to, const Body& body) {
+  body("dq", to.dq);
+  body("dk", to.dk);
+  body("dv", to.dv);
+}
+
 /// What backward is given and what it writes: shapes, contiguous dims, gradients that overlap nothing.
-template <entry Entry, class Q, class K, class V, class Out, class Lse, class Dout, class Dq, class Dk, class Dv>
-void expect_gradients(const problem& p, const Q& q, const K& k, const V& v, const Out& out, const Lse& lse,
-                      const Dout& dout, const Dq& dq, const Dk& dk, const Dv& dv) {
-  expect_shape<Entry>("out", out, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.value_dim_axis()});
-  expect_shape<Entry>("lse", lse, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
-  expect_shape<Entry>("dout", dout, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.value_dim_axis()});
-  expect_shape<Entry>("dq", dq, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.head_dim_axis()});
-  expect_shape<Entry>("dk", dk, {p.batch_axis(), p.kv_heads_axis(), p.k_len_axis(), p.head_dim_axis()});
-  expect_shape<Entry>("dv", dv, {p.batch_axis(), p.kv_heads_axis(), p.k_len_axis(), p.value_dim_axis()});
-  expect_contiguous_dim<Entry>("out", out);
-  expect_contiguous_dim<Entry>("dout", dout);
-  const auto expect_fresh = [&](const char* name, const auto& gradient) {
+template <entry Entry, class Inputs, class Results>
+void expect_gradients(const problem& p, const Inputs& in, const Results& to) {
+  expect_shape<Entry>("out", in.out, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.value_dim_axis()});
+  expect_shape<Entry>("lse", in.lse, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
+  expect_shape<Entry>("dout", in.dout, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.value_dim_axis()});
+  expect_shape<Entry>("dq", to.dq, {p.batch_axis(), p.heads_axis(), p.q_len_axis(), p.head_dim_axis()});
+  expect_shape<Entry>("dk", to.dk, {p.batch_axis(), p.kv_heads_axis(), p.k_len_axis(), p.head_dim_axis()});
+  expect_shape<Entry>("dv", to.dv, {p.batch_axis(), p.kv_heads_axis(), p.k_len_axis(), p.value_dim_axis()});
+  expect_contiguous_dim<Entry>("out", in.out);
+  expect_contiguous_dim<Entry>("dout", in.dout);
+  for_results(to, [&](const char* name, const auto& gradient) {
     expect_contiguous_dim<Entry>(name, gradient);
     expect_distinct<Entry>(name, gradient);
-    expect_apart<Entry>(name, gradient, "q", q);
-    expect_apart<Entry>(name, gradient, "k", k);
-    expect_apart<Entry>(name, gradient, "v", v);
-    expect_apart<Entry>(name, gradient, "out", out);
-    expect_apart<Entry>(name, gradient, "lse", lse);
-    expect_apart<Entry>(name, gradient, "dout", dout);
-  };
-  expect_fresh("dq", dq);
-  expect_fresh("dk", dk);
-  expect_fresh("dv", dv);
-  expect_apart<Entry>("dq", dq, "dk", dk);
-  expect_apart<Entry>("dq", dq, "dv", dv);
-  expect_apart<Entry>("dk", dk, "dv", dv);
+    for_operands(in, [&](const char* other, const auto& x) { expect_apart<Entry>(name, gradient, other, x); });
+  });
+  expect_apart<Entry>("dq", to.dq, "dk", to.dk);
+  expect_apart<Entry>("dq", to.dq, "dv", to.dv);
+  expect_apart<Entry>("dk", to.dk, "dv", to.dv);
 }
 
 }  // namespace SEQPRIM_TARGET_NAMESPACE

@@ -13,6 +13,8 @@ struct amx_bf16_unsupported {
   static constexpr int registers = 32;
 };
 
+template <> inline constexpr bool compiled_for<amx_bf16_unsupported> = compiled_for<amx_bf16>;
+
 template <> struct simd<amx_bf16, float> : simd<avx512, float> {};
 template <> struct simd<amx_bf16_unsupported, float> : simd<avx512, float> {};
 template <> struct pair_products<amx_bf16> : avx512_pair_products<amx_bf16> {};

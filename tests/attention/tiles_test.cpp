@@ -216,10 +216,9 @@ TEST_CASE("tiles: products of whole tiles are those of the definition, exactly w
         for (auto* x : {&a, &b})
           for (bfloat16& value : *x) value = bfloat16(static_cast<float>(random.integer(-8, 8)));
         c.fill(3);
-        arch::multiply_tiles<isa, false>({c.data(), columns},
-                                         {reinterpret_cast<const arch::bfloat16_pair*>(a.data()), depth},
-                                         {reinterpret_cast<const arch::bfloat16_pair*>(b.data()), columns},
-                                         {rows, columns, depth});
+        arch::multiply_tiles<isa, false>(
+            {c.data(), columns}, {reinterpret_cast<const arch::bfloat16_pair*>(a.data()), depth},
+            {reinterpret_cast<const arch::bfloat16_pair*>(b.data()), columns}, {rows, columns, depth});
         for (index_t i = 0; i < rows; ++i)
           for (index_t j = 0; j < columns; ++j) {
             float sum = 3;

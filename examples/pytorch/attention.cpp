@@ -2,7 +2,7 @@
 // example-begin library
 // Attention for Python: a shared library with one C function, which takes the arrays of PyTorch as DLPack describes them.
 //
-// Shapes   q, out [batch, heads, q_len, head_dim]; k, v [batch, kv_heads, k_len, head_dim]; any strides but that of head_dim
+// Shapes   q, out [batch, heads, q_len, head_dim]; k, v [batch, kv_heads, k_len, head_dim]; head_dim contiguous, other strides free
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/core/dlpack.hpp>
 #include <seqprim/mask/sliding_window.hpp>

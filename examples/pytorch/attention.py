@@ -20,7 +20,8 @@ pointer_in.restype, pointer_in.argtypes = ctypes.c_void_p, [ctypes.py_object, ct
 
 
 def attention(q, k, v, is_causal=False):
-    """As scaled_dot_product_attention: q [batch, heads, q_len, head_dim], k and v [batch, kv_heads, k_len, head_dim]."""
+    """As scaled_dot_product_attention: q [batch, heads, q_len, head_dim], k and v [batch, kv_heads, k_len, head_dim]; on the
+    CPU, float32 or bfloat16. No gradients."""
     out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype)
     # A capsule holds a description of the tensor, and keeps its memory until the capsule is deleted: after the call.
     capsules = [x.detach().__dlpack__() for x in (q, k, v, out)]

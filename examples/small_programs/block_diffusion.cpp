@@ -5,6 +5,8 @@
 // It is trained on every text twice in one sequence, a copy with masked tokens and the clean one: a noisy block attends to itself
 // and to the clean blocks before it. Here it learns to sort letters: gkboadmp, and then the same in order, abdgkmop.
 //
+// Source   Arriola et al., "Block Diffusion: Interpolating Between Autoregressive and Diffusion Language Models"
+//
 // Shapes   ids, labels, weights [batch, 2 len]: the noisy copy, then the clean one; logits [batch, 2 len, vocab]
 #include <seqprim/seqprim.hpp>
 
@@ -53,7 +55,7 @@ int main() {
   using rope = position::rotary<position::half_split, in_both_copies>;
   using mixer = nn::attention_mixer<decltype(block_diffusion(len, block_len)), score::identity, rope>;
   using model = nn::decoder<nn::block<mixer, nn::swiglu<>, nn::rms_norm<>>>;
-  const cpu executor{.threads = 1};  // more would cost more than they save here
+  const cpu executor{.threads = 1};  // starting more threads costs more than they save at this size
 
   const index_t batch = 48, rows = batch * 2 * len, dim = 64, answers = batch * letters;
   const mixer::config heads{.heads = 4, .mask = block_diffusion(len, block_len)};
@@ -72,13 +74,16 @@ int main() {
     std::uint32_t drawn = 0;
     const auto uniform = [&] { return uniform_open(random.word(random_domain::caller, drawn++)); };
     fill(ids, random);
-    std::fill(labels.begin(), labels.end(), -100);
+    std::fill(labels.begin(), labels.end(), -100);  // ignored by the loss
     // The share t of tokens that a block of the answer loses is spread evenly over the batch; the loss of a token weighs 1 / t.
     const float shift = uniform();
     for (index_t i = 0; i < answers; ++i) {
       const index_t row = i / letters, token = letters + i % letters;
       const float t = 0.1f + 0.9f * std::fmod(shift + float(i / block_len * block_len) / float(answers), 1.0f);
-      if (uniform() < t) labels(row, token) = ids(row, token), ids(row, token) = hole, weights(row, token) = 1 / t;
+      if (uniform() >= t) continue;
+      labels(row, token) = ids(row, token);
+      ids(row, token) = hole;
+      weights(row, token) = 1 / t;
     }
     nn::zero_gradients(executor, net);
     const auto hidden = net.forward(executor, ids, saved);
@@ -111,7 +116,10 @@ int main() {
         const index_t choice = sampling::sample(executor, sampling::greedy{}, z, {}).token;
         double sum = 0;
         for (index_t i = 0; i < z.size(); ++i) sum += std::exp(double(z(i) - z(choice)));
-        if (ids(row, t) == hole && 1 / sum > best) best = 1 / sum, filled = t, letter = choice;
+        if (ids(row, t) != hole || 1 / sum <= best) continue;
+        best = 1 / sum;
+        filled = t;
+        letter = choice;
       }
       ids(row, filled) = ids(row, len + filled) = letter;  // the clean copy is read when its block is complete
       right += letter == expected(row, filled);

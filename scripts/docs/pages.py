@@ -17,9 +17,9 @@ import cpp_header
 # Members that every primitive of a family has; the page of the family's rule describes them.
 PROTOCOL = set("""operator() classify visible_keys key_bounds query_bounds group_at query_starts table_limits
     visible_labels key_label composition bind validate
-    derivative parameter_derivative table_size table apply apply_transposed covers cutoff limit choose law visit_parameters
+    derivative parameter_derivative row_derivative table_derivative table_size table_index table apply apply_transposed covers cutoff limit choose law visit_parameters
     operator=""".split())
-# Nested types whose content is nobody's business but their owner's.
+# Nested types whose content only their owner uses.
 OPAQUE = {"activations"}
 BREADCRUMB = "[docs](../../index.md) > [reference](../index.md) > [{folder}](../index.md#{folder}) > {name}"
 

@@ -141,7 +141,7 @@ TEST_CASE("modify: arrays are read for the pairs of the tile and no others", "[a
     const range held{least, least + random.integer(1, 60)};
     const entries_of of_key(keys, random), of_query(queries, random), by_distance(distances, random),
         some(held, random);
-    const reads_arrays score{of_key.at_zero, of_query.at_zero, by_distance.at_zero, some.at_zero, held};
+    const reads_arrays score{of_key.at_zero, of_query.at_zero, by_distance.at_zero, some.at_zero + held.begin, held};
     CAPTURE(queries.begin, queries.end, keys.begin, keys.end, held.begin, held.end);
     require_modified<columns_are::queries>(score, keys, queries);
     require_modified<columns_are::keys>(score, queries, keys);
@@ -167,8 +167,11 @@ TEST_CASE("modify: packed sequences in lanes, whose tables end where a sequence 
     const packing sequences{q_offsets, k_offsets};
     const entries_of of_key({0, longest}, random), of_query({0, longest}, random),
         by_distance({1 - longest, longest}, random);
-    const reads_arrays inner{
-        of_key.at_zero, of_query.at_zero, by_distance.at_zero, by_distance.at_zero, {1 - longest, longest}};
+    const reads_arrays inner{of_key.at_zero,
+                             of_query.at_zero,
+                             by_distance.at_zero,
+                             by_distance.at_zero + (1 - longest),
+                             {1 - longest, longest}};
     const score::packed score{sequences, inner};
     static_assert(score::takes_lanes<decltype(score), arch::lanes<isa, float>> || arch::simd<isa, float>::lanes == 1);
     score::validate(score, {.q_len = q_offsets.back(), .k_len = k_offsets.back()});

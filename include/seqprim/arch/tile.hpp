@@ -28,6 +28,14 @@ enum class start {
   rescale,  ///< c  = c * f[n] + a b, one factor for each column n
 };
 
+/// c[i, j] *= factor[j].
+template <class Isa, class T>
+void scale_columns(matrix_ref<T> c, index_t rows, index_t columns, const T* factor) noexcept {
+  using v = simd<Isa, T>;
+  for (index_t i = 0; i < rows; ++i)
+    for (index_t j = 0; j < columns; j += v::lanes) v::store(&c(i, j), v::mul(v::load(&c(i, j)), v::load(factor + j)));
+}
+
 namespace detail {
 
 /// How two operands of type In add to a sum of type T: by fma, or two bfloat16 products at once.
@@ -107,14 +115,6 @@ void multiply_registers(matrix_ref<T> c, strided_ref<const In> a, matrix_ref<con
                                                        factor_at(j));
   for (; j < shape.columns; j += lanes)
     multiply_columns<Isa, Start, 1>(c.from(0, j), a, b.from(0, j), shape.rows, shape.depth, factor_at(j));
-}
-
-/// c[i, j] *= factor[j].
-template <class Isa, class T>
-void scale_columns(matrix_ref<T> c, index_t rows, index_t columns, const T* factor) noexcept {
-  using v = simd<Isa, T>;
-  for (index_t i = 0; i < rows; ++i)
-    for (index_t j = 0; j < columns; j += v::lanes) v::store(&c(i, j), v::mul(v::load(&c(i, j)), v::load(factor + j)));
 }
 
 /// multiply() with AMX tiles for full 16 x 16 blocks and vector registers for the remainder. Rows of a are contiguous, or its

@@ -35,8 +35,8 @@ template <class Isa, class Body> void with_supported_isa(const Body& body) {
 /// Edge of a tile: rows of each, columns of floats or pairs.
 inline constexpr index_t tile_edge = 16;
 
-/// Holds the tile registers of the calling thread while it lives. Every function below needs one; where the instruction set
-/// has no tiles it is nothing.
+/// Holds the tile registers of the calling thread while it lives: multiply_tiles needs one. Where the instruction set has no tiles
+/// it is nothing.
 template <class Isa> class tile_session {
  public:
   tile_session() noexcept {
@@ -92,8 +92,8 @@ void multiply_tile_block(matrix_ref<float> c, matrix_ref<const bfloat16_pair> a,
 
 /// c = (Zero ? 0 : c) + a b, all of it in tiles: rows, columns and depth (in pairs) are multiples of 16.
 ///
-/// Vector work between the products would hide nothing: for some hundred nanoseconds after each tile instruction, 512-bit
-/// instructions run at half their rate (measured on Xeon, fourth generation and later).
+/// Vector work between the products hides nothing: after each tile instruction 512-bit instructions run at half their rate for
+/// some hundred nanoseconds (Xeon, family 6 model 207: 1024 independent fma take 185 ns alone, 310 ns after four tile products).
 template <class Isa, bool Zero>
 void multiply_tiles(matrix_ref<float> c, matrix_ref<const bfloat16_pair> a, matrix_ref<const bfloat16_pair> b,
                     product_shape shape) noexcept {

@@ -53,8 +53,8 @@ template <class T, int Parameters, bool Table, bool Rows> struct score_gradients
 
 /// Everything after validation and position encoding.
 ///
-/// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in order; so it does to the
-/// gradients of the score. The tiles of one key head are a chain; tasks of different chains share nothing. Chains are worked on
+/// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in order, and likewise
+/// to the gradients of the score. The tiles of one key head are a chain; tasks of different chains share nothing. Chains are worked on
 /// together, so that threads seldom wait for each other; a few at a time bound the memory.
 template <class Isa, class Policy, class Op, class Inputs, class Results> class backward_pass {
   using Q = element_of<decltype(Inputs::q)>;
@@ -141,7 +141,7 @@ template <class Isa, class Policy, class Op, class Inputs, class Results> class 
     return head;
   }
 
-  /// One tile of queries before the products: what belongs to its rows, and zeros where is added to.
+  /// One tile of queries before the products: computes what belongs to its rows and zeroes what is added to.
   void prepare(index_t piece) const noexcept {
     const index_t slot = piece / q_tiles_;
     const auto [b, h] = at(slot);
@@ -301,8 +301,8 @@ using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const 
 ///
 ///     attention::backward(executor, op, q, k, v, out, lse, dout, attention::gradients{}.dq(dq).dk(dk).dv(dv));
 ///
-/// `.dscore(dscore)` adds the gradients with respect to the parameters of the score: dscore(h, n) belongs to the n-th
-/// parameter of the modifier of head h, summed over the batch. `.dtable(dtable)` adds those of its table, dtable(h, n) of
+/// `.dscore(dscore)` requests the gradients with respect to the parameters of the score: dscore(h, n) belongs to the n-th
+/// parameter of the modifier of head h, summed over the batch. `.dtable(dtable)` requests those of its table, dtable(h, n) of
 /// entry n, also summed over the batch; `.drow(drow)` those of the value of each row. What heads share has the sum over
 /// them as its gradient.
 ///
@@ -322,10 +322,10 @@ using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const 
 ///         k, v and dout are bfloat16 and the processor multiplies pairs of them, products run on pairs with float
 ///         sums, and p and the gradients of the logits are rounded to bfloat16. Allocates tile scratch for each thread;
 ///         for at least as many key heads as there are threads 8 bytes per query row, and 4 head_dim more unless dq is
-///         float with head_dim a multiple of 16; encoded copies of q and k if op.position encodes; with gradients of
-///         the score 8 bytes for each parameter and entry of each thread, head, and head of the key heads that are worked on
-///         together, and one more evaluation of the modifier per visible pair; with dtable one scattered addition per
-///         visible pair.
+///         float with head_dim a multiple of the lanes (16 with AVX-512); encoded copies of q and k if op.position
+///         encodes. Gradients of the score take one more evaluation of the modifier per visible pair and 8 bytes for
+///         each parameter and entry of the table, times the threads and twice the heads; dtable one scattered addition
+///         per visible pair, and one pass over the table for each query head and 64 keys.
 /// Source  Dao et al., "FlashAttention".  Page docs/reference/attention/backward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,
           class Lse, class Dout, class Gradients>

@@ -84,8 +84,9 @@ void forward_tiles(const cpu& executor, const Op& op, const problem& p, const te
 /// Repeat  same bits for any number of threads and any position in the batch, for one build, instruction set and
 ///         policy.
 /// Cost    head_dim + value_dim multiply-adds per visible pair and head; empty tiles cost nothing, full ones no test
-///         per pair. Allocates tile scratch for each thread (about 4 (192 head_dim + 320 value_dim + 8500) bytes),
-///         encoded copies of q and k if op.position encodes, and with AMX a transposed copy of v.
+///         per pair. Allocates tile scratch for each thread (at most about 4 (192 head_dim + 320 value_dim + 8500)
+///         bytes), encoded copies of q and k if op.position encodes; with AMX and bfloat16 operands 2 value_dim bytes
+///         for each key and KV head, filled in every call: decode is for few queries.
 /// Source  Milakov and Gimelshein, "Online normalizer calculation for softmax"; Dao et al., "FlashAttention".  Page
 ///         docs/reference/attention/forward.md
 template <class Isa = arch::native_isa, class Policy = default_policy, class Op, class Q, class K, class V, class Out,

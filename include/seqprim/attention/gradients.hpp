@@ -7,7 +7,7 @@
 
 namespace seqprim::attention {
 
-/// A gradient that nobody asked for.
+/// A gradient that is not requested.
 struct not_wanted {};
 
 /// Where backward writes its gradients, each by name, so that two of one type cannot be confused:

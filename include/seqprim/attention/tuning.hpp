@@ -9,12 +9,12 @@ namespace seqprim::attention {
 /// Tile sizes of the CPU kernels. They change speed and the order of rounding, never meaning.
 struct tile_policy {
   int q_tile = 64;         ///< query rows that one task owns; a multiple of 64
-  int k_tile = 128;        ///< keys of one step of the online softmax
+  int k_tile = 128;        ///< keys of one step of the online softmax; with AMX rounded up to a multiple of 32
   int split_keys = 1024;   ///< decode: keys of one task, fixed so that bits depend on neither batch nor threads
   int row_block = 16;      ///< forward: rows are computed in blocks of so many
   int tile_cost = 512;     ///< forward: what a tile of rows costs beside its pairs, in pairs
   int backward_keys = 64;  ///< backward: keys that one task owns; a multiple of 64
-  int backward_rows = 64;  ///< backward: query rows of one step; even
+  int backward_rows = 64;  ///< backward: query rows of one step
 };
 
 /// The default choice; pass a type of your own as the second template argument of an entry point to override it.

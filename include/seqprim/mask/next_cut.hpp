@@ -33,8 +33,8 @@ template <rule M> [[nodiscard]] constexpr index_t reach(const M& m, range q, ran
 ///
 ///     no query in [start, c) attends to a key in [c, k_len)          from <= c <= k_len;  k_len where there is no such c before
 ///
-/// The chunks of a call begin at positions that next_cut gave for the chunk before: start = where that chunk began. A causal mask may
-/// be cut everywhere, `prefix` behind its prefix, packed sequences between two of them, `full` nowhere. Unlike `may_cut`, which asks
+/// Pass problem.start = where the chunk to be ended begins: 0, or a result of next_cut. A causal mask may be cut everywhere, `prefix`
+/// behind its prefix, packed sequences that look ahead between two of them, `full` nowhere. Nothing is checked. Unlike `may_cut`, which asks
 /// about any later key and trusts hints alone, the answer is exact for the keys of the call and for every mask.
 ///
 /// Shapes  queries at [start, start + q_len), keys [0, k_len) of `problem`; start <= from <= k_len.

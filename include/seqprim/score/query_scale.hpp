@@ -31,12 +31,14 @@ static_assert(modifier<scale_of_queries> && differentiable_by_row<scale_of_queri
 ///
 /// Backward gives the gradient of the factor of each row.
 ///
+/// Edge    a factor of 0 leaves uniform attention, a negative one reverses the order of the keys; an infinite one makes NaN of a logit
+///         of 0, and so of its row.
 /// Errors  precondition_error: no factor for a position of the call, another number of heads or fewer batch rows (1 serves all),
 ///         a last axis that is not contiguous.
 /// Cost    one multiplication per pair.
 /// Source  Chiang and Cholak, "Overcoming a theoretical limitation of self-attention" (a factor log q).
 struct query_scale {
-  tensor_view<const float, 3> factors;  ///< [1 or batch, 1 or heads, positions], that of position q at q
+  tensor_view<const float, 3> factors;  ///< [1 or batch, 1 or heads, positions], pure numbers; that of position q at q
 
   SEQPRIM_HD constexpr scale_of_queries bind(index_t batch, index_t head) const noexcept {
     return {detail::row_of(factors, batch, head)};

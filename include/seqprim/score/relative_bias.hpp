@@ -9,7 +9,7 @@ namespace seqprim::score {
 
 /// The table of one head: what `relative_bias` binds to.
 struct bias_of_distances {
-  const float* values;  ///< the entry of distance 0
+  const float* values;  ///< [held.size()]
   range held;           ///< distances k - q in the table
 
   template <class X, class Site = site> SEQPRIM_HD constexpr X operator()(X logit, Site at) const noexcept {
@@ -34,6 +34,7 @@ static_assert(modifier<bias_of_distances> && differentiable_by_table<bias_of_dis
 ///
 /// `t5_buckets` fills a table from the weights of a T5 model. Backward gives the gradient of the table.
 ///
+/// Edge    an entry of -inf hides its distance, NaN makes the rows NaN that attend at it; `least` may be positive.
 /// Errors  precondition_error: no distance, another number of heads (1 serves all), a last axis that is not contiguous.
 /// Cost    one load and one addition per pair; where a register of pairs crosses an end of the table, one load for each.
 /// Source  Shaw, Uszkoreit and Vaswani, "Self-attention with relative position representations" (clipped distances); Raffel et al.,
@@ -43,7 +44,7 @@ struct relative_bias {
   index_t least = 0;                  ///< distance k - q of the first entry [tokens]; negative: the key is earlier
 
   SEQPRIM_HD constexpr bias_of_distances bind(index_t, index_t head) const noexcept {
-    return {table.data + (table.extent(0) > 1 ? head : 0) * table.stride(0) - least, {least, least + table.extent(1)}};
+    return {table.data + (table.extent(0) > 1 ? head : 0) * table.stride(0), {least, least + table.extent(1)}};
   }
 
   static constexpr subject self{"score::relative_bias", "score/relative_bias"};

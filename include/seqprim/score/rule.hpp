@@ -36,9 +36,9 @@ struct site {
   template <class T> [[nodiscard]] SEQPRIM_HD constexpr T by_distance(const float* values) const noexcept {
     return static_cast<T>(values[k - q]);
   }
-  /// The same for a table that holds some distances; those outside take the nearest of them.
+  /// The same for a table of the distances `held`, whose first entry `values` points to; distances outside take the nearest of them.
   template <class T> [[nodiscard]] SEQPRIM_HD constexpr T by_distance(const float* values, range held) const noexcept {
-    return static_cast<T>(values[max_of(held.begin, min_of(k - q, held.end - 1))]);
+    return static_cast<T>(values[max_of(held.begin, min_of(k - q, held.end - 1)) - held.begin]);
   }
 };
 
@@ -83,22 +83,27 @@ template <class X, along Lanes> struct lane_site {
     }
   }
   template <class> [[nodiscard]] SEQPRIM_INLINE X by_distance(const float* values) const noexcept {
-    const float* const entry = values + (first.k - first.q);
+    return consecutive(values + (first.k - first.q));
+  }
+  template <class> [[nodiscard]] SEQPRIM_INLINE X by_distance(const float* values, range held) const noexcept {
+    const index_t distance = first.k - first.q;
+    const index_t least = Lanes == along::keys ? distance : distance - live + 1, most = least + live - 1;
+    if (held.begin <= least && most < held.end) return consecutive(values + (distance - held.begin));
+    if (most <= held.begin) return X(values[0]);
+    if (least >= held.end - 1) return X(values[held.size() - 1]);
+    float each[X::count] = {};
+    for (int lane = 0; lane < live; ++lane) each[lane] = (*this)[lane].template by_distance<float>(values, held);
+    return X::load(each);
+  }
+
+ private:
+  /// Entries of a table by distance, from that of the first lane on.
+  [[nodiscard]] SEQPRIM_INLINE X consecutive(const float* entry) const noexcept {
     if constexpr (Lanes == along::keys) {
       return X::load(entry, live);
     } else {
       return X::load_reversed(entry, live);
     }
-  }
-  template <class> [[nodiscard]] SEQPRIM_INLINE X by_distance(const float* values, range held) const noexcept {
-    const index_t distance = first.k - first.q;
-    const index_t least = Lanes == along::keys ? distance : distance - live + 1, most = least + live - 1;
-    if (held.begin <= least && most < held.end) return by_distance<X>(values);
-    if (most <= held.begin) return X(values[held.begin]);
-    if (least >= held.end - 1) return X(values[held.end - 1]);
-    float each[X::count] = {};
-    for (int lane = 0; lane < live; ++lane) each[lane] = (*this)[lane].template by_distance<float>(values, held);
-    return X::load(each);
   }
 };
 
@@ -110,8 +115,9 @@ template <class S> concept modifier = std::is_trivially_copyable_v<S> && require
   { s.derivative(logit, at) } -> std::same_as<float>;
 };
 
-/// A modifier that also takes many logits at once: written as a template over the element type and the site. Kernels on the CPU
-/// are then several times faster; nothing else changes. X is arch::lanes.
+/// A modifier that also takes many logits at once: written as a template over the element type and the site. Forward
+/// and backward on the CPU then evaluate a register at a time (decode pair by pair all the same); results mean the same. X is
+/// arch::lanes.
 template <class S, class X>
 concept takes_lanes = requires(const S& s, X logits, lane_site<X, along::keys> keys,
                                lane_site<X, along::queries> queries) {

@@ -23,14 +23,14 @@ namespace seqprim::score {
 ///
 /// Errors  precondition_error: buckets < 2 (4 if bidirectional) or odd if bidirectional; max_distance <= exact; tables of
 ///         other shapes.
-/// Cost    spread and gather: one logarithm for each distance, one step for each head and distance.
+/// Cost    spread and gather: two logarithms for each distance, one step for each head and distance.
 /// Source  Raffel et al., "Exploring the limits of transfer learning with a unified text-to-text transformer".
 struct t5_buckets {
   index_t buckets = 32;        ///< of each head
   index_t max_distance = 128;  ///< where the last bucket ends [tokens]
   bool bidirectional = true;   ///< encoders; false in decoders
 
-  /// The bucket of a distance k - q.
+  /// The bucket of a distance k - q; the members must be valid.
   [[nodiscard]] SEQPRIM_INLINE index_t operator()(index_t distance) const noexcept {
     const index_t of = bidirectional ? buckets / 2 : buckets, exact = of / 2;
     const index_t first = bidirectional && distance > 0 ? of : 0;

@@ -5,7 +5,6 @@
 #include <seqprim/attention/detail/cpu/logits.hpp>
 #include <seqprim/score/rule.hpp>
 
-#include <cstdint>
 #include <type_traits>
 
 namespace seqprim::attention::detail {
@@ -16,7 +15,7 @@ template <class T> struct backward_scale {
   T logit, scale;
 
   template <class Score> [[nodiscard]] static backward_scale of(double scale) noexcept {
-    return {static_cast<T>(query_factor<Score>(scale)), static_cast<T>(scale)};
+    return {static_cast<T>(logit_factor<Score>(scale)), static_cast<T>(scale)};
   }
 };
 

@@ -51,9 +51,9 @@ template <class X> struct row_segment {
   const float* scales;  ///< of codes
 };
 
-/// Asks memory for the rows of a run some KiB before they are used, a little at a time between the work: out-of-order execution
+/// Prefetches the rows of a range some KiB before they are used, a little at a time between the work: out-of-order execution
 /// alone sees too few rows to keep memory busy, and what the processor fetches by itself ends with each page. Processors with
-/// AMX wait for fewer lines of the first-level cache at once than of the second.
+/// AMX get the lines into the second-level cache, which has more misses outstanding than the first.
 template <class Isa, class X> class read_ahead {
   static constexpr bool second_level = arch::tile_unit<Isa>::available;
   static constexpr index_t distance = second_level ? 12288 : 6144;  ///< bytes
@@ -66,7 +66,7 @@ template <class Isa, class X> class read_ahead {
         bytes_(dim * static_cast<index_t>(sizeof(X))) {
     for (index_t asked = 0; asked < distance; asked += max<index_t>(bytes_, 64)) next();
   }
-  /// Asks for one more row.
+  /// Prefetches one more row.
   [[gnu::always_inline]] void next() noexcept {
     if (left_ == 0) {
       if (at_ == end_) return;
@@ -90,11 +90,12 @@ template <class Isa, class X> class read_ahead {
 enum class weave { none, woven, pairs };
 
 /// Channels of one step.
-template <class Isa, weave How, class X>
-inline constexpr index_t step_of = arch::simd<Isa, float>::lanes*(How == weave::pairs ? 2
-                                                                  : How == weave::woven
-                                                                      ? arch::woven_load<Isa, X>::registers
-                                                                      : 1);
+template <class Isa, weave How, class X> constexpr index_t channels_of_step() noexcept {
+  constexpr index_t lanes = arch::simd<Isa, float>::lanes;
+  if (How == weave::pairs) return 2 * lanes;
+  return How == weave::woven ? lanes * arch::woven_load<Isa, X>::registers : lanes;
+}
+template <class Isa, weave How, class X> inline constexpr index_t step_of = channels_of_step<Isa, How, X>();
 
 /// sum[r] += query r * key for one register of channels.
 template <class Isa, int Rows>
@@ -205,9 +206,7 @@ template <class Isa, int Rows, int Registers, bool Partial, weave How, class Lis
 }
 
 /// Registers of channels that add_weighted holds for each row.
-template <class Isa, int Rows>
-inline constexpr int value_registers =
-    Isa::registers / 2 / Rows<1 ? 1 : Isa::registers / 2 / Rows> 8 ? 8 : Isa::registers / 2 / Rows;
+template <class Isa, int Rows> inline constexpr int value_registers = max(1, min(8, Isa::registers / 2 / Rows));
 
 /// The weave of values for so many rows: woven where all registers of a step are held at once.
 template <class Isa, int Rows, class List>

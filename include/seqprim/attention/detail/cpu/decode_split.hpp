@@ -49,7 +49,7 @@ struct part_rows {
   [[nodiscard]] static constexpr index_t size(index_t value_dim) noexcept { return value_dim + 2; }
 };
 
-/// The tokens of a run of a cache that somebody sees, as segments of rows that lie one step apart: whole pages, and cut where a
+/// The tokens of a range of a cache that a row attends to, as segments of rows that lie one step apart: whole pages, and cut where a
 /// token is hidden from all.
 template <class Isa, class Store> class seen_rows {
   static constexpr bool codes = is_quantized<Store>;
@@ -195,7 +195,7 @@ template <class Isa, class Keys, class Values> class row_engine {
 
     [[nodiscard]] index_t query(index_t r) const noexcept { return rows.query(block.begin + r); }
     [[nodiscard]] index_t head(index_t r) const noexcept { return rows.head(block.begin + r); }
-    [[nodiscard]] std::uint16_t everybody() const noexcept {
+    [[nodiscard]] std::uint16_t all_rows() const noexcept {
       return static_cast<std::uint16_t>((1u << block.size()) - 1u);
     }
   };
@@ -266,7 +266,7 @@ template <class Isa, class Keys, class Values> class row_engine {
     values_.fill(values, rows.b, rows.g, group.run, seen);
     for (index_t j = 0, n = 0; j < group.run.size() && some_; ++j) {
       if (seen_[j] == 0) continue;
-      mixed_ = mixed_ || seen_[j] != group.everybody();
+      mixed_ = mixed_ || seen_[j] != group.all_rows();
       token_[n] = static_cast<std::int32_t>(j);
       seen_[n++] = seen_[j];
     }
@@ -326,7 +326,7 @@ template <class Isa, class Keys, class Values> class row_engine {
     constexpr float infinity = std::numeric_limits<float>::infinity();
     const index_t padded = round_up(count * Rows, v::lanes);
     keys_.template multiply_by_scales<Rows>(store, logits_);
-    multiply_all<Isa>(logits_, padded, static_cast<float>(identity ? scale * log2_e : scale));
+    multiply_all<Isa>(logits_, padded, static_cast<float>(logit_factor<Score>(scale)));
     if constexpr (!identity) {
       for (index_t r = 0; r < group.block.size(); ++r) {
         const auto score = score::bind(op.score, group.rows.b, group.head(r));
@@ -359,7 +359,7 @@ template <class Isa, class Keys, class Values> class row_engine {
       // Tokens that are hidden from some rows are added row by row where they are not finite, and that in order.
       woven = best != weave::none && !mixed_ && value_dim_ % step_of<Isa, best, typename list_type::element> == 0;
       if (mixed_) {
-        add_mixed<Rows>(list, store, range{begin, begin + n}, group.everybody(), memory);
+        add_mixed<Rows>(list, store, range{begin, begin + n}, group.all_rows(), memory);
       } else if (woven) {
         add_weighted<Isa, Rows, best>(list, range{0, n}, weights, value_dim_, memory, acc_, acc_row_);
       } else {
@@ -404,12 +404,12 @@ template <class Isa, class Keys, class Values> class row_engine {
   /// Weighted values where some tokens are hidden from some rows, with weight 0: that must not meet infinity or NaN. `tokens`
   /// are those of the list.
   template <int Rows, class List>
-  void add_mixed(const List& list, const value_store& store, range tokens, std::uint16_t everybody,
+  void add_mixed(const List& list, const value_store& store, range tokens, std::uint16_t all_rows,
                  read_ahead<Isa, typename List::element>& memory) noexcept {
     const std::uint16_t* const seen = seen_ + tokens.begin;
     const float* const weights = logits_ + tokens.begin * Rows;
     const auto special = [&](index_t n) {
-      return seen[n] != everybody && !values_.finite_row(store, list, n, value_dim_);
+      return seen[n] != all_rows && !values_.finite_row(store, list, n, value_dim_);
     };
     for (index_t begin = 0; begin < tokens.size();) {
       index_t end = begin;

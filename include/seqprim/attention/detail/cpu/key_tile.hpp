@@ -21,7 +21,7 @@ template <class T, class Q, class Dout> struct query_head_rows {
 
 /// dq += ds k over the keys that are not finite, pair by pair where they are visible; `gradients` are those of the tile.
 template <class Isa, class T, class K, class Visible>
-void add_keys_not_finite(const row_block<K>& k, const pair_tile<T>& tile, const Visible& visible,
+void add_keys_not_finite(const tile_rows<K>& k, const pair_tile<T>& tile, const Visible& visible,
                          arch::matrix_ref<T> dq) noexcept {
   for (index_t j = 0; j < k.count; ++j) {
     if (finite<Isa, T>(k.matrix.row(j), k.dim)) continue;

@@ -133,9 +133,8 @@ void multiply_by_derivative(const Score& score, range rows, range columns, const
   }
 }
 
-/// The factor that backward folds into an operand before the logits are computed: they come out in units of log 2 where no
-/// score modifier stands between.
-template <class Score> [[nodiscard]] constexpr double query_factor(double scale) noexcept {
+/// The factor from <q, k> to a logit: the scale, in units of log 2 where no score modifier follows.
+template <class Score> [[nodiscard]] constexpr double logit_factor(double scale) noexcept {
   return std::is_same_v<Score, score::identity> ? scale * log2_e : scale;
 }
 

@@ -11,7 +11,7 @@
 
 namespace seqprim::attention::detail {
 
-/// Asks for a piece of memory, a few lines at a time, into the second-level cache.
+/// Prefetches consecutive memory into the second-level cache, a few lines at a time.
 struct stream_prefetch {
   const char* at = nullptr;
   index_t bytes = 0;  ///< of one step
@@ -29,9 +29,9 @@ struct stream_prefetch {
 /// Online softmax over one tile of queries: the running maximum, sum and weighted values of each query, in units of log 2.
 /// Queries run along the lanes, so a row of values per query is a vector and nothing is ever summed across lanes.
 ///
-/// With matrix registers the running maximum moves only when a logit exceeds it by more than 2^8: until then weights grow beyond 1,
-/// which neither bfloat16 nor the float sums of values below 2^120 / k_len mind, and the old sums, which lie in memory between
-/// the products, need no new scale.
+/// With matrix registers the running maximum moves only when a logit exceeds it by more than 8 (in units of log 2): until then
+/// weights grow up to 2^8, which float sums of values below 2^120 / k_len hold, and the old sums, which lie in memory between the
+/// products, need no new scale.
 template <class Isa, class T, class Products> class online_softmax {
   using v = arch::simd<Isa, T>;
   using element = typename Products::element;
@@ -187,7 +187,7 @@ template <class Isa, class T, class Products> class online_softmax {
       if (empty_) {
         arch::multiply<Isa, arch::start::zero>(out, left, weights, shape);
       } else if constexpr (tiles) {
-        if (moved_) arch::detail::scale_columns<Isa>(out, value_dim_, padded_, rescale_);
+        if (moved_) arch::scale_columns<Isa>(out, value_dim_, padded_, rescale_);
         arch::multiply<Isa, arch::start::keep>(out, left, weights, shape);
       } else {
         arch::multiply<Isa, arch::start::rescale>(out, left, weights, shape, rescale_);

@@ -13,12 +13,12 @@
 namespace seqprim::attention::detail {
 
 /// `count` rows of `dim` elements.
-template <class X> struct row_block {
+template <class X> struct tile_rows {
   arch::matrix_ref<const X> matrix;
   index_t count, dim;
 };
 
-template <class X> [[nodiscard]] row_block<X> block_of(const tensor_view<const X, 2>& x, range rows) noexcept {
+template <class X> [[nodiscard]] tile_rows<X> block_of(const tensor_view<const X, 2>& x, range rows) noexcept {
   return {{x.data + rows.begin * x.stride(0), x.stride(0)}, rows.size(), x.extent(1)};
 }
 
@@ -29,27 +29,27 @@ template <class Isa, class T> struct widened_products {
   static constexpr index_t packed = 1;
   using v = arch::simd<Isa, T>;
 
-  /// Elements that read() and left() need, and sum_operand().
+  /// Elements of the buffers: read_size for read() and left(), sum_size for sum_operand().
   [[nodiscard]] static index_t read_size(index_t rows, index_t dim) noexcept { return rows * round_up(dim, 64); }
   [[nodiscard]] static index_t sum_size(index_t rows, index_t dim) noexcept { return rows * round_up(dim, v::lanes); }
 
   /// The rows as the functions below take them.
-  template <class X> [[nodiscard]] static row_block<T> read(const row_block<X>& x, T* buffer) noexcept {
+  template <class X> [[nodiscard]] static tile_rows<T> read(const tile_rows<X>& x, T* buffer) noexcept {
     return {widen<Isa>(x.matrix, x.count, x.dim, buffer), x.count, x.dim};
   }
   /// Rows as left operand of a product over their elements. The buffer is that of read().
-  [[nodiscard]] static arch::matrix_ref<const T> left(const row_block<T>& x, T*) noexcept { return x.matrix; }
+  [[nodiscard]] static arch::matrix_ref<const T> left(const tile_rows<T>& x, T*) noexcept { return x.matrix; }
 
   /// out [dim, columns]: the rows, negated where requested, become columns; zeros beyond the last row.
   template <class X>
-  static void transpose(const row_block<X>& x, bool negate, arch::matrix_ref<T> out, index_t columns) noexcept {
+  static void transpose(const tile_rows<X>& x, bool negate, arch::matrix_ref<T> out, index_t columns) noexcept {
     arch::transpose_into<Isa, T>(x.matrix, x.count, x.dim, out, columns);
     if (negate) scale_tile<Isa>(out.data, out.ld, x.dim, columns, T{-1});
   }
 
   /// The transposed rows as left operand of a sum over rows. Where `partial`, rows that are not finite are replaced by zeros
   /// and `clean` is set to false.
-  [[nodiscard]] static arch::strided_ref<const T> sum_operand(const row_block<T>& x, bool partial, T* buffer,
+  [[nodiscard]] static arch::strided_ref<const T> sum_operand(const tile_rows<T>& x, bool partial, T* buffer,
                                                               bool& clean) noexcept {
     if (partial) {
       for (index_t j = 0; j < x.count; ++j) clean = clean && finite<Isa, T>(x.matrix.row(j), x.dim);
@@ -62,7 +62,7 @@ template <class Isa, class T> struct widened_products {
 
   /// out [rows, columns]: the rows as right operand of a sum over rows; zeros beyond `dim`, and in place of rows that are not
   /// finite. Returns whether all rows are.
-  template <class X> static bool copy_finite(const row_block<X>& x, arch::matrix_ref<T> out, index_t columns) noexcept {
+  template <class X> static bool copy_finite(const tile_rows<X>& x, arch::matrix_ref<T> out, index_t columns) noexcept {
     arch::copy_into<Isa>(x.matrix, x.count, x.dim, out, columns);
     bool clean = true;
     for (index_t j = 0; j < x.count; ++j) {
@@ -108,9 +108,9 @@ template <class Isa, class T> struct paired_products {
   [[nodiscard]] static index_t read_size(index_t rows, index_t dim) noexcept { return rows * ceil_div(dim, 2); }
   [[nodiscard]] static index_t sum_size(index_t rows, index_t dim) noexcept { return ceil_div(rows, 2) * dim; }
 
-  [[nodiscard]] static row_block<bfloat16> read(const row_block<bfloat16>& x, element*) noexcept { return x; }
+  [[nodiscard]] static tile_rows<bfloat16> read(const tile_rows<bfloat16>& x, element*) noexcept { return x; }
   /// In place where pairs are whole words.
-  [[nodiscard]] static arch::matrix_ref<const element> left(const row_block<bfloat16>& x, element* buffer) noexcept {
+  [[nodiscard]] static arch::matrix_ref<const element> left(const tile_rows<bfloat16>& x, element* buffer) noexcept {
     const bfloat16* const first = x.matrix.data;
     if (x.dim % 2 == 0 && x.matrix.ld % 2 == 0 && reinterpret_cast<std::uintptr_t>(first) % sizeof(element) == 0)
       return {reinterpret_cast<const element*>(first), x.matrix.ld / 2};
@@ -124,12 +124,12 @@ template <class Isa, class T> struct paired_products {
     return {buffer, depth};
   }
 
-  static void transpose(const row_block<bfloat16>& x, bool negate, arch::matrix_ref<element> out,
+  static void transpose(const tile_rows<bfloat16>& x, bool negate, arch::matrix_ref<element> out,
                         index_t columns) noexcept {
     pairs::transpose_rows(x.matrix, x.count, x.dim, negate, out, columns);
   }
 
-  [[nodiscard]] static arch::strided_ref<const element> sum_operand(const row_block<bfloat16>& x, bool partial,
+  [[nodiscard]] static arch::strided_ref<const element> sum_operand(const tile_rows<bfloat16>& x, bool partial,
                                                                     element* buffer, bool& clean) noexcept {
     const auto all = [](index_t) { return true; };
     const auto finite_only = [&](index_t j) { return finite<Isa, T>(x.matrix.row(j), x.dim); };
@@ -137,7 +137,7 @@ template <class Isa, class T> struct paired_products {
     return arch::transposed(arch::matrix_ref<const element>{buffer, x.dim});
   }
 
-  static bool copy_finite(const row_block<bfloat16>& x, arch::matrix_ref<element> out, index_t columns) noexcept {
+  static bool copy_finite(const tile_rows<bfloat16>& x, arch::matrix_ref<element> out, index_t columns) noexcept {
     for (index_t n = 0; n < ceil_div(x.count, 2); ++n)
       for (index_t d = x.dim; d < columns; ++d) out(n, d) = {0};
     return interleave(x, out, [&](index_t j) { return finite<Isa, T>(x.matrix.row(j), x.dim); });
@@ -179,7 +179,7 @@ template <class Isa, class T> struct paired_products {
  private:
   /// out [pairs of rows, dim], with zeros in place of the rows that `keep(j)` refuses. Returns whether it refused none.
   template <class Keep>
-  static bool interleave(const row_block<bfloat16>& x, arch::matrix_ref<element> out, const Keep& keep) noexcept {
+  static bool interleave(const tile_rows<bfloat16>& x, arch::matrix_ref<element> out, const Keep& keep) noexcept {
     bool all = true;
     for (index_t j = 0; j < x.count; j += 2) {
       const bool alone = j + 1 == x.count, first = keep(j), second = !alone && keep(j + 1);
@@ -203,7 +203,7 @@ using products_for = std::conditional_t<arch::pair_products<Isa>::available && (
 /// A hidden pair has weight 0, and 0 times infinity or NaN would leak out of padding into rows that do not see it. Such rows are
 /// therefore taken out of products and added here.
 template <class Isa, class Products, class T, class X, class Visible>
-void add_not_finite(const row_block<X>& x, index_t columns, const Visible& visible,
+void add_not_finite(const tile_rows<X>& x, index_t columns, const Visible& visible,
                     arch::matrix_ref<const typename Products::element> weights, arch::matrix_ref<T> acc) noexcept {
   for (index_t j = 0; j < x.count; ++j) {
     if (finite<Isa, T>(x.matrix.row(j), x.dim)) continue;
@@ -217,7 +217,7 @@ void add_not_finite(const row_block<X>& x, index_t columns, const Visible& visib
 /// acc[d, column] += sum over rows j of x[j, d] weight[j, column], for as many `columns`, in whole registers. Where `partial`,
 /// rows that are not finite count only where `visible(j, column)`.
 template <class Isa, class Products, class T, class X, class Visible>
-void add_weighted_rows(const row_block<X>& x, bool partial, index_t columns,
+void add_weighted_rows(const tile_rows<X>& x, bool partial, index_t columns,
                        arch::matrix_ref<const typename Products::element> weights, arch::matrix_ref<T> acc,
                        typename Products::element* buffer, const Visible& visible) noexcept {
   bool clean = true;

@@ -9,7 +9,7 @@
 
 namespace seqprim::attention::detail {
 
-/// The values of one key head as matrix registers load them: panel n [value_dim, keys / 2] holds keys n keys .. (n + 1) keys, as
+/// The values of one key head as matrix registers load them: panel n [value_dim, keys / 2] holds keys [n * keys, (n + 1) * keys) as
 /// pairs of neighbors, zeros beyond the last key. Keys whose values are not finite are zeros here and marked: a hidden pair has
 /// weight 0, and 0 times infinity must not reach a row that does not attend to it.
 struct value_panels {
@@ -36,7 +36,7 @@ void fill_panels(const tensor_view<const bfloat16, 2>& values, index_t keys, arc
   using products = arch::pair_products<Isa>;
   constexpr index_t edge = arch::tile_edge;
   const index_t k_len = values.extent(0), dim = values.extent(1);
-  alignas(64) arch::bfloat16_pair block[edge * edge], turned[edge * edge];
+  alignas(64) arch::bfloat16_pair block[edge * edge], transposed[edge * edge];
   for (index_t begin = 0; begin < k_len; begin += keys, pairs += dim * (keys / 2), ++marked) {
     *marked = 0;
     for (index_t n = 0; n < keys / 2; n += edge) {
@@ -61,9 +61,9 @@ void fill_panels(const tensor_view<const bfloat16, 2>& values, index_t keys, arc
             for (index_t c = 0; c < live; ++c) out[c].bits <<= 16;
           }
         }
-        arch::transpose_pairs<Isa>({block, edge}, {turned, edge});
+        arch::transpose_pairs<Isa>({block, edge}, {transposed, edge});
         for (index_t c = 0; c < live; ++c)
-          for (index_t i = 0; i < edge; ++i) pairs[(d + c) * (keys / 2) + n + i] = turned[c * edge + i];
+          for (index_t i = 0; i < edge; ++i) pairs[(d + c) * (keys / 2) + n + i] = transposed[c * edge + i];
       }
     }
   }

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <support/catch.hpp>
 #include <support/random.hpp>
 #include <vector>
@@ -175,6 +176,9 @@ TEST_CASE("softmax: starting positions for too few batch rows, and parts that pl
   tensor<bool, 2> visible(3, 5);
   const attention::softmax mixed{mask::dense{visible.view()} & mask::causal{}};
   REQUIRE_THROWS_WITH(attention::forward(cpu{}, mixed, q, k, k, out), ContainsSubstring("starting_at"));
+  const attention::softmax causal{mask::causal{}};
+  REQUIRE_THROWS_WITH(attention::forward(cpu{}, causal.starting_at(std::numeric_limits<index_t>::max()), q, k, k, out),
+                      ContainsSubstring("position 9223372036854775807, which must be in [-2^62, 2^62]"));
   REQUIRE_NOTHROW(attention::forward(cpu{}, mixed.starting_at(0), q, k, k, out));
   REQUIRE_NOTHROW(attention::forward(cpu{}, attention::softmax{mask::dense{visible.view()}}, q, k, k, out));
   REQUIRE_THROWS_AS(

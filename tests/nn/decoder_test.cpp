@@ -11,6 +11,7 @@
 #include <seqprim/nn/initialize.hpp>
 
 #include <support/any_mask.hpp>
+#include <vector>
 
 using namespace seqprim;
 
@@ -319,6 +320,45 @@ TEST_CASE("decoder: wrong parameters, tokens and states are errors that change n
                       ContainsSubstring("id (11) of token 1 must be in [0, vocab (11))"));
   REQUIRE(state.length() == 3);
   REQUIRE(std::all_of(logits.begin(), logits.end(), [](float v) { return v == 9.0f; }));
+}
+
+TEST_CASE("decoder: what forward, backward and prefill refuse leaves gradients, activations and state as they were",
+          "[nn][errors]") {
+  test::random_numbers random(98);
+  model<float> m(tiny<float>(false));
+  nn::initialize(cpu{}, m, {.seed = 4});
+  const problem<float> p(random, 2, 5, 11);
+  tensor<index_t, 2> wrong = p.ids, longer(2, 40);
+  wrong(1, 3) = 11;
+  longer.fill(-1);
+  tensor<float, 3> dhidden(2, 5, 8), wide(2, 5, 16);
+  random.fill(dhidden);
+  model<float>::activations saved;
+  const auto gradients = [&] {
+    std::vector<float> all;
+    m.visit_parameters([&](const std::string&, auto& x) { all.insert(all.end(), x.grad.begin(), x.grad.end()); });
+    return all;
+  };
+  m.forward(cpu{}, p.ids, saved);
+  m.backward(cpu{}, p.ids, dhidden, saved);
+  const std::vector<float> once = gradients();
+  m.visit_parameters([](const std::string&, auto& x) { x.grad.fill(0); });
+
+  m.forward(cpu{}, p.ids, saved);
+  REQUIRE_THROWS_AS(m.forward(cpu{}, longer, saved), precondition_error);
+  REQUIRE_THROWS_AS(m.backward(cpu{}, wrong, dhidden, saved), precondition_error);
+  REQUIRE_THROWS_WITH(m.backward(cpu{}, p.ids, wide.view().slice(2, {0, 8}), saved),
+                      ContainsSubstring("hidden_gradient must be dense"));
+  m.backward(cpu{}, p.ids, dhidden, saved);
+  REQUIRE(gradients() == once);
+
+  model<float>::decode_state state(m, 2, 20);
+  const tensor_view<float, 2> in_the_head(m.head_weight().value.data(), 2, 11);
+  REQUIRE_THROWS_WITH(m.prefill(cpu{}, p.ids, state, in_the_head), ContainsSubstring("logits overlaps the weight of"));
+  tensor<float, 1> row(11);
+  REQUIRE_THROWS_AS(m.prefill(cpu{}, p.ids, state, tensor_view<float, 2>(row.data(), {2, 11}, {0, 1})),
+                    precondition_error);
+  REQUIRE(state.length() == 0);
 }
 
 TEST_CASE("decoder: a state of another model is an error that changes neither the state nor the logits",

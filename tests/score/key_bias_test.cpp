@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <seqprim/attention/backward.hpp>
 #include <seqprim/core/tensor.hpp>
+#include <seqprim/mask/causal.hpp>
 #include <seqprim/score/key_bias.hpp>
 
+#include <limits>
 #include <support/catch.hpp>
 #include <support/random.hpp>
 
@@ -43,4 +46,44 @@ TEST_CASE("key_bias: rejects tables that do not fit the call", "[score][errors]"
   REQUIRE_THROWS_WITH(
       score::validate(score::key_bias{other.view().transposed(1, 2)}, {.batch = 2, .heads = 8, .k_len = 3}),
       ContainsSubstring("the last axis of bias must be contiguous, its stride is 8"));
+}
+
+TEMPLATE_TEST_CASE("key_bias: rows that see keys of -inf alone take no part in backward, whatever dout holds there",
+                   "[score][edge]", float, bfloat16) {
+  using T = TestType;
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  test::random_numbers random(5);
+  const index_t len = 90, dim = 24;  // query heads 0 and 1 share a key head; rows 0 .. 69 of head 1 see keys of -inf
+  tensor<T, 4> q(1, 2, len, dim), k(1, 1, len, dim), v(1, 1, len, dim), out(1, 2, len, dim), dout(1, 2, len, dim);
+  for (auto* x : {&q, &k, &v, &dout}) random.fill(*x);
+  tensor<float, 3> lse(1, 2, len), bias(1, 2, len);
+  random.fill(bias);
+  for (index_t j = 0; j < 70; ++j) bias(0, 1, j) = -infinity;
+  const attention::softmax op{mask::causal{}, score::key_bias{bias.view()}};
+  struct gradients {
+    tensor<T, 4> dq{1, 2, 90, 24}, dk{1, 1, 90, 24}, dv{1, 1, 90, 24};
+    tensor<float, 2> dtable{2, 90};
+  };
+  const auto backward = [&] {
+    gradients g;
+    attention::backward(cpu{}, op, q, k, v, out, lse, dout,
+                        attention::gradients{}.dq(g.dq).dk(g.dk).dv(g.dv).dtable(g.dtable));
+    return g;
+  };
+  attention::forward(cpu{}, op, q, k, v, out, lse);
+  REQUIRE(lse(0, 1, 69) == -infinity);
+  REQUIRE(lse(0, 1, 70) > -infinity);
+  for (index_t i = 0; i < 70; ++i)
+    for (index_t d = 0; d < dim; ++d) dout(0, 1, i, d) = T(0.0f);
+  const gradients expected = backward();
+  for (index_t i = 0; i < 70; ++i)
+    for (index_t d = 0; d < dim; ++d) dout(0, 1, i, d) = T(i % 2 == 0 ? infinity : std::nanf(""));
+  const gradients g = backward();
+  const auto same = [](const auto& a, const auto& b) {
+    for (index_t i = 0; i < a.size(); ++i) REQUIRE(static_cast<float>(a.data()[i]) == static_cast<float>(b.data()[i]));
+  };
+  same(g.dq, expected.dq);
+  same(g.dk, expected.dk);
+  same(g.dv, expected.dv);
+  same(g.dtable, expected.dtable);
 }

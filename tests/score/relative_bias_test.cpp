@@ -3,6 +3,7 @@
 #include <seqprim/score/relative_bias.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <support/catch.hpp>
 #include <support/random.hpp>
 
@@ -38,6 +39,8 @@ TEST_CASE("relative_bias: rejects tables that do not fit the call", "[score][err
                       ContainsSubstring("score::relative_bias: table has 8 heads (axis 0) but the call has 4. See "));
   REQUIRE_THROWS_WITH(score::validate(score::relative_bias{table.view().slice(1, {0, 0})}),
                       ContainsSubstring("table has no distances (axis 1)"));
+  REQUIRE_THROWS_WITH(score::validate(score::relative_bias{table.view(), std::numeric_limits<index_t>::max() - 1}),
+                      ContainsSubstring("least (9223372036854775806) must be in [-2^62, 2^62]"));
   REQUIRE_THROWS_WITH(score::validate(score::relative_bias{table.view().transposed(0, 1)}),
                       ContainsSubstring("the last axis of table must be contiguous, its stride is 33"));
 }

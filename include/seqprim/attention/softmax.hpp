@@ -66,6 +66,7 @@ template <class Mask = mask::full, class Score = score::identity, class Position
   index_array starts{};                    ///< [batch] the same where batch rows differ; empty: `start` holds
 
   static constexpr subject self{"attention::softmax", "attention/softmax"};
+  static constexpr index_t furthest = index_t{1} << 62;  ///< of a position: differences do not overflow
 
   // A constructor rather than an aggregate: clang 14 deduces template arguments from constructors only.
   SEQPRIM_HD constexpr explicit softmax(Mask m = {}, Score s = {}, Position p = {}) noexcept
@@ -133,6 +134,8 @@ template <class Mask = mask::full, class Score = score::identity, class Position
     mask::validate(mask);
     score::validate(score);
     self.expects(std::isfinite(scale), "scale must be finite");
+    self.expects(start == last_query_at_last_key || (start >= -furthest && start <= furthest),
+                 "the first query is at position ", start, ", which must be in [-2^62, 2^62]");
     self.expects(sink < __builtin_huge_valf(), "the sink (", sink, ") must be finite, or -inf for none");
   }
   /// The same for a sink per head, which is read: entry points of the host call it.

@@ -147,6 +147,10 @@ template <class Block> class decoder {
   tensor_view<value_type, 3> forward(const cpu& executor, const Ids& tokens, activations& saved) const {
     const auto ids = as_view(tokens);
     const index_t batch = ids.extent(0), len = ids.extent(1);
+    executor.validate();
+    self.expects_lengths("ids", ids);
+    embed.check_ids(ids);
+    saved.batch = -1;  // whatever it held before is gone
     saved.blocks.resize(blocks.size());
     saved.streams.resize(blocks.size() + 1);
     auto stream = saved.streams[0].view(batch, len, dim());
@@ -166,7 +170,6 @@ template <class Block> class decoder {
   /// logits = hidden W_head^T, for any number of rows.
   template <row_viewable Hidden, row_viewable Logits>
   void logits(const cpu& executor, const Hidden& hidden_states, Logits&& result) const {
-    constexpr subject self{"nn::decoder", "nn/decoder"};
     const auto hidden = detail::rows_of(self, "hidden", hidden_states);
     const auto out = detail::rows_of(self, "logits", result);
     detail::expect_features(self, "hidden", hidden, "dim", dim());
@@ -190,7 +193,10 @@ template <class Block> class decoder {
                     "nn::decoder: hidden_gradient [", dhidden.extent(0), ", ", dhidden.extent(1), ", ",
                     dhidden.extent(2), "] must be [", batch, ", ", len, ", ", dim(),
                     "]. See docs/reference/nn/decoder.md");
+    self.expects_lengths("hidden_gradient", dhidden);
+    self.expects(dhidden.contiguous(), "hidden_gradient must be dense");
     executor.validate();
+    embed.check_ids(ids);
     saved.batch = -1;
     const auto stream = [&](std::size_t l) { return saved.streams[l].view(batch, len, dim()); };
     const auto gradient = saved.gradient.view(batch, len, dim());
@@ -213,15 +219,15 @@ template <class Block> class decoder {
                     " layers, but the model has ", blocks.size(), ": it was made for another model", page);
     SEQPRIM_EXPECTS(batch == state.batch_, "nn::decoder: ids hold ", batch,
                     " sequences, but the decode state was made for ", state.batch_, page);
-    constexpr subject self{"nn::decoder", "nn/decoder"};
     self.expects_lengths("ids", ids);
     SEQPRIM_EXPECTS(len >= 1, "nn::decoder: at least one token must be read", page);
     SEQPRIM_EXPECTS(len <= state.capacity_ - state.length_, "nn::decoder: ", len, " tokens after ", state.length_,
                     " exceed the capacity (", state.capacity_, ") of the decode state", page);
     SEQPRIM_EXPECTS(out.extent(0) == batch && out.extent(1) == vocab(), "nn::decoder: logits [", out.extent(0), ", ",
                     out.extent(1), "] must be [", batch, ", vocab (", vocab(), ")]", page);
-    SEQPRIM_EXPECTS(out.stride(1) == 1 || out.extent(1) <= 1, "nn::decoder: the last axis of logits must be contiguous",
-                    page);
+    self.expects_contiguous("logits", out);
+    self.expects_distinct("logits", out);
+    self.expects_apart("logits", out, "the weight of the head", head_weight().value.view());
     executor.validate();
     embed.check_ids(ids);
     const index_t start = state.length_, end = start + len;
@@ -249,6 +255,7 @@ template <class Block> class decoder {
   template <class Visit> void visit_parameters(Visit&& visit) const { visit_all(*this, visit); }
 
  private:
+  static constexpr subject self{"nn::decoder", "nn/decoder"};
   static constexpr index_t prefill_chunk = 256;
 
   /// The chunks in which the tokens of a call are read: each ends where all layers may be cut, and all layers accept it.

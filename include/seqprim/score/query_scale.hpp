@@ -47,7 +47,7 @@ struct query_scale {
   SEQPRIM_INLINE constexpr void validate(const shape& problem) const {
     constexpr subject self{"score::query_scale", "score/query_scale"};
     detail::expect_rows(self, "factors", factors, problem);
-    self.expects(problem.q_len == 0 || (problem.start >= 0 && problem.start + problem.q_len <= factors.extent(2)),
+    self.expects(problem.q_len == 0 || (problem.start >= 0 && problem.start <= factors.extent(2) - problem.q_len),
                  "factors is for queries at [0, ", factors.extent(2), ") but those of the call are at [", problem.start,
                  ", ", problem.start + problem.q_len, "); softmax::starting_at says where they are");
   }

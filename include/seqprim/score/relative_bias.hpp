@@ -52,6 +52,8 @@ struct relative_bias {
   SEQPRIM_INLINE constexpr void validate() const {
     self.expects_contiguous("table", table);
     self.expects(table.extent(1) >= 1, "table has no distances (axis 1)");
+    constexpr index_t furthest = index_t{1} << 62;
+    self.expects(least >= -furthest && least <= furthest, "least (", least, ") must be in [-2^62, 2^62]");
   }
   SEQPRIM_INLINE constexpr void validate(const shape& problem) const {
     self.expects(table.extent(0) == 1 || table.extent(0) == problem.heads, "table has ", table.extent(0),

@@ -5,6 +5,7 @@
 #include <seqprim/attention/detail/cpu/logits.hpp>
 #include <seqprim/score/rule.hpp>
 
+#include <limits>
 #include <type_traits>
 
 namespace seqprim::attention::detail {
@@ -28,6 +29,9 @@ template <class T> struct pair_tile {
   T* gradients;          ///< products <dout, v>, then gradients of the products <q, k>
   T* raw;                ///< used by score modifiers
   index_t ld;
+
+  /// A row without a visible key, or none whose logit is above -inf: its weights are 0, and whatever it holds stays out.
+  [[nodiscard]] bool blank(index_t i) const noexcept { return lse[i] == std::numeric_limits<T>::infinity(); }
 };
 
 /// Sets what the mask hides to zero.
@@ -72,6 +76,7 @@ void add_score_gradients(const Mask& mask, const Score& score, const pair_tile<T
     const mask_lanes<Isa, T, columns_are::keys, Mask> visible(mask, rows, keys.begin + j, live);
     const auto exist = v::lanes_in(0, live);
     for (index_t i = 0; i < rows.size(); ++i) {
+      if (tile.blank(i)) continue;
       const index_t at = i * tile.ld + j;
       const score::site first{rows.begin + i, keys.begin + j};
       // Hidden pairs may hold anything; they are left out rather than multiplied by 0.
@@ -152,6 +157,11 @@ void weights_and_gradients(const Mask& mask, const Score& score, const backward_
   multiply_by_derivative<Isa, columns_are::keys>(score, rows, keys, tile.raw, tile.gradients, tile.ld);
   // Last, because hidden pairs may hold anything: NaN where lse or dp is NaN, or what a score makes of padding.
   if (tile.partial) clear_hidden<Isa, T>(mask, tile);
+  for (index_t i = 0; i < rows.size(); ++i)
+    for (index_t j = 0; j < padded && tile.blank(i); j += v::lanes) {
+      v::store(tile.logits + i * tile.ld + j, v::zero());
+      v::store(tile.gradients + i * tile.ld + j, v::zero());
+    }
 }
 
 }  // namespace seqprim::attention::detail

@@ -98,22 +98,23 @@ template <class Isa, class T, class Products> class key_tile {
     arch::multiply<Isa, arch::start::zero>(gradients, Products::left(dout, dout_buffer_),
                                            arch::matrix_ref{values_, width_},
                                            {rows.size(), padded_, ceil_div(value_dim_, packed)});
-    const pair_tile<T> tile{.rows = rows,
-                            .keys = span_,
-                            .partial = partial,
-                            .lse = head.lse + rows.begin,
-                            .delta = head.delta + rows.begin,
-                            .logits = logits_,
-                            .gradients = gradients_,
-                            .raw = raw_,
-                            .ld = width_};
+    pair_tile<T> tile{.rows = rows,
+                      .keys = span_,
+                      .partial = partial,
+                      .lse = head.lse + rows.begin,
+                      .delta = head.delta + rows.begin,
+                      .logits = logits_,
+                      .gradients = gradients_,
+                      .raw = raw_,
+                      .ld = width_};
+    for (index_t i = 0; i < rows.size(); ++i) tile.partial = tile.partial || tile.blank(i);
     weights_and_gradients<Isa, T>(mask, score, backward_scale<T>::template of<Score>(scale_), tile, sums);
-    const auto visible = [&](index_t i, index_t j) { return mask(rows.begin + i, span_.begin + j); };
+    const auto visible = [&](index_t i, index_t j) { return !tile.blank(i) && mask(rows.begin + i, span_.begin + j); };
     const index_t keys = span_.size();
-    add_weighted_rows<Isa, Products, T>(dout, partial, keys,
+    add_weighted_rows<Isa, Products, T>(dout, tile.partial, keys,
                                         Products::pack_rows(logits, rows.size(), keys, weight_pack_), {dv_, width_},
                                         sum_buffer_, visible);
-    add_weighted_rows<Isa, Products, T>(query, partial, keys,
+    add_weighted_rows<Isa, Products, T>(query, tile.partial, keys,
                                         Products::pack_rows(gradients, rows.size(), keys, gradient_pack_),
                                         {dk_, width_}, sum_buffer_, visible);
     wait();

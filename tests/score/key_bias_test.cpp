@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <seqprim/attention/backward.hpp>
+#include <seqprim/attention/forward.hpp>
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/mask/causal.hpp>
 #include <seqprim/score/key_bias.hpp>

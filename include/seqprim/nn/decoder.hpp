@@ -292,12 +292,12 @@ template <class Block> class decoder {
     }
   }
 
-  template <class Self, class Visit> static void visit_all(Self& self, Visit& visit) {
-    self.embed.visit_parameters(nested("model.embed_tokens", visit));
-    for (std::size_t l = 0; l < self.blocks.size(); ++l)
-      self.blocks[l].visit_parameters(nested("model.layers." + std::to_string(l), visit));
-    self.norm.visit_parameters(nested("model.norm", visit));
-    if (self.head.weight.present()) self.head.visit_parameters(nested("lm_head", visit));
+  template <class Self, class Visit> static void visit_all(Self& model, Visit& visit) {
+    model.embed.visit_parameters(nested("model.embed_tokens", visit));
+    for (std::size_t l = 0; l < model.blocks.size(); ++l)
+      model.blocks[l].visit_parameters(nested("model.layers." + std::to_string(l), visit));
+    model.norm.visit_parameters(nested("model.norm", visit));
+    if (model.head.weight.present()) model.head.visit_parameters(nested("lm_head", visit));
   }
 };
 

@@ -113,6 +113,31 @@ def full_name(benchmark, sizes):
     return "/".join([benchmark, *(f"{key}:{value}" for key, value in sizes.items())])
 
 
+def exchange(process, request, seconds):
+    """(answer, None) of a process that answers lines of JSON, or (None, why there is none)."""
+    try:
+        process.stdin.write((json.dumps(request) + "\n").encode())
+        process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], seconds)
+        line = process.stdout.readline() if ready else b""
+        if line:
+            return json.loads(line), None
+        return None, "died" if ready else f"no answer in {seconds} s"
+    except (BrokenPipeError, json.JSONDecodeError) as failure:
+        return None, f"died ({type(failure).__name__})"
+
+
+def end(process):
+    """Ends a process, a stopped one too, and closes its pipes."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        try:
+            pipe.close()
+        except OSError:  # what was not yet read by the process
+            pass
+
+
 class Peer:
     """torch_cpu.py --serve with a number of threads; started when asked, restarted after it died or hung."""
 
@@ -125,28 +150,15 @@ class Peer:
                 [self.python, ROOT / "benchmarks/peers/torch_cpu.py", "--serve"], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=pinned(self.threads),
                 env=os.environ | {"OMP_NUM_THREADS": str(self.threads)})
-        try:
-            self.process.stdin.write((json.dumps(request | {"threads": self.threads}) + "\n").encode())
-            self.process.stdin.flush()
-            ready, _, _ = select.select([self.process.stdout], [], [], seconds)
-            line = self.process.stdout.readline() if ready else b""
-            if line:
-                return json.loads(line)
-            error = "PyTorch died" if ready else f"no answer in {seconds} s"
-        except (BrokenPipeError, json.JSONDecodeError) as failure:
-            error = f"PyTorch died ({type(failure).__name__})"
+        answer, error = exchange(self.process, request | {"threads": self.threads}, seconds)
+        if error is None:
+            return answer
         self.stop()
-        return {"error": error}
+        return {"error": f"PyTorch: {error}"}
 
     def stop(self):
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            for pipe in (self.process.stdin, self.process.stdout):
-                try:
-                    pipe.close()
-                except OSError:  # what was not yet read by the process
-                    pass
+            end(self.process)
             self.process = None
 
 

@@ -24,7 +24,6 @@ import math
 import os
 import pathlib
 import re
-import select
 import signal
 import statistics
 import subprocess
@@ -71,29 +70,17 @@ class Server:
             return {"error": "died"}
         self.process.send_signal(signal.SIGCONT)
         try:
-            self.process.stdin.write((json.dumps(request) + "\n").encode())
-            self.process.stdin.flush()
-            ready, _, _ = select.select([self.process.stdout], [], [], seconds)
-            line = self.process.stdout.readline() if ready else b""
-            if line:
-                return json.loads(line)
-            self.kill()
-            return {"error": "died" if ready else f"no answer in {seconds} s"}
-        except (BrokenPipeError, json.JSONDecodeError) as failure:
-            self.kill()
-            return {"error": f"died ({type(failure).__name__})"}
+            answer, error = compare.exchange(self.process, request, seconds)
+            if error is not None:
+                self.kill()
+                return {"error": error}
+            return answer
         finally:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGSTOP)
 
     def kill(self):
-        self.process.kill()  # ends a stopped process too
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            try:
-                pipe.close()
-            except OSError:  # what was not yet read by the process
-                pass
+        compare.end(self.process)
 
 
 def start(python, library):

@@ -21,6 +21,8 @@ namespace {
 
 #if defined(SEQPRIM_TEST_AMX)
 using isa = arch::amx_bf16;
+// What runs where the tile registers are unsupported takes every type, double through the definition of simd.
+static_assert(arch::simd<arch::tile_unit<isa>::otherwise, double>::lanes == 1);
 #else
 using isa = test::emulated_tiles;
 using unit = arch::tile_unit<isa>;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/cuda/launch.cuh>
 #include <seqprim/arch/cuda/mma_sync.cuh>
 #include <seqprim/attention/detail/cuda/backward_block.hpp>
 #include <seqprim/attention/detail/cuda/backward_rows.cuh>
@@ -31,13 +32,18 @@ __global__ void __launch_bounds__(Shape::query_threads)
 }
 
 template <class Shape, class Engine, class Operands>
-void launch_backward_blocks(const gpu& executor, const Operands& in) {
+void launch_backward_blocks(const gpu& executor, const Operands& in, const auto& launch_statistics) {
+  constexpr const char* self = "attention::backward";
   const problem& p = in.sizes;
-  launch_blocks("attention::backward", executor, backward_key_block_kernel<Shape, Engine, Operands>,
-                p.batch * p.kv_heads * ceil_div(p.k_len, Shape::key_tile), Shape::key_threads, Shape::key_shared, in);
-  launch_blocks("attention::backward", executor, backward_query_block_kernel<Shape, Engine, Operands>,
-                p.batch * p.heads * ceil_div(p.q_len, Shape::query_tile), Shape::query_threads, Shape::query_shared,
-                in);
+  const auto keys = arch::cuda::prepare(
+      self, backward_key_block_kernel<Shape, Engine, Operands>,
+      {p.batch * p.kv_heads * ceil_div(p.k_len, Shape::key_tile), Shape::key_threads, Shape::key_shared});
+  const auto queries = arch::cuda::prepare(
+      self, backward_query_block_kernel<Shape, Engine, Operands>,
+      {p.batch * p.heads * ceil_div(p.q_len, Shape::query_tile), Shape::query_threads, Shape::query_shared});
+  launch_statistics();
+  keys.launch(executor, in);
+  queries.launch(executor, in);
 }
 
 }  // namespace detail
@@ -125,7 +131,7 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   detail::for_results(written, expect_apart_from_workspace);
 
   auto* const statistics = reinterpret_cast<detail::row_statistics*>(space.data);
-  detail::launch_row_statistics(executor, p, out, lse, dout, statistics);
+  const auto launch_statistics = [&] { detail::launch_row_statistics(executor, p, out, lse, dout, statistics); };
   constexpr index_t head_dim = decltype(as_view(queries))::last_extent,
                     value_dim = decltype(as_view(values))::last_extent;
   constexpr bool one_type =
@@ -142,14 +148,16 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
       detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
         using size = decltype(dims);
         detail::launch_backward_blocks<detail::backward_shape<size::head, size::value, Engine, Policy>, Engine>(
-            executor, in);
+            executor, in, launch_statistics);
       });
       return;
     }
   }
   constexpr bool always_blocks = one_type && head_dim != dynamic_extent && value_dim != dynamic_extent &&
                                  head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
-  if constexpr (!always_blocks) detail::launch_backward_rows(executor, rows, p, q, k, v, dout, statistics, dq, dk, dv);
+  if constexpr (!always_blocks) {
+    detail::launch_backward_rows(executor, rows, p, q, k, v, dout, statistics, dq, dk, dv, launch_statistics);
+  }
 }
 
 }  // namespace seqprim::attention

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/cuda/launch.cuh>
 #include <seqprim/arch/cuda/mma_sync.cuh>
 #include <seqprim/attention/detail/cuda/block_dims.cuh>
 #include <seqprim/attention/detail/cuda/decode_block.hpp>
@@ -84,11 +85,14 @@ template <class Engine, class Policy, class T, class Dims> struct decode_shapes 
 
 template <class Shape, int SplitKeys, class Engine, class Call>
 void launch_decode_block(const gpu& executor, const Call& call) {
-  launch_blocks("attention::decode", executor, decode_block_kernel<Shape, SplitKeys, Engine, Call>,
-                decode_blocks<Shape>(call.p, call.splits), Shape::lanes, Shape::shared_bytes, call);
-  if (call.splits > 1)
-    launch_blocks("attention::decode", executor, merge_parts_kernel<Call>, call.p.batch * call.p.heads * call.p.q_len,
-                  merge_lanes, 0, call);
+  constexpr const char* self = "attention::decode";
+  const index_t rows = call.p.batch * call.p.heads * call.p.q_len;
+  const auto parts =
+      arch::cuda::prepare(self, decode_block_kernel<Shape, SplitKeys, Engine, Call>,
+                          {decode_blocks<Shape>(call.p, call.splits), Shape::lanes, Shape::shared_bytes});
+  const auto merge = arch::cuda::prepare(self, merge_parts_kernel<Call>, {call.splits > 1 ? rows : 0, merge_lanes});
+  parts.launch(executor, call);
+  merge.launch(executor, call);
 }
 
 /// The kernels of one size of heads; `memory` holds decode_workspace() floats.

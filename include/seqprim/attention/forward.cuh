@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/cuda/launch.cuh>
 #include <seqprim/arch/cuda/mma_sync.cuh>
 #include <seqprim/attention/detail/cuda/block_dims.cuh>
 #include <seqprim/attention/detail/cuda/forward_block.hpp>
@@ -112,10 +113,10 @@ template <int Chunks, class Op, class Q, class K, class V, class Out>
 void launch_forward_rows(const gpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
                          const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
                          const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse) {
-  launch_blocks("attention::forward", executor, forward_rows_kernel<Chunks, Op, Q, K, V, Out>,
-                p.batch * p.heads * ceil_div(p.q_len, rows_per_block), warp_lanes * rows_per_block,
-                static_cast<std::size_t>(rows_per_block * p.head_dim) * sizeof(float), op,
-                static_cast<float>(op.scale_for(p.head_dim)), p, q, k, v, out, lse);
+  arch::cuda::launch(executor, "attention::forward", forward_rows_kernel<Chunks, Op, Q, K, V, Out>,
+                     {p.batch * p.heads * ceil_div(p.q_len, rows_per_block), warp_lanes * rows_per_block,
+                      static_cast<std::size_t>(rows_per_block * p.head_dim) * sizeof(float)},
+                     op, static_cast<float>(op.scale_for(p.head_dim)), p, q, k, v, out, lse);
 }
 
 /// Tensor cores: see detail/block_softmax.hpp.
@@ -131,9 +132,9 @@ void launch_forward_block(const gpu& executor, const Op& op, const problem& p, c
                           const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse) {
   constexpr block_policy policy = Policy::template forward<Engine, T, Dims::head, Dims::value>();
   using shape = block_shape<T, Dims::head, Dims::value, policy.q_tile, policy.k_tile, policy.warps, policy.stages>;
-  launch_blocks("attention::forward", executor, forward_block_kernel<shape, Engine, forward_call<Op, T, Out>>,
-                forward_blocks<shape>(p), shape::lanes, shape::shared_bytes,
-                make_forward_call(op, p, q, k, v, out, lse));
+  arch::cuda::launch(executor, "attention::forward", forward_block_kernel<shape, Engine, forward_call<Op, T, Out>>,
+                     {forward_blocks<shape>(p), shape::lanes, shape::shared_bytes},
+                     make_forward_call(op, p, q, k, v, out, lse));
 }
 
 }  // namespace detail

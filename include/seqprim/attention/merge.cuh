@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/cuda/launch.cuh>
 #include <seqprim/attention/merge.hpp>
 #include <seqprim/core/gpu.cuh>
 
@@ -36,12 +37,8 @@ void merge(const gpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& p
            const PartLse& part_lse_view) {
   const auto [out, lse, part, part_lse] = detail::merge_operands(out_view, lse_view, part_out_view, part_lse_view);
   const index_t rows = out.extent(0) * out.extent(1) * out.extent(2);
-  if (rows == 0) return;
-  SEQPRIM_EXPECTS(rows <= 0x7fffffff, "attention::merge: ", rows,
-                  " rows exceed the CUDA limit of 2^31 - 1. See docs/reference/attention/merge.md");
-  detail::merge_rows_kernel<detail::merge_row_lanes>
-      <<<static_cast<unsigned>(rows), detail::merge_row_lanes, 0, executor.stream>>>(out, lse, part, part_lse);
-  check_cuda(cudaGetLastError(), "attention::merge");
+  arch::cuda::launch(executor, "attention::merge", detail::merge_rows_kernel<detail::merge_row_lanes>,
+                     {rows, detail::merge_row_lanes}, out, lse, part, part_lse);
 }
 
 }  // namespace seqprim::attention

@@ -17,9 +17,12 @@ struct gpu {
   cudaStream_t stream = nullptr;
 };
 
-/// Throws cuda_error naming the operation when a runtime call failed.
+/// Throws cuda_error naming the operation when a runtime call failed, and clears that error, so that later calls are not blamed for
+/// it.
 inline void check_cuda(cudaError_t status, const char* operation) {
-  if (status != cudaSuccess) throw cuda_error(message(operation, ": ", cudaGetErrorString(status)));
+  if (status == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());
+  throw cuda_error(message(operation, ": ", cudaGetErrorString(status)));
 }
 
 }  // namespace seqprim

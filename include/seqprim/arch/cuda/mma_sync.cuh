@@ -22,7 +22,10 @@ struct mma_sync {
   static constexpr const char* name = "mma_sync";
 
   [[nodiscard]] __device__ __forceinline__ int lane() const { return static_cast<int>(threadIdx.x % warp_lanes); }
-  [[nodiscard]] __device__ __forceinline__ int warp() const { return static_cast<int>(threadIdx.x / warp_lanes); }
+  /// The same in all lanes of a warp, and known to be: what follows from it needs no predicate.
+  [[nodiscard]] __device__ __forceinline__ int warp() const {
+    return static_cast<int>(__shfl_sync(0xffffffffu, threadIdx.x / warp_lanes, 0));
+  }
 
   /// The index of the block in the grid. Read each time: what follows from it need not stay in registers for long.
   [[nodiscard]] __device__ __forceinline__ std::uint32_t block() const {

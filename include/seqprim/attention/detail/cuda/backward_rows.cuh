@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/arch/cuda/launch.cuh>
 #include <seqprim/attention/detail/cuda/backward_block.hpp>
 #include <seqprim/attention/detail/cuda/block_dims.cuh>
 #include <seqprim/attention/detail/problem.hpp>
@@ -52,8 +53,8 @@ void launch_row_statistics(const gpu& executor, const problem& p, const tensor_v
                            row_statistics* statistics) {
   const index_t rows = p.batch * p.heads * p.q_len;
   constexpr int threads = backward_lanes * backward_warps;
-  launch_blocks("attention::backward", executor, row_statistics_kernel<Out, Dout>, ceil_div(rows, threads / 8), threads,
-                0, p.heads, p.q_len, rows, out, lse, dout, statistics);
+  arch::cuda::launch(executor, "attention::backward", row_statistics_kernel<Out, Dout>,
+                     {ceil_div(rows, threads / 8), threads}, p.heads, p.q_len, rows, out, lse, dout, statistics);
 }
 
 /// Weight and logit gradient of one visible pair, from the vectors of one side in shared memory (a: query or key, c: dout or value)
@@ -193,18 +194,21 @@ template <class Op, class Q, class K, class V, class Dout, class Dq, class Dk, c
 void launch_backward_rows(const gpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
                           const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
                           const tensor_view<const Dout, 4>& dout, const row_statistics* statistics,
-                          const tensor_view<Dq, 4>& dq, const tensor_view<Dk, 4>& dk, const tensor_view<Dv, 4>& dv) {
+                          const tensor_view<Dq, 4>& dq, const tensor_view<Dk, 4>& dk, const tensor_view<Dv, 4>& dv,
+                          const auto& launch_statistics) {
+  constexpr const char* self = "attention::backward";
   constexpr int threads = backward_lanes * backward_warps;
   const auto shared = static_cast<std::size_t>(backward_warps * (p.head_dim + p.value_dim)) * sizeof(float);
   const auto scale = static_cast<float>(op.scale_for(p.head_dim));
-  launch_blocks("attention::backward", executor,
-                backward_key_rows_kernel<decltype(Op::mask), decltype(Op::score), Q, K, V, Dout, Dk, Dv>,
-                p.batch * p.kv_heads * ceil_div(p.k_len, backward_warps), threads, shared, op.mask, op.score, p, scale,
-                q, k, v, dout, statistics, dk, dv);
-  launch_blocks("attention::backward", executor,
-                backward_query_rows_kernel<decltype(Op::mask), decltype(Op::score), Q, K, V, Dout, Dq>,
-                p.batch * p.heads * ceil_div(p.q_len, backward_warps), threads, shared, op.mask, op.score, p, scale, q,
-                k, v, dout, statistics, dq);
+  const auto key_pass = arch::cuda::prepare(
+      self, backward_key_rows_kernel<decltype(Op::mask), decltype(Op::score), Q, K, V, Dout, Dk, Dv>,
+      {p.batch * p.kv_heads * ceil_div(p.k_len, backward_warps), threads, shared});
+  const auto query_pass =
+      arch::cuda::prepare(self, backward_query_rows_kernel<decltype(Op::mask), decltype(Op::score), Q, K, V, Dout, Dq>,
+                          {p.batch * p.heads * ceil_div(p.q_len, backward_warps), threads, shared});
+  launch_statistics();
+  key_pass.launch(executor, op.mask, op.score, p, scale, q, k, v, dout, statistics, dk, dv);
+  query_pass.launch(executor, op.mask, op.score, p, scale, q, k, v, dout, statistics, dq);
 }
 
 }  // namespace seqprim::attention::detail

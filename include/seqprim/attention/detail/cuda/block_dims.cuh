@@ -3,7 +3,6 @@
 
 #include <seqprim/attention/detail/cuda/block_softmax.hpp>
 #include <seqprim/attention/tuning.cuh>
-#include <seqprim/core/gpu.cuh>
 #include <seqprim/core/tensor_view.hpp>
 
 #include <type_traits>
@@ -56,20 +55,5 @@ void with_dims(index_t head_dim, index_t value_dim, const Body& body) {
 template <class Q, class K, class V>
 inline constexpr bool block_elements = std::is_same_v<Q, K>&& std::is_same_v<Q, V> &&
                                        (std::is_same_v<Q, float16> || std::is_same_v<Q, bfloat16>);
-
-/// Starts a kernel whose blocks use `shared` bytes of shared memory each.
-template <class... Parameters, class... Arguments>
-void launch_blocks(const char* operation, const gpu& executor, void (*kernel)(Parameters...), index_t blocks, int lanes,
-                   std::size_t shared, const Arguments&... arguments) {
-  if (blocks == 0) return;
-  SEQPRIM_EXPECTS(blocks <= 0x7fffffff, operation, ": ", blocks,
-                  " blocks exceed the CUDA limit of 2^31 - 1. See docs/reference/attention/forward.md");
-  constexpr std::size_t granted = 48 * 1024;  // without asking
-  if (shared > granted)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-               operation);
-  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(lanes), shared, executor.stream>>>(arguments...);
-  check_cuda(cudaGetLastError(), operation);
-}
 
 }  // namespace seqprim::attention::detail

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Compiler launcher for .cu files: runs the compiler (all arguments) and moves what 'ptxas -v' says about the kernels from
-# the terminal into <object>.resources, which tests/cuda/kernel_evidence.py reads. Warnings and errors stay visible.
+# the terminal into <object>.resources, which tests/cuda/kernel_evidence.py reads. Warnings and errors stay visible, and so
+# does speed that ptxas gave up; that is recorded too.
 set -uo pipefail
 
 object="" previous=""
@@ -15,6 +16,7 @@ trap 'rm -f "$said"' EXIT
 status=0
 "$@" 2>"$said" || status=$?
 report='^ptxas info +:|^ +[0-9]+ bytes stack frame'
-grep -Ev "$report" "$said" >&2
-if [ "$status" -eq 0 ] && [ -n "$object" ]; then grep -E "$report" "$said" >"$object.resources"; fi
+loss='Potential Performance Loss'
+{ grep -Ev "$report" "$said"; grep "$loss" "$said"; } >&2
+if [ "$status" -eq 0 ] && [ -n "$object" ]; then grep -E "$report|$loss" "$said" >"$object.resources"; fi
 exit "$status"

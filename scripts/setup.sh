@@ -6,7 +6,7 @@
 #   scripts/setup.sh --check [...]                    names what is missing, installs nothing
 #
 # Does nothing, quickly, when all is there. SEQPRIM_DEPS_DIR may hold Catch2, Google Benchmark and nlohmann_json for
-# machines without a network.
+# machines without a network. Where nvcc is and no disassembler of CUDA code, 'test' and 'all' bring one to .deps/disassembler.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 check_only=no
@@ -34,6 +34,30 @@ has_fuzzer() {
   echo 'extern "C" int LLVMFuzzerTestOneInput() { return 0; }' |
     clang++ -fsanitize=fuzzer -x c++ - -o /dev/null 2>/dev/null
 }
+has_pip() { python3 -m pip --version >/dev/null 2>&1; }
+# cuobjdump and nvdisasm, with which the test cuda_kernels reads machine code; many installations of the CUDA toolkit lack them.
+disassembler="$root/.deps/disassembler"
+lacks_disassembler() {
+  case "$what" in test | all) ;; *) return 1 ;; esac
+  local path="$PATH:/usr/local/cuda/bin"
+  [ -n "${CUDACXX:-}" ] || PATH=$path has nvcc || return 1
+  if PATH=$path has cuobjdump && PATH=$path has nvdisasm; then return 1; fi
+  ! compgen -G "$disassembler/nvidia/*/bin/nvdisasm" >/dev/null
+}
+# NVIDIA's packages for Python hold the two programs (6 MB) and nothing to import; they stay out of the system's Python.
+install_disassembler() {
+  lacks_disassembler || return 0
+  if [ "$check_only" = yes ]; then
+    say "missing, not needed: cuobjdump, nvdisasm"
+    return 0
+  fi
+  has_pip || return 0
+  say "installing cuobjdump and nvdisasm into .deps/disassembler"
+  make_folder "$root/build"
+  python3 -m pip install -q --no-deps --only-binary=:all: --retries 0 --timeout 15 --target "$disassembler" \
+    nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm >"$root/build/disassembler.log" 2>&1 </dev/null ||
+    say "could not install them; going on without, the machine code of CUDA kernels is not checked"
+}
 has_new_cmake() { has cmake && version_at_least "$(cmake_version)" 3.25; }
 
 required=()  # packages without which nothing works
@@ -52,6 +76,7 @@ find_missing() {
     has_fuzzer || optional+=(libclang-rt-dev)
     has pkg-config || optional+=(pkg-config)
     has python3 || optional+=(python3)
+    if lacks_disassembler && ! has_pip; then optional+=(python3-pip); fi
     ;;
   esac
   case "$what" in bench | all) has_header benchmark/benchmark.h || required+=(libbenchmark-dev) ;; esac
@@ -60,7 +85,10 @@ find_missing() {
 list() { local IFS=' '; echo "$*"; }
 
 find_missing
-if [ ${#required[@]} -eq 0 ] && [ ${#optional[@]} -eq 0 ]; then exit 0; fi
+if [ ${#required[@]} -eq 0 ] && [ ${#optional[@]} -eq 0 ]; then
+  install_disassembler
+  exit 0
+fi
 
 privileged() { "$@"; }
 can_install=no
@@ -76,6 +104,7 @@ fi
 
 if [ "$can_install" = no ]; then
   if [ ${#optional[@]} -gt 0 ]; then say "missing, not needed: $(list "${optional[@]}")"; fi
+  install_disassembler
   if [ ${#required[@]} -eq 0 ]; then exit 0; fi
   say "missing: $(list "${required[@]}")  (names of Debian packages; g++ >= 12, cmake >= 3.25)" >&2
   if has apt-get; then
@@ -131,4 +160,5 @@ fi
 
 find_missing
 if [ ${#required[@]} -gt 0 ]; then fail "still missing after the installation: $(list "${required[@]}"); log: $log"; fi
+install_disassembler
 say "packages ready after $SECONDS s"

@@ -11,15 +11,22 @@ file will do. For every kernel in it:
 
     no stack frame, no spill stores, no spill loads, at most 255 registers
 
-and for those whose function name matches --tensor-core, if cuobjdump and nvdisasm are found (--cuobjdump, PATH, the CUDA
-toolkit, an installed triton package), the machine code of --program shows
+and in the whole report no 'Potential Performance Loss' (C75xx): a kernel that ptxas serializes is correct and slow. If
+cuobjdump and nvdisasm are found (--cuobjdump, PATH, the CUDA toolkit, .deps/disassembler of scripts/setup.sh, an installed
+triton package), the machine code of --program shows
 
-    tensor-core products (HMMA), 16-byte loads (LDGSTS or LDG with .128), no access to local memory (LDL, STL)
+    no access to local memory (LDL, STL)
+
+and for kernels whose function name matches --tensor-core
+
+    tensor-core products (HMMA), 16-byte loads (LDGSTS or LDG with .128)
 
 Prints a table, names every kernel that breaks a rule, and fails when a kernel of --expect, or any kernel at all, is
 missing for an architecture. Needs Python 3.8, no packages.
 """
 import argparse
+import collections
+import glob
 import importlib.util
 import json
 import os
@@ -29,6 +36,7 @@ import subprocess
 import sys
 
 MOST_REGISTERS = 255
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Kernel:
@@ -68,32 +76,41 @@ def read_report(text):
     return kernels
 
 
+def read_losses(text):
+    """What ptxas says about speed that it gave up, as sentences; some name the kernel, some do not."""
+    return re.findall(r"\(C\d+\) Potential Performance Loss.*", text)
+
+
 INSTRUCTIONS = {
-    "products": r"\bHMMA\.",
-    "wide copies": r"\bLDGSTS\.[\w.]*\.128\b",
-    "wide loads": r"\bLDG\.[\w.]*\.128\b",
-    "copies": r"\bLDGSTS\.",
-    "matrix loads": r"\bLDSM\.",
-    "local": r"\b(?:LDL|STL)\b",
+    "products": r"HMMA\.",
+    "wide copies": r"LDGSTS\.(.*\.)?128\b",
+    "wide loads": r"LDG\.(.*\.)?128\b",
+    "copies": r"LDGSTS\.",
+    "matrix loads": r"LDSM\.",
+    "local": r"(LDL|STL)\b",
 }
 
 
 def read_code(text):
     """{(architecture, symbol): {kind of instruction: count}} of a 'cuobjdump -sass' listing."""
-    result, architecture, counts = {}, None, None
+    instruction = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z][\w.]*)")
+    functions, architecture, opcodes = {}, None, None
     for line in text.splitlines():
+        found = instruction.match(line)
+        if found:
+            if opcodes is not None:
+                opcodes[found.group(1)] += 1
+            continue
         found = re.match(r"arch = (sm_\w+)", line)  # 'code for' forgets the letter of sm_90a
         if found:
-            architecture, counts = found.group(1), None
+            architecture, opcodes = found.group(1), None
             continue
         found = re.match(r"\s*Function : (\S+)", line)
         if found:
-            counts = result.setdefault((architecture, found.group(1)), dict.fromkeys(INSTRUCTIONS, 0))
-            continue
-        if counts is not None:
-            for kind, pattern in INSTRUCTIONS.items():
-                counts[kind] += bool(re.search(pattern, line))
-    return result
+            opcodes = functions.setdefault((architecture, found.group(1)), collections.Counter())
+    return {function: {kind: sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
+                       for kind, pattern in INSTRUCTIONS.items()}
+            for function, opcodes in functions.items()}
 
 
 def faults_of(kernel, tensor_core):
@@ -150,6 +167,7 @@ def find_cuobjdump(given):
     folders += os.environ.get("PATH", "").split(os.pathsep)
     for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
         folders += [os.path.join(root, "bin")] if root else []
+    folders += glob.glob(os.path.join(ROOT, ".deps", "disassembler", "nvidia", "*", "bin"))
     triton = importlib.util.find_spec("triton")
     for package in (triton.submodule_search_locations or []) if triton else []:
         folders.append(os.path.join(package, "backends", "nvidia", "bin"))
@@ -167,7 +185,7 @@ def check(arguments, texts, listing):
     """(kernels, faults): faults are (kernel or None, sentence)."""
     kernels = [k for text in texts for k in read_report(text) if re.search(arguments.kernels, k.symbol)]
     code = read_code(listing) if listing is not None else {}
-    faults = []
+    faults = [(None, "ptxas: " + loss) for text in texts for loss in read_losses(text)]
     if not kernels:
         faults.append((None, f"no kernel matches '{arguments.kernels}' in {len(texts)} reports"))
     for kernel in kernels:
@@ -231,6 +249,13 @@ ptxas info    : Function properties for helper
     48 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used"""), None), "stack frame of 48"),
         ("registers", verdict(GOOD.replace("255", "256"), None), "256 registers"),
+        ("serialized products", verdict("""\
+ptxas info    : (C7511) Potential Performance Loss: wgmma.mma_async instructions are serialized due to insufficient \
+register resources for the wgmma pipeline in the function '_ZN7seqprim9attention6detail10mma_kernelILi64EEEvPf'
+""" + GOOD, None), "(C7511) Potential Performance Loss"),
+        ("a loss that names no kernel", verdict("""\
+ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored; unable to determine register count at entry.
+""" + GOOD, None), "(C7508) Potential Performance Loss"),
         ("cut report", verdict(GOOD.split("    0 bytes stack")[0], None), "incomplete"),
         ("no kernel", verdict("", None, expect=[]), "no kernel matches"),
         ("kernel of another name", verdict(GOOD, None, expect=["other"]), "'other' was not compiled for sm_80"),

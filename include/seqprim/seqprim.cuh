@@ -7,4 +7,5 @@
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/merge.cuh>
 #include <seqprim/core/gpu.cuh>
+#include <seqprim/mask/block_map.cuh>
 #include <seqprim/seqprim.hpp>

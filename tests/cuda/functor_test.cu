@@ -4,6 +4,9 @@
 #include <seqprim/core/float16.hpp>
 #include <seqprim/core/gpu.cuh>
 #include <seqprim/core/philox.hpp>
+#include <seqprim/core/tensor.hpp>
+#include <seqprim/mask/block_map.cuh>
+#include <seqprim/mask/dense.hpp>
 #include <seqprim/position/rotary.hpp>
 #include <seqprim/sampling/gumbel_max.hpp>
 
@@ -36,6 +39,44 @@ __global__ void random_words(std::uint32_t* words, index_t count) {  // [count]
   if (i >= count) return;
   const random_stream stream{.seed = 0x0123456789abcdefull, .request = 7, .step = 11};
   words[i] = stream.word(sampling::token_noise, static_cast<std::uint32_t>(i));
+}
+
+constexpr index_t tile_edge = 24;  // tiles cut the blocks of 16
+
+template <class M>
+__global__ void classify_tiles(const M m, mask::limits ends, mask::tile_kind* kinds) {  // [gridDim.x, blockDim.x]
+  const index_t q = blockIdx.x * tile_edge, k = threadIdx.x * tile_edge;
+  kinds[blockIdx.x * blockDim.x + threadIdx.x] =
+      m.classify(intersect(range{q, q + tile_edge}, ends.queries), intersect(range{k, k + tile_edge}, ends.keys));
+}
+
+// Classes looked up on the device are those of the host; a matrix alone is partial everywhere, and a sound mask.
+void check_matrix_masks() {
+  constexpr index_t q_len = 100, k_len = 70, q_tiles = ceil_div(q_len, tile_edge), k_tiles = ceil_div(k_len, tile_edge);
+  constexpr auto tiles = static_cast<std::size_t>(q_tiles * k_tiles);
+  tensor<bool, 2> matrix(q_len, k_len);
+  for (index_t q = 0; q < q_len; ++q)
+    for (index_t k = 0; k < k_len; ++k) matrix(q, k) = k < 40 && (q < 48 || k < 16 || q % 7 == 3);
+  const mask::dense host{.visible = matrix.view()};
+  const mask::block_grid grid(cpu{}, host, q_len, k_len, 16, 16);
+  const auto host_map = grid.over(host);
+
+  const device_tensor<bool, 2> device_matrix(matrix);
+  const mask::dense device{.visible = device_matrix.view()};
+  const mask::device_block_grid device_grid(gpu{}, grid);
+  std::vector<mask::tile_kind> looked_up(tiles), read(tiles);
+  const device_buffer<mask::tile_kind> kinds(looked_up.data(), tiles), more_kinds(read.data(), tiles);
+  classify_tiles<<<q_tiles, k_tiles>>>(device_grid.over(device), device.table_limits(), kinds.data());
+  classify_tiles<<<q_tiles, k_tiles>>>(device, device.table_limits(), more_kinds.data());
+  kinds.read(looked_up.data());
+  more_kinds.read(read.data());
+  for (index_t i = 0; i < q_tiles; ++i)
+    for (index_t j = 0; j < k_tiles; ++j) {
+      const range q{i * tile_edge, min((i + 1) * tile_edge, q_len)}, k{j * tile_edge, min((j + 1) * tile_edge, k_len)};
+      const auto at = static_cast<std::size_t>(i * k_tiles + j);
+      SEQPRIM_EXPECT(looked_up[at] == host_map.classify(q, k));
+      SEQPRIM_EXPECT(read[at] == mask::tile_kind::partial);
+    }
 }
 
 template <class T>
@@ -95,6 +136,7 @@ void test_functors() {
         same && words[static_cast<std::size_t>(i)] == stream.word(sampling::token_noise, static_cast<std::uint32_t>(i));
   SEQPRIM_EXPECT(same);
 
+  check_matrix_masks();
   check_round_trip<float16>();
   check_round_trip<bfloat16>();
 }

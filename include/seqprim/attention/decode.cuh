@@ -125,26 +125,6 @@ void launch_decode(const gpu& executor, const Op& op, const problem& p, const te
   }
 }
 
-/// Memory from the pool of a stream, freed in its order.
-class pool_memory {
- public:
-  pool_memory(cudaStream_t stream, index_t floats) : stream_(stream) {
-    if (floats > 0)
-      check_cuda(cudaMallocAsync(&data_, static_cast<std::size_t>(floats) * sizeof(float), stream),
-                 "attention::decode");
-  }
-  pool_memory(const pool_memory&) = delete;
-  pool_memory& operator=(const pool_memory&) = delete;
-  ~pool_memory() {
-    if (data_ != nullptr) cudaFreeAsync(data_, stream_);
-  }
-  [[nodiscard]] float* data() const noexcept { return static_cast<float*>(data_); }
-
- private:
-  cudaStream_t stream_;
-  void* data_ = nullptr;
-};
-
 }  // namespace detail
 
 /// Floats of workspace that decode needs for these operands: the partial results of the splits, 0 when there is one split.
@@ -262,7 +242,7 @@ template <class Engine = arch::cuda::mma_sync, class Policy = default_block_poli
 void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
             Lse&& log_sum_exp) {
   const index_t floats = decode_workspace<Policy>(queries, keys, values);
-  const detail::pool_memory memory(executor.stream, floats);
+  const pool_memory<float> memory(executor, floats, "attention::decode");
   decode<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp,
                          tensor_view<float, 1>(memory.data(), floats));
 }

@@ -18,7 +18,9 @@ namespace seqprim::mask {
 /// one of a whole sequence while it is decoded.
 ///
 /// Errors  precondition_error: asked for queries or keys that the matrix does not have.
-/// Cost    classify() reads the tile, until it has seen both values; exact. A `block_map` reads it only once.
+/// Cost    classify() reads the tile, until it has seen both values; exact. On CUDA, where every lane of a block would read it, it reads
+///         nothing and every tile is partial: no tile is skipped, and each pair is read once. A `block_map` reads the matrix once, and its
+///         tiles are exact in both places.
 struct dense {
   tensor_view<const bool, 2> visible;  ///< [q_len, k_len], any strides
 
@@ -27,13 +29,14 @@ struct dense {
   SEQPRIM_HD constexpr bool operator()(index_t q, index_t k) const noexcept { return visible(q, k); }
 
   SEQPRIM_HD constexpr tile_kind classify(range q, range k) const noexcept {
-#if !defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__)
+    return tile_kind::partial;
+#else
     if (!__builtin_is_constant_evaluated() && visible.stride(1) == 1) {
       // All rows at once: they lie too far apart for what a processor fetches by itself.
       for (index_t i = q.begin; i < q.end; ++i)
         for (index_t j = k.begin; j < k.end; j += 64) __builtin_prefetch(&visible(i, j));
     }
-#endif
     const bool corner = visible(q.begin, k.begin);
     for (index_t i = q.begin; i < q.end; ++i) {
       index_t j = k.begin;
@@ -51,6 +54,7 @@ struct dense {
         if (visible(i, j) != corner) return tile_kind::partial;
     }
     return corner ? tile_kind::full : tile_kind::empty;
+#endif
   }
 
   /// The last query of a call is the last row of the matrix.

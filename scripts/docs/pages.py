@@ -16,7 +16,7 @@ import cpp_header
 
 # Members that every primitive of a family has; the page of the family's rule describes them.
 PROTOCOL = set("""operator() classify visible_keys key_bounds query_bounds group_at query_starts table_limits
-    visible_labels key_label composition bind validate
+    visible_labels key_label composition bind validate for_arrays
     derivative parameter_derivative row_derivative table_derivative table_size table_index table apply apply_transposed covers cutoff limit choose law visit_parameters
     operator=""".split())
 # Nested types whose content only their owner uses.

@@ -180,6 +180,7 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   const auto k_cache = detail::writable(key_cache);
   const auto v_cache = detail::writable(value_cache);
   executor.validate();
+  expect_arrays(executor, op);
   k_cache.validate(k.extent(0));
   v_cache.validate(k.extent(0));
   detail::expect_new_rows(op, k, v, detail::rows_of(k_cache.store), detail::rows_of(v_cache.store));
@@ -214,6 +215,7 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   const auto k_cache = detail::writable(key_cache);
   const auto v_cache = detail::writable(value_cache);
   executor.validate();
+  expect_arrays(executor, op);
   const index_t batch = k.extent(0), count = k.extent(2);
   k_cache.validate(batch);
   v_cache.validate(batch);

@@ -10,6 +10,7 @@
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/gradients.hpp>
 #include <seqprim/attention/softmax.hpp>
+#include <seqprim/core/arrays.cuh>
 #include <seqprim/core/gpu.cuh>
 
 #include <cuda_runtime.h>
@@ -119,6 +120,12 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   const detail::backward_inputs given{q, k, v, out, lse, dout};
   const detail::backward_results written{dq, dk, dv, 0};
   detail::expect_gradients<self>(p, given, written);
+  const auto expect_on_device = [&](const char* name, const auto& operand) {
+    expect_memory(executor, detail::subject_of<self>, name, operand);
+  };
+  detail::for_operands(given, expect_on_device);
+  detail::for_results(written, expect_on_device);
+  expect_on_device("workspace", space);
   const auto rows = detail::in_rows(op, p.starts);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,
                   "attention::backward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,

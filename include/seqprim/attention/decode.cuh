@@ -8,6 +8,7 @@
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/paged.hpp>
 #include <seqprim/attention/tuning.cuh>
+#include <seqprim/core/arrays.cuh>
 #include <seqprim/core/gpu.cuh>
 
 #include <cuda_runtime.h>
@@ -189,6 +190,8 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     const auto lse = tensor_view<float, 3>(as_view(log_sum_exp));
     const auto k = detail::block_cache(keys), v = detail::block_cache(values);
     if constexpr (is_paged<K>) {
+      expect_arrays(executor, keys.table);
+      expect_arrays(executor, values.table);
       keys.validate(q.extent(0));
       values.validate(q.extent(0));
       const index_t tokens = keys.table.max_pages() * keys.page_size();
@@ -207,6 +210,9 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
                                                             detail::outline_of(v, q.extent(0)), lengths);
     const auto rows = detail::in_rows(op, p.starts);
     detail::expect_results<self>(p, q, k_rows, v_rows, out, lse);
+    expect_memory(executor, detail::subject_of<self>, "out", out);
+    expect_memory(executor, detail::subject_of<self>, "lse", lse);
+    expect_memory(executor, detail::subject_of<self>, "workspace", workspace);
     const bool in_blocks = p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim;
     SEQPRIM_EXPECTS(
         in_blocks ||

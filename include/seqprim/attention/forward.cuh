@@ -8,6 +8,7 @@
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.cuh>
+#include <seqprim/core/arrays.cuh>
 #include <seqprim/core/gpu.cuh>
 
 #include <cuda_runtime.h>
@@ -179,6 +180,8 @@ void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys,
   constexpr auto self = detail::entry::forward;
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
   detail::expect_results<self>(p, q, k, v, out, lse);
+  expect_memory(executor, detail::subject_of<self>, "out", out);
+  expect_memory(executor, detail::subject_of<self>, "lse", lse);
   const auto rows = detail::in_rows(op, p.starts);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim,
                   "attention::forward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,

@@ -3,6 +3,7 @@
 
 #include <seqprim/arch/cuda/launch.cuh>
 #include <seqprim/attention/merge.hpp>
+#include <seqprim/core/arrays.cuh>
 #include <seqprim/core/gpu.cuh>
 
 namespace seqprim::attention {
@@ -36,6 +37,11 @@ template <class Out, class Lse, class PartOut, class PartLse>
 void merge(const gpu& executor, Out&& out_view, Lse&& lse_view, const PartOut& part_out_view,
            const PartLse& part_lse_view) {
   const auto [out, lse, part, part_lse] = detail::merge_operands(out_view, lse_view, part_out_view, part_lse_view);
+  constexpr const subject& self = detail::subject_of<detail::entry::merge>;
+  expect_memory(executor, self, "out", out);
+  expect_memory(executor, self, "lse", lse);
+  expect_memory(executor, self, "part", part);
+  expect_memory(executor, self, "part_lse", part_lse);
   const index_t rows = out.extent(0) * out.extent(1) * out.extent(2);
   arch::cuda::launch(executor, "attention::merge", detail::merge_rows_kernel<detail::merge_row_lanes>,
                      {rows, detail::merge_row_lanes}, out, lse, part, part_lse);

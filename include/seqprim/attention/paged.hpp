@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/core/tensor_view.hpp>
@@ -82,6 +83,13 @@ class page_table {
     result.extents_[0] = 1;
     result.lengths_ = lengths_.slice({b, b + 1});
     return result;
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    constexpr subject self{"attention::page_table", "attention/paged"};
+    const void* const entries = wide_ != nullptr ? static_cast<const void*>(wide_) : narrow_;
+    visit(self, "entries", borrowed{entries, host_readable_ ? host_access::checks : host_access::never});
+    visit(self, "lengths", lengths_);
   }
 
   /// Checks everything that a call for `batch` sequences on so many pages will read.

@@ -120,6 +120,7 @@ void decode(const cpu& executor, const Op& op, const ragged<Q>& queries, const p
             const paged<StoreV>& values, Out&& result, Lse&& log_sum_exp) {
   constexpr subject self{"attention::decode", "attention/ragged"};
   executor.validate();
+  expect_arrays(executor, op);
   detail::expect_ragged(self, "q", queries);
   const index_t batch = queries.sequences();
   const auto out = as_view(result);
@@ -175,6 +176,7 @@ void append(const cpu& executor, const Op& op, const ragged<NewK>& new_keys, con
             const paged<StoreK>& key_cache, const paged<StoreV>& value_cache) {
   constexpr subject self{"attention::append", "attention/ragged"};
   executor.validate();
+  expect_arrays(executor, op);
   detail::expect_ragged(self, "k_new", new_keys);
   detail::expect_ragged(self, "v_new", new_values);
   const index_t batch = new_keys.sequences();

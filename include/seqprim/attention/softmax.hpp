@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/core/packing.hpp>
@@ -128,6 +129,14 @@ template <class Mask = mask::full, class Score = score::identity, class Position
   [[nodiscard]] SEQPRIM_INLINE double scale_for(index_t head_dim) const noexcept {
     if (scale != 0) return static_cast<double>(scale);
     return head_dim > 0 ? 1.0 / std::sqrt(static_cast<double>(head_dim)) : 1.0;
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(mask, visit);
+    seqprim::for_arrays(score, visit);
+    seqprim::for_arrays(position, visit);
+    visit(self, "sinks", sinks);
+    visit(self, "starts", starts);
   }
 
   SEQPRIM_INLINE void validate() const {

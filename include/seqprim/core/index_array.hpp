@@ -69,6 +69,10 @@ class index_array {
     return wide_ != nullptr ? wide_[i * stride_] : narrow_[i * stride_];
   }
   [[nodiscard]] SEQPRIM_HD constexpr index_t size() const noexcept { return size_; }
+  /// The first entry.
+  [[nodiscard]] SEQPRIM_HD constexpr const void* address() const noexcept {
+    return wide_ != nullptr ? static_cast<const void*>(wide_) : narrow_;
+  }
   [[nodiscard]] SEQPRIM_HD constexpr bool host_readable() const noexcept { return host_readable_; }
 
   /// True when both are the same memory, read in the same way.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/index.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/core/subject.hpp>
@@ -66,6 +67,11 @@ struct packing {
   }
 
   static constexpr subject self{"packing", "core/packing"};
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(self, "q_offsets", q_offsets);
+    visit(self, "k_offsets", k_offsets);
+  }
 
   constexpr void validate() const {
     self.expects(q_offsets.size() == k_offsets.size(), "q_offsets has ", q_offsets.size(), " entries, k_offsets ",

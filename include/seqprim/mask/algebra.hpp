@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/mask/causal.hpp>
 #include <seqprim/mask/full.hpp>
 #include <seqprim/mask/rule.hpp>
@@ -92,6 +93,11 @@ template <bindable A, bindable B> struct both {
     return mask::bind(first, batch, head) & mask::bind(second, batch, head);
   }
 
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(first, visit);
+    seqprim::for_arrays(second, visit);
+  }
+
   constexpr void validate() const {
     mask::validate(first);
     mask::validate(second);
@@ -149,6 +155,11 @@ template <bindable A, bindable B> struct either {
     return mask::bind(first, batch, head) | mask::bind(second, batch, head);
   }
 
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(first, visit);
+    seqprim::for_arrays(second, visit);
+  }
+
   constexpr void validate() const {
     mask::validate(first);
     mask::validate(second);
@@ -191,6 +202,8 @@ template <bindable A> struct inverse {
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<A> {
     return ~mask::bind(part, batch, head);
   }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { seqprim::for_arrays(part, visit); }
 
   constexpr void validate() const { mask::validate(part); }
   constexpr void validate(const shape& problem) const { mask::validate(part, problem); }

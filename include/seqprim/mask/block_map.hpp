@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor.hpp>
@@ -71,6 +72,11 @@ template <bindable M> struct block_map {
                                .k_len = k_len};
     result.kinds.data = &kinds(kinds.extent(0) == 1 ? 0 : batch, kinds.extent(1) == 1 ? 0 : head, 0, 0);
     return result;
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(mask, visit);
+    visit(self, "kinds", kinds);
   }
 
   constexpr void validate() const { mask::validate(mask); }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/labels.hpp>
@@ -134,6 +135,17 @@ template <bindable Inner, label_source Queries = own, label_source Keys = own> s
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires(!settled) {
     return detail::relabel{bind_labels(queries, batch, head),
                            bind_labels(keys, batch, head)}(mask::bind(inner, batch, head));
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(inner, visit);
+    const auto visit_labels = [&](const subject& source, const char* name, borrowed labels) {
+      // Where `inner` reads a table, validation asks for the labels that a call has.
+      if (settled && reads_table<Inner> && labels.host == host_access::silent) labels.host = host_access::needed;
+      visit(source, name, labels);
+    };
+    seqprim::for_arrays(queries, visit_labels);
+    seqprim::for_arrays(keys, visit_labels);
   }
 
   constexpr void validate() const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/rule.hpp>
@@ -81,6 +82,11 @@ template <side Along, bindable First, bindable Second> struct concat {
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires(!settled) {
     return concat<Along, bound<First>, bound<Second>>{mask::bind(first, batch, head), length,
                                                       mask::bind(second, batch, head)};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(first, visit);
+    seqprim::for_arrays(second, visit);
   }
 
   constexpr void validate() const {

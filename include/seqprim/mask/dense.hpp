@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/mask/rule.hpp>
@@ -64,6 +65,8 @@ struct dense {
 
   SEQPRIM_HD constexpr limits table_limits() const noexcept { return {{0, visible.extent(0)}, {0, visible.extent(1)}}; }
 
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { visit(self, "visible", visible); }
+
   constexpr void validate(const shape& problem) const { expect_in_table(self, table_limits(), problem); }
 };
 static_assert(rule<dense>);
@@ -83,8 +86,11 @@ struct dense_per_head {
     return {.common = visible.extent(2) - q_len};
   }
 
+  static constexpr subject self{"mask::dense_per_head", "mask/dense"};
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { visit(self, "visible", visible); }
+
   constexpr void validate(const shape& problem) const {
-    constexpr subject self{"mask::dense_per_head", "mask/dense"};
     const auto fits = [](index_t extent, index_t n) { return extent == 1 || extent >= n; };
     self.expects(fits(visible.extent(0), problem.batch) && fits(visible.extent(1), problem.heads),
                  "the matrices are for ", visible.extent(0), " batch rows and ", visible.extent(1),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/core/packing.hpp>
 #include <seqprim/core/subject.hpp>
@@ -45,8 +46,14 @@ struct prefix_by_end {
 
   SEQPRIM_HD constexpr prefix bind(index_t d, index_t) const noexcept { return {.length = ends[d] - offsets[d]}; }
 
+  static constexpr subject self{"mask::packed_prefix", "mask/documents"};
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(self, "prefix_ends", ends);
+    visit(self, "offsets", offsets);
+  }
+
   constexpr void validate() const {
-    constexpr subject self{"mask::packed_prefix", "mask/documents"};
     self.expects(ends.size() + 1 == offsets.size(), ends.size(), " prefix_ends for ", offsets.size() - 1, " documents");
     if (!offsets.host_readable() || !ends.host_readable()) return;
     for (index_t d = 0; d < ends.size(); ++d)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/mask/key_range.hpp>
@@ -31,6 +32,10 @@ struct key_padding {
     const index_t length = lengths[batch];
     return side == padding_side::right ? key_range{.begin = 0, .end = length}
                                        : key_range{.begin = k_len - length, .end = k_len};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"mask::key_padding", "mask/key_padding"}, "lengths", lengths);
   }
 
   constexpr void validate() const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/index.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/core/subject.hpp>
@@ -211,6 +212,10 @@ struct label_view {
   }
 
   SEQPRIM_HD constexpr detail::stored_labels walk(range tokens) const noexcept { return {values + tokens.begin}; }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"mask::label_view", "mask/labels"}, "values", borrowed{values, host_access::silent});
+  }
 };
 
 /// The labels of a batch, as a view: bind(b, h) is the `label_view` of batch row b. One row serves every batch row.
@@ -228,6 +233,11 @@ struct label_rows {
     const std::int32_t* const low = block + batch * capacity;
     const std::int32_t* const high = low + batch * groups;
     return {block + row * capacity, low + row * groups, high + row * groups, high[batch * groups + row]};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"mask::labels", "mask/labels"}, "block",
+          borrowed{block, host_readable ? host_access::checks : host_access::never});
   }
 
   constexpr void validate(index_t batch_rows) const {

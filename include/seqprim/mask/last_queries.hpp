@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/mask/algebra.hpp>
@@ -31,6 +32,11 @@ template <bindable Inner> struct last_queries {
 
   SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t) const noexcept {
     return {.ends = lengths, .len = q_len};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"mask::last_queries", "mask/last_queries"}, "lengths", lengths);
+    seqprim::for_arrays(inner, visit);
   }
 
   constexpr void validate() const {

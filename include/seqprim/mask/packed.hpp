@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/packing.hpp>
 #include <seqprim/mask/algebra.hpp>
 #include <seqprim/mask/causal.hpp>
@@ -144,6 +145,11 @@ template <class Inner> struct packed {
 
   SEQPRIM_HD constexpr auto bind(index_t, index_t head) const noexcept requires depends_on_batch_or_head<Inner> {
     return packed<detail::by_sequence<Inner>>{sequences, {inner, head}};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    sequences.for_arrays(visit);
+    seqprim::for_arrays(inner, visit);
   }
 
   constexpr void validate() const {

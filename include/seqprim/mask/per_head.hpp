@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/mask/rule.hpp>
@@ -19,13 +20,20 @@ constexpr void expect_masks(const subject& self, const tensor_view<const M, 1>& 
   for (index_t i = 0; i < n; ++i) mask::validate(masks(i), problem);
 }
 
+// The host reads them when it validates a call.
+template <class M, class Visit>
+constexpr void visit_masks(const subject& self, const tensor_view<const M, 1>& masks, const Visit& visit) {
+  visit(self, "masks", borrowed{masks, host_access::needed});
+  for (index_t i = 0; i < masks.extent(0); ++i) seqprim::for_arrays(masks(i), visit);
+}
+
 }  // namespace detail
 
 /// A mask of its own for each head: windows of different widths, keys that only some heads lose.
 ///
 ///     visible(b, h, q, k)  <=>  masks[h](q, k)
 ///
-/// The masks are in memory that kernels can read, and outlive the value.
+/// The masks are in memory that kernels and host code can read (on CUDA: managed or page-locked), and outlive the value.
 ///
 /// Errors  precondition_error: fewer masks than heads; those of the masks.
 /// Cost    that of the mask of the head.
@@ -39,6 +47,9 @@ template <bindable M> struct per_head {
   }
   SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t k_len) const noexcept requires places_queries<M> {
     return mask::query_starts(masks(0), q_len, k_len);
+  }
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    detail::visit_masks(self, masks, visit);
   }
   constexpr void validate(const shape& problem) const {
     detail::expect_masks(self, masks, problem.heads, "heads", problem);
@@ -61,6 +72,9 @@ template <bindable M> struct per_batch {
   }
   SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t k_len) const noexcept requires places_queries<M> {
     return mask::query_starts(masks(0), q_len, k_len);
+  }
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    detail::visit_masks(self, masks, visit);
   }
   constexpr void validate(const shape& problem) const {
     detail::expect_masks(self, masks, problem.batch, "batch rows", problem);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/mask/rule.hpp>
@@ -44,6 +45,10 @@ struct prefix_per_batch {
   index_array lengths;  ///< [batch] keys that every query of that batch row attends to
 
   SEQPRIM_HD constexpr prefix bind(index_t batch, index_t) const noexcept { return {.length = lengths[batch]}; }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"mask::prefix_per_batch", "mask/prefix"}, "lengths", lengths);
+  }
 
   constexpr void validate() const {
     if (!lengths.host_readable()) return;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/index_array.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/mask/rule.hpp>
@@ -30,6 +31,11 @@ struct row_ranges {
   /// The last query of a call is the last one of the table.
   SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t) const noexcept {
     return {.common = begin.size() - q_len};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(self, "begin", begin);
+    visit(self, "end", end);
   }
 
   constexpr void validate() const {

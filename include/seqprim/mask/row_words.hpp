@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/mask/rule.hpp>
@@ -58,6 +59,8 @@ struct row_words {
   SEQPRIM_HD constexpr row_starts query_starts(index_t q_len, index_t) const noexcept {
     return {.common = words.extent(0) - q_len};
   }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { visit(self, "words", words); }
 
   constexpr void validate(const shape& problem) const { expect_in_table(self, table_limits(), problem); }
 };

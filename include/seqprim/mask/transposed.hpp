@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/mask/rule.hpp>
 
@@ -45,6 +46,8 @@ template <bindable Inner> struct transposed {
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<Inner> {
     return transposed<bound<Inner>>{mask::bind(inner, batch, head)};
   }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { seqprim::for_arrays(inner, visit); }
 
   constexpr void validate() const { mask::validate(inner); }
   constexpr void validate(const shape& problem) const {

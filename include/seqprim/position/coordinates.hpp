@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/position/rule.hpp>
@@ -26,6 +27,10 @@ template <int N> struct coordinates {
     }
   }
 
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"position::coordinates", "position/coordinates"}, "values", values);
+  }
+
   constexpr void validate(index_t, index_t len) const {
     SEQPRIM_EXPECTS(values.extent(0) >= len && values.extent(1) == N, "position::coordinates: values are [",
                     values.extent(0), ", ", values.extent(1), "] but [len, axes] is [", len, ", ", N,
@@ -40,6 +45,10 @@ template <int N> struct coordinates_per_batch {
   tensor_view<const double, 3> values;  ///< [batch, len, N], any strides
 
   SEQPRIM_HD constexpr coordinates<N> bind(index_t batch) const noexcept { return {.values = values[batch]}; }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"position::coordinates_per_batch", "position/coordinates"}, "values", values);
+  }
 
   constexpr void validate(index_t batch, index_t len) const {
     SEQPRIM_EXPECTS(values.extent(0) >= batch && values.extent(1) >= len && values.extent(2) == N,

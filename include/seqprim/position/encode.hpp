@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/lanes.hpp>
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/parallel.hpp>
@@ -227,6 +228,8 @@ void encode(const char* name, const cpu& executor, const E& given, side which, c
   const tensor_view<const element_of<X>, 4> x = as_view(input);
   const tensor_view<element_of<Y>, 4> y = as_view(output);
   executor.validate();
+  expect_arrays(executor, given);
+  expect_arrays(executor, map);
   const index_t head_dim = Way == direction::forward ? x.extent(3) : y.extent(3);
   const auto encoding = position::for_head_dim(given, head_dim);
   const auto part = checked_part<Way>(name, encoding, which, map, head_dim, x, y);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/tensor_view.hpp>
 
@@ -102,6 +103,10 @@ struct listed {
   };
   [[nodiscard]] SEQPRIM_HD ladder from(double n, index_t) const noexcept {
     return {inv_freq.data, inv_freq.stride(0), n, fp32_angles};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"position::listed", "position/frequencies"}, "inv_freq", inv_freq);
   }
 
   void validate(index_t rotary_dim) const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/packing.hpp>
 #include <seqprim/position/rule.hpp>
 
@@ -20,6 +21,8 @@ struct packed_queries {
 
   SEQPRIM_HD constexpr index_t operator()(index_t row) const noexcept { return sequences.query_position(row); }
 
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { sequences.for_arrays(visit); }
+
   constexpr void validate(index_t, index_t len) const {
     sequences.validate();
     packing::expect_rows("q_offsets", sequences.q_offsets, "queries", len);
@@ -34,6 +37,8 @@ struct packed_keys {
   packing sequences;
 
   SEQPRIM_HD constexpr index_t operator()(index_t row) const noexcept { return sequences.key_position(row); }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { sequences.for_arrays(visit); }
 
   constexpr void validate(index_t, index_t len) const {
     sequences.validate();

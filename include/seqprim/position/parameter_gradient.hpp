@@ -48,6 +48,8 @@ void parameter_gradient(const cpu& executor, const E& given, const Map& map, sid
   const tensor_view<const element_of<DY>, 4> dy = as_view(result_gradient);
   const tensor_view<element_of<Gradient>, 1> sums = as_view(gradient);
   executor.validate();
+  expect_arrays(executor, given);
+  expect_arrays(executor, map);
   const index_t head_dim = x.extent(3), heads = x.extent(1), len = x.extent(2);
   const E encoding = position::for_head_dim(given, head_dim);
   position::validate(encoding, head_dim);

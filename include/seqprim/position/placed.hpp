@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/position/none.hpp>
 #include <seqprim/position/rule.hpp>
 #include <seqprim/position/sequential.hpp>
@@ -18,6 +19,12 @@ template <encoding Encoding, bindable_map Queries, bindable_map Keys> struct pla
   Encoding encoding;
   Queries queries;
   Keys keys;
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(encoding, visit);
+    seqprim::for_arrays(queries, visit);
+    seqprim::for_arrays(keys, visit);
+  }
 };
 template <class Encoding, class Queries, class Keys> placed(Encoding, Queries, Keys) -> placed<Encoding, Queries, Keys>;
 

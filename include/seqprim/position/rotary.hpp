@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/bits.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/error.hpp>
@@ -133,6 +134,9 @@ template <class Layout = layout_left_out, class Frequencies = geometric> struct 
     return result;
   }
 
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(frequencies, visit);
+  }
   void validate() const {
     SEQPRIM_EXPECTS(rotary_dim >= 0 && rotary_dim % 2 == 0, "position::rotary: rotary_dim (", rotary_dim,
                     ") must be even and >= 2. See docs/reference/position/rotary.md");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/row_starts.hpp>
 #include <seqprim/position/rule.hpp>
@@ -28,6 +29,7 @@ template <bindable_map Map> struct shifted_rows {
   [[nodiscard]] constexpr bool varies_by_batch() const noexcept {
     return position::varies_by_batch(map) || !starts.one_for_all();
   }
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { seqprim::for_arrays(map, visit); }
   constexpr void validate(index_t batch, index_t len) const {
     if constexpr (requires { map.validate(batch, len); }) {
       const range first = starts.bounds(batch);

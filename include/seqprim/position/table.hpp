@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/tensor.hpp>
@@ -23,6 +24,10 @@ template <encoding E> struct tabled : E {
     return 0 <= position && position < values.extent(0);
   }
   [[nodiscard]] SEQPRIM_HD constexpr tabled for_head_dim(index_t) const noexcept { return *this; }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"position::tabled", "position/table"}, "values", values);
+  }
 };
 
 /// The tables of all positions in [0, positions), computed once for all layers, heads and steps. For any encoding of integer

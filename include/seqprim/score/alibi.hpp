@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/error.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/score/number.hpp>
@@ -93,6 +94,10 @@ struct alibi_table {
 
   SEQPRIM_HD constexpr distance_bias bind(index_t, index_t head) const noexcept {
     return {.slope = slopes(head), .bidirectional = bidirectional};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    visit(subject{"score::alibi_table", "score/alibi"}, "slopes", slopes);
   }
 
   SEQPRIM_INLINE constexpr void validate(const shape& problem) const {

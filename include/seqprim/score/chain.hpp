@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/score/rule.hpp>
 
 #include <concepts>
@@ -79,6 +80,11 @@ template <bindable First, bindable Second> struct chain {
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept
       requires(depends_on_batch_or_head<First> || depends_on_batch_or_head<Second>) {
     return score::bind(first, batch, head) | score::bind(second, batch, head);
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    seqprim::for_arrays(first, visit);
+    seqprim::for_arrays(second, visit);
   }
 
   SEQPRIM_INLINE constexpr void validate() const {

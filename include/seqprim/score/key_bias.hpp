@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/score/detail/rows.hpp>
@@ -49,8 +50,11 @@ struct key_bias {
             bias.extent(0) > 1 ? batch * bias.extent(2) : 0};
   }
 
+  static constexpr subject self{"score::key_bias", "score/key_bias"};
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { visit(self, "bias", bias); }
+
   SEQPRIM_INLINE constexpr void validate(const shape& problem) const {
-    constexpr subject self{"score::key_bias", "score/key_bias"};
     detail::expect_rows(self, "bias", bias, problem);
     self.expects(bias.extent(2) >= problem.k_len, "bias is for ", bias.extent(2), " keys but k_len is ", problem.k_len);
   }

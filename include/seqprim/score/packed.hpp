@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/packing.hpp>
 #include <seqprim/score/rule.hpp>
 
@@ -94,6 +95,11 @@ template <bindable Inner> struct packed {
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept requires depends_on_batch_or_head<Inner> {
     return packed<decltype(inner.bind(batch, head))>{sequences, inner.bind(batch, head)};
+  }
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const {
+    sequences.for_arrays(visit);
+    seqprim::for_arrays(inner, visit);
   }
 
   SEQPRIM_INLINE constexpr void validate() const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/score/detail/rows.hpp>
@@ -44,8 +45,11 @@ struct query_scale {
     return {detail::row_of(factors, batch, head)};
   }
 
+  static constexpr subject self{"score::query_scale", "score/query_scale"};
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { visit(self, "factors", factors); }
+
   SEQPRIM_INLINE constexpr void validate(const shape& problem) const {
-    constexpr subject self{"score::query_scale", "score/query_scale"};
     detail::expect_rows(self, "factors", factors, problem);
     self.expects(problem.q_len == 0 || (problem.start >= 0 && problem.start <= factors.extent(2) - problem.q_len),
                  "factors is for queries at [0, ", factors.extent(2), ") but those of the call are at [", problem.start,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/subject.hpp>
 #include <seqprim/core/tensor_view.hpp>
 #include <seqprim/score/rule.hpp>
@@ -48,6 +49,8 @@ struct relative_bias {
   }
 
   static constexpr subject self{"score::relative_bias", "score/relative_bias"};
+
+  template <class Visit> constexpr void for_arrays(const Visit& visit) const { visit(self, "table", table); }
 
   SEQPRIM_INLINE constexpr void validate() const {
     self.expects_contiguous("table", table);

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <type_traits>
 
-/// How every kernel of the library is started. Page: docs/reference/arch/launch.md
+/// How every kernel of the library starts, and kernels of your own may. Page: docs/reference/arch/launch.md
 namespace seqprim::arch::cuda {
 
 /// The blocks of one launch.

@@ -4,6 +4,7 @@
 #include <seqprim/arch/isa.hpp>
 #include <seqprim/attention/detail/rows.hpp>
 #include <seqprim/attention/softmax.hpp>
+#include <seqprim/core/arrays.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/parallel.hpp>
 #include <seqprim/core/subject.hpp>
@@ -133,6 +134,10 @@ template <entry Entry, class Executor, class Op, class Q, class K, class V>
                                       const index_array& lengths = {}) {
   static_assert(arch::require_infinities<Op>());
   constexpr const subject& self = subject_of<Entry>;
+  expect_arrays(executor, op);
+  expect_memory(executor, self, "q", q);
+  expect_memory(executor, self, "k", k);
+  expect_memory(executor, self, "v", v);
   op.validate();
   if constexpr (std::is_same_v<Executor, cpu>) {
     executor.validate();

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <seqprim/arch/cuda/mma_sync.cuh>
-
 namespace seqprim::attention {
 
 /// Sizes of one block of a tensor-core kernel. They change speed and the order of rounding, never meaning.

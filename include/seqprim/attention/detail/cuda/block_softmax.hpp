@@ -159,11 +159,11 @@ template <class Shape, class Engine, class Rows> class block_softmax {
   static constexpr int value_blocks = Shape::value_dim / 8;  // accumulators of out
   static constexpr int depth_steps = Shape::head_dim / arch::cuda::mma_depth;
   static constexpr bool plain = std::is_same_v<score_type, score::identity>;
-  /// In registers; else they are read again for each tile. A score needs registers of its own.
-  static constexpr bool queries_stay = Shape::head_dim <= (plain ? 96 : 64);
   static constexpr float infinity = __builtin_huge_valf();
 
  public:
+  /// The queries are in registers; else they are read again for each tile. A score needs registers of its own.
+  static constexpr bool queries_stay = Shape::head_dim <= (plain ? 96 : 64);
   static constexpr float log2_e = 1.44269504088896340736f, ln_2 = 0.69314718055994530942f;
 
   SEQPRIM_HD block_softmax(const Engine& engine, const Rows& rows, T* shared, float scale) noexcept

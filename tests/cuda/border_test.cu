@@ -4,12 +4,16 @@
 #include <seqprim/attention/backward.cuh>
 #include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.cuh>
+#include <seqprim/attention/forward.hpp>
 #include <seqprim/attention/merge.cuh>
+#include <seqprim/attention/reference.hpp>
+#include <seqprim/core/tensor.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 
 #include <cuda/expect.cuh>
 
+#include <cmath>
 #include <string>
 #include <support/fake_cuda.hpp>
 #include <vector>
@@ -308,6 +312,20 @@ void page_tables() {
   SEQPRIM_EXPECT(seen().launches.size() == 4);
 }
 
+/// Kernels of the CPU in a .cu file that is compiled for this machine: nvcc reads them for the device as well.
+void cpu_kernels_beside_them() {
+  tensor<float, 4> x(1, 2, 9, 8), out(1, 2, 9, 8);
+  for (index_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(i % 7) - 3.0f;
+  const attention::softmax op{mask::causal{}, score::soft_cap{.cap = 5} | score::alibi{.heads = 2}};
+  attention::forward(cpu{}, op, x, x, x, out);
+  tensor<double, 4> exact(1, 2, 9, 8);
+  tensor<double, 3> lse(1, 2, 9);
+  attention::reference::forward(op, x, x, x, exact, lse);
+  double worst = 0;
+  for (index_t i = 0; i < x.size(); ++i) worst = std::fmax(worst, std::fabs(double(out.data()[i]) - exact.data()[i]));
+  SEQPRIM_EXPECT(worst < 1e-5);
+}
+
 __global__ void nothing(int) {}
 
 void the_launch_layer() {
@@ -346,6 +364,7 @@ int main() {
   other_kinds_of_operands();
   arrays_of_the_operator();
   page_tables();
+  cpu_kernels_beside_them();
   fake_cuda::reset();
   std::printf("border: %s\n", failures == 0 ? "passed" : "FAILED");
   return failures == 0 ? 0 : 1;

@@ -41,7 +41,9 @@ struct amx_bf16 {  ///< avx512_bf16 and the tile registers of AMX with their bfl
 #endif
 
 /// The best instruction set that the flags of this translation unit allow.
-#if SEQPRIM_ISA % 100 == 4
+#if defined(__CUDA_ARCH__)  // nvcc reads host code, too, when it compiles for a device, and takes no vectors there
+using native_isa = scalar;
+#elif SEQPRIM_ISA % 100 == 4
 using native_isa = amx_bf16;
 #elif SEQPRIM_ISA % 100 == 3
 using native_isa = avx512_bf16;

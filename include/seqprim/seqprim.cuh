@@ -8,4 +8,5 @@
 #include <seqprim/attention/merge.cuh>
 #include <seqprim/core/gpu.cuh>
 #include <seqprim/mask/block_map.cuh>
+#include <seqprim/position/encode.cuh>
 #include <seqprim/seqprim.hpp>

@@ -27,5 +27,6 @@ void test_functors();
 void test_forward();
 void test_backward();
 void test_decode();
+void test_position();
 
 }  // namespace seqprim::test

@@ -14,10 +14,9 @@ struct group {
   void (*run)();
 };
 constexpr group groups[] = {
-    {"functors", seqprim::test::test_functors},
-    {"forward", seqprim::test::test_forward},
-    {"backward", seqprim::test::test_backward},
-    {"decode", seqprim::test::test_decode},
+    {"functors", seqprim::test::test_functors}, {"forward", seqprim::test::test_forward},
+    {"backward", seqprim::test::test_backward}, {"decode", seqprim::test::test_decode},
+    {"position", seqprim::test::test_position},
 };
 
 }  // namespace

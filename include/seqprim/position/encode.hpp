@@ -194,10 +194,11 @@ template <class E> consteval bool require_no_side() {
   return true;
 }
 
-/// Checks one tensor that `name` is about to encode with an encoding for head_dim.
-template <direction Way, class E, class Map, class X, class Y>
-[[nodiscard]] encoded_part<Map, X, Y> checked_part(const char* name, const E& encoding, side which, const Map& map,
-                                                   index_t head_dim, const tensor_view<const X, 4>& x,
+/// Checks one tensor that `name` is about to encode with an encoding for head_dim. An executor of the host also asks the map for
+/// its coordinates.
+template <direction Way, class Executor, class E, class Map, class X, class Y>
+[[nodiscard]] encoded_part<Map, X, Y> checked_part(const Executor&, const char* name, const E& encoding, side which,
+                                                   const Map& map, index_t head_dim, const tensor_view<const X, 4>& x,
                                                    const tensor_view<Y, 4>& y) {
   static_assert(require_map<Map>() && require_coordinates<E, Map>());
   static_assert(std::is_same_v<accumulator<X>, accumulator<Y>>,
@@ -217,7 +218,8 @@ template <direction Way, class E, class Map, class X, class Y>
   self.expects_contiguous("x", x);
   self.expects_contiguous("y", y);
   self.expects(part.in_place() || !may_overlap(x, y), "x and y overlap without being the same view");
-  if constexpr (encodes<E>) expect_covered(name, encoding, map, x.extent(0), x.extent(1), x.extent(2));
+  if constexpr (encodes<E> && std::is_same_v<Executor, cpu>)
+    expect_covered(name, encoding, map, x.extent(0), x.extent(1), x.extent(2));
   return part;
 }
 
@@ -232,7 +234,7 @@ void encode(const char* name, const cpu& executor, const E& given, side which, c
   expect_arrays(executor, map);
   const index_t head_dim = Way == direction::forward ? x.extent(3) : y.extent(3);
   const auto encoding = position::for_head_dim(given, head_dim);
-  const auto part = checked_part<Way>(name, encoding, which, map, head_dim, x, y);
+  const auto part = checked_part<Way>(executor, name, encoding, which, map, head_dim, x, y);
   if (x.size() == 0 && y.size() == 0) return;
   if constexpr (encodes<E>) {
     encode_parts<Isa, Way>(executor, encoding, head_dim, part);

@@ -70,7 +70,8 @@ void with_encoded(const cpu& executor, const Op& op, const problem& p, const ten
     const encoded_copies<Q, K> copies(q, k, encoded.shape.head_dim);
     const position::shifted_rows query_map{at.queries, p.starts};
     const auto part = [&](position::side which, const auto& map, const auto& x, const auto& y) {
-      return position::detail::checked_part<direction::forward>("attention", encoding, which, map, p.head_dim, x, y);
+      return position::detail::checked_part<direction::forward>(executor, "attention", encoding, which, map, p.head_dim,
+                                                                x, y);
     };
     const auto keys = part(position::side::key, at.keys, k, copies.keys());
     auto queries = part(position::side::query, query_map, q, copies.queries());

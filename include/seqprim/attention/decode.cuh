@@ -17,18 +17,17 @@ namespace seqprim::attention {
 
 namespace detail {
 
-template <class Shape, int SplitKeys, class Engine, class Call>
+template <class Shape, class Policy, class Engine, class Call>
 __global__ void __launch_bounds__(Shape::lanes, 1) decode_block_kernel(const __grid_constant__ Call call) {
   extern __shared__ uint4 block_memory[];
-  decode_block<Shape, SplitKeys>(Engine{}, call, block_memory);
+  decode_block<Shape, Policy>(Engine{}, call, block_memory);
 }
 
-inline constexpr int merge_lanes = 128;
-
 /// One block per row.
-template <class Call>
-__global__ void __launch_bounds__(merge_lanes) merge_parts_kernel(const __grid_constant__ Call call) {
-  merge_parts(call, blockIdx.x, threadIdx.x, merge_lanes);
+template <class Policy, class Engine, class Call>
+__global__ void __launch_bounds__(merge_shape::lanes) merge_parts_kernel(const __grid_constant__ Call call) {
+  extern __shared__ uint4 block_memory[];
+  merge_parts<Policy>(Engine{}, call, block_memory);
 }
 
 /// The view inside of a cache.
@@ -84,14 +83,15 @@ template <class Engine, class Policy, class T, class Dims> struct decode_shapes 
   using wide = block_shape<T, Dims::head, Dims::value, many.q_tile, many.k_tile, many.warps, many.stages>;
 };
 
-template <class Shape, int SplitKeys, class Engine, class Call>
+template <class Shape, class Policy, class Engine, class Call>
 void launch_decode_block(const gpu& executor, const Call& call) {
   constexpr const char* self = "attention::decode";
   const index_t rows = call.p.batch * call.p.heads * call.p.q_len;
   const auto parts =
-      arch::cuda::prepare(self, decode_block_kernel<Shape, SplitKeys, Engine, Call>,
+      arch::cuda::prepare(self, decode_block_kernel<Shape, Policy, Engine, Call>,
                           {decode_blocks<Shape>(call.p, call.splits), Shape::lanes, Shape::shared_bytes});
-  const auto merge = arch::cuda::prepare(self, merge_parts_kernel<Call>, {call.splits > 1 ? rows : 0, merge_lanes});
+  const auto merge = arch::cuda::prepare(self, merge_parts_kernel<Policy, Engine, Call>,
+                                         {call.splits > 1 ? rows : 0, merge_shape::lanes, merge_shape::shared_bytes});
   parts.launch(executor, call);
   merge.launch(executor, call);
 }
@@ -102,8 +102,7 @@ void launch_decode(const gpu& executor, const Op& op, const problem& p, const te
                    const Cache& k, const Cache& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse,
                    float* memory) {
   using shapes = decode_shapes<Engine, Policy, T, Dims>;
-  constexpr int split_keys = Policy::split_keys;
-  const index_t splits = decode_splits_of(p.k_len, split_keys);
+  const index_t splits = most_decode_splits<Policy>(p.k_len);
   const decode_call<Op, T, Out, Cache> call{op,
                                             p,
                                             static_cast<float>(op.scale_for(p.head_dim)),
@@ -120,9 +119,9 @@ void launch_decode(const gpu& executor, const Op& op, const problem& p, const te
                                             rows_are_aligned(rows_of_cache(v)),
                                             rows_are_aligned(out)};
   if (p.group() * p.q_len <= shapes::narrow::q_tile) {
-    launch_decode_block<typename shapes::narrow, split_keys, Engine>(executor, call);
+    launch_decode_block<typename shapes::narrow, Policy, Engine>(executor, call);
   } else {
-    launch_decode_block<typename shapes::wide, split_keys, Engine>(executor, call);
+    launch_decode_block<typename shapes::wide, Policy, Engine>(executor, call);
   }
 }
 
@@ -137,7 +136,7 @@ template <class Policy = default_block_policy, class Q, class K, class V>
   const auto k = detail::block_cache(keys);
   const index_t k_len = detail::outline_of(k, q.extent(0)).extent(2);
   const index_t value_dim = detail::rows_of_cache(detail::block_cache(values)).extent(3);
-  const index_t splits = detail::decode_splits_of(k_len, Policy::split_keys);
+  const index_t splits = detail::most_decode_splits<Policy>(k_len);
   return splits <= 1 ? 0 : q.extent(0) * q.extent(1) * q.extent(2) * splits * (value_dim + 1);
 }
 
@@ -147,17 +146,20 @@ template <class Policy = default_block_policy, class Q, class K, class V>
 ///     attention::decode(gpu{stream}, op, q_new, k_cache, v_cache, out, lse, workspace);
 ///     attention::decode(gpu{stream}, op, q_new, paged{k_pages, table.on_device()}, paged{v_pages, table.on_device()}, out, lse);
 ///
-/// The cache is divided every `split_keys` tokens; a block takes one range of keys and all query heads that share a key head, as rows of one
-/// tile, so keys and values are read once. Parts are merged in order by a second kernel.
+/// The keys of each sequence are divided every Policy::split_keys(its length) tokens; a block takes one split and all query heads that
+/// share a key head, as rows of one tile, so keys and values are read once. Parts are merged in order by a second kernel. Splits that
+/// a sequence does not have, or whose keys no query attends to, cost a block that leaves at once.
 ///
 /// Shapes   as on the CPU; workspace [decode_workspace(q, k, v)] float, or left out: then it comes from the memory pool of the
 ///          stream (cudaMallocAsync).
 /// Types    q, k, v of one 16-bit type with dims up to 256. Other contiguous caches go through the simple kernel of forward. Int8
 ///          caches are not supported.
-/// Limits   op.position must be position::none: encode queries and keys before. Pages: lengths below 2^31.
+/// Limits   op.position must be position::none: encode queries and keys before. Below 2^31: k_len, and query heads of a key head times
+///          q_len.
 /// Errors   precondition_error before the launch, also for page table entries where the host can read them; entries
 ///          `on_device` are not validated. cuda_error when a launch fails.
-/// Repeat   same bits in every run, for any batch and pages of any size.
+/// Repeat   same bits in every run, for any batch, pages and page tables of any size: the splits of a sequence follow from the last key
+///          that its queries may attend to.
 /// Cost     reads the visible cache once per key head and 16 (many rows: 64) rows; 8 (value_dim + 1) bytes of workspace
 ///          traffic for each query row and split. No synchronization; can be captured into a graph.
 /// Page     docs/reference/attention/decode.md
@@ -194,9 +196,6 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
       expect_arrays(executor, values.table);
       keys.validate(q.extent(0));
       values.validate(q.extent(0));
-      const index_t tokens = keys.table.max_pages() * keys.page_size();
-      SEQPRIM_EXPECTS(tokens < index_t{1} << 31, "attention::decode: pages for ", tokens,
-                      " tokens a sequence exceed 2^31 - 1", page);
       if (keys.table.host_readable() && values.table.host_readable()) {
         for (index_t b = 0; b < q.extent(0); ++b)
           SEQPRIM_EXPECTS(keys.length(b) == values.length(b), "attention::decode: sequence ", b, " has ",
@@ -208,6 +207,7 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     if constexpr (is_paged<K>) lengths = keys.table.lengths();
     const detail::problem p = detail::validate_inputs<self>(executor, op, q, detail::outline_of(k, q.extent(0)),
                                                             detail::outline_of(v, q.extent(0)), lengths);
+    detail::expect_decode_counts(p);
     const auto rows = detail::in_rows(op, p.starts);
     detail::expect_results<self>(p, q, k_rows, v_rows, out, lse);
     expect_memory(executor, detail::subject_of<self>, "out", out);

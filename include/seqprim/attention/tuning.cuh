@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <seqprim/core/index.hpp>
+
 namespace seqprim::attention {
 
 /// Sizes of one block of a tensor-core kernel. They change speed and the order of rounding, never meaning.
@@ -31,8 +33,12 @@ struct default_block_policy {
   template <class Engine, class T, int HeadDim, int ValueDim> static constexpr block_policy decode_rows() noexcept {
     return {.q_tile = 64, .k_tile = HeadDim > 128 ? 32 : 64, .warps = HeadDim > 192 ? 8 : 4};
   }
-  /// Decode: keys of one block, a multiple of k_tile; fixed, so that bits depend on neither batch nor device.
-  static constexpr int split_keys = 512;
+  /// Decode: keys of one block, of a sequence whose queries attend to keys [0, k_len). A multiple of k_tile, and not smaller for a
+  /// longer sequence; it depends on nothing else, so that bits depend on neither batch, size of the page table nor device.
+  /// Reason: short sequences are cut finely, so that a few of them fill a device; long ones coarsely, so that the merge stays cheap.
+  SEQPRIM_HD static constexpr int split_keys(index_t k_len) noexcept {
+    return k_len <= 4096 ? 128 : k_len <= 16384 ? 256 : 512;
+  }
 };
 
 }  // namespace seqprim::attention

@@ -56,16 +56,68 @@ template <class Op, class T, class Out, class Cache> struct decode_call {
   bool q_aligned, k_aligned, v_aligned, out_aligned;
 };
 
-/// Keys are cut at the same tokens for every batch and device.
-[[nodiscard]] SEQPRIM_HD constexpr index_t decode_splits_of(index_t k_len, index_t split_keys) noexcept {
-  return max<index_t>((k_len + split_keys - 1) / split_keys, 1);
+/// Rows of one key head, keys of a sequence, blocks: kernels count them in 32 bits.
+inline constexpr index_t most_decode_items = 0x7fffffff;
+
+/// The splits of a sequence whose queries attend to keys [0, k_len). It depends on nothing else, so neither do the bits of a result.
+template <class Policy> [[nodiscard]] SEQPRIM_HD constexpr std::uint32_t decode_splits(index_t k_len) noexcept {
+  const auto keys = static_cast<std::uint32_t>(Policy::split_keys(k_len));
+  return max<std::uint32_t>((static_cast<std::uint32_t>(k_len) + keys - 1) / keys, 1);
 }
+
+/// Calls body(keys, longest) for each size of a split among sequences of up to k_len keys, and the longest of them that is cut so.
+template <class Policy, class Body> constexpr void for_split_sizes(index_t k_len, const Body& body) {
+  while (k_len > 0) {
+    const int keys = Policy::split_keys(k_len);
+    body(keys, k_len);
+    index_t low = 1, high = k_len;  // the shortest of that size, by bisection
+    while (low < high) {
+      const index_t middle = low + (high - low) / 2;
+      if (Policy::split_keys(middle) < keys)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    k_len = low - 1;
+  }
+}
+
+/// The most splits of a sequence of up to k_len keys: a longer one may have fewer, because its splits are larger.
+template <class Policy> [[nodiscard]] constexpr std::uint32_t most_decode_splits(index_t k_len) noexcept {
+  std::uint32_t most = 1;
+  for_split_sizes<Policy>(k_len, [&](int, index_t longest) { most = max(most, decode_splits<Policy>(longest)); });
+  return most;
+}
+
+/// Named requirement: every split is a multiple of k_tile.
+template <class Policy, int KTile> consteval bool require_split_keys() {
+  bool fits = true;
+  for_split_sizes<Policy>(most_decode_items, [&](int keys, index_t) { fits = fits && keys > 0 && keys % KTile == 0; });
+  return fits;
+}
+
 template <class Shape> [[nodiscard]] SEQPRIM_HD constexpr index_t decode_row_tiles(const problem& p) noexcept {
   return p.kv_heads == 0 ? 0 : (p.group() * p.q_len + Shape::q_tile - 1) / Shape::q_tile;
 }
-template <class Shape>
-[[nodiscard]] SEQPRIM_HD constexpr index_t decode_blocks(const problem& p, index_t splits) noexcept {
-  return p.batch * p.kv_heads * decode_row_tiles<Shape>(p) * splits;
+
+/// Rejects rows and keys that kernels cannot count.
+inline void expect_decode_counts(const problem& p) {
+  constexpr const subject& self = subject_of<entry::decode>;
+  self.expects(p.q_len <= most_decode_items / max<index_t>(p.group(), 1), "the ", p.group(),
+               " query heads of a key head times q_len (", p.q_len, ") exceed 2^31 - 1 rows");
+  self.expects(p.k_len <= most_decode_items, "k_len (", p.k_len, ") exceeds 2^31 - 1");
+}
+
+/// Blocks of one call: for each key head, tile of its rows and split of its keys.
+template <class Shape> [[nodiscard]] index_t decode_blocks(const problem& p, index_t splits) {
+  index_t blocks = 1;
+  for (const index_t n : {p.batch, p.kv_heads, decode_row_tiles<Shape>(p), splits}) {
+    subject_of<entry::decode>.expects(n == 0 || blocks <= most_decode_items / n, "batch (", p.batch, "), kv_heads (",
+                                      p.kv_heads, "), ", decode_row_tiles<Shape>(p), " tiles of rows and ", splits,
+                                      " splits exceed 2^31 - 1 blocks");
+    blocks *= n;
+  }
+  return blocks;
 }
 
 /// What a block of the decode kernel owns: rows of one key head and a range of keys.
@@ -129,18 +181,55 @@ template <class Op> struct rows_of_group {
     }
   }
   [[nodiscard]] SEQPRIM_HD range key_bounds(int end, index_t k_len) const noexcept {
-    const range rows = queries(0, end);
+    return key_bounds_of_heads(at(0) / q_len, at(end - 1) / q_len, queries(0, end), k_len);
+  }
+  /// Behind the last key that a row of the key head may attend to, whether it is one of this block or not.
+  [[nodiscard]] SEQPRIM_HD index_t key_end(index_t k_len) const noexcept {
+    const range bounds = key_bounds_of_heads(0, group - 1, {0, q_len}, k_len);
+    return bounds.empty() ? 0 : bounds.end;
+  }
+
+ private:
+  [[nodiscard]] SEQPRIM_HD range key_bounds_of_heads(std::uint32_t low, std::uint32_t high, range rows,
+                                                     index_t k_len) const noexcept {
     if constexpr (same_mask) {
       return mask::key_bounds(mask::bind(op.mask, index_t{batch}, 0), rows, k_len);
     } else {
       range result{};
-      for (std::uint32_t n = at(0) / q_len; n <= at(end - 1) / q_len; ++n)
+      for (std::uint32_t n = low; n <= high; ++n)
         result = bounding_range(
             result, mask::key_bounds(mask::bind(op.mask, index_t{batch}, index_t{query_head(n)}), rows, k_len));
       return result;
     }
   }
 };
+
+/// The rows of a key head from `first` on.
+template <class Call>
+[[nodiscard]] SEQPRIM_HD auto rows_of_call(const Call& call, std::uint32_t batch, std::uint32_t kv_head,
+                                           std::uint32_t first) noexcept {
+  const auto kv_heads = static_cast<std::uint32_t>(call.p.kv_heads);
+  return rows_of_group<std::remove_cvref_t<decltype(call.op)>>{call.op,
+                                                               call.p.order,
+                                                               batch,
+                                                               kv_head,
+                                                               kv_heads,
+                                                               static_cast<std::uint32_t>(call.p.heads) / kv_heads,
+                                                               static_cast<std::uint32_t>(call.p.q_len),
+                                                               first};
+}
+
+/// How the keys of one key head are cut.
+struct decode_cut {
+  index_t length;        ///< keys of the sequence
+  index_t split_keys;    ///< of each split
+  std::uint32_t splits;  ///< with 1, the block writes the result itself
+};
+template <class Policy, class Call, class Rows>
+[[nodiscard]] SEQPRIM_HD decode_cut cut_of(const Call& call, const Rows& rows) noexcept {
+  const index_t length = min(call.k.length(rows.batch), call.p.k_len), end = rows.key_end(length);
+  return {length, Policy::split_keys(end), decode_splits<Policy>(end)};
+}
 
 /// The queries of a block in global memory.
 template <class T, class Rows> struct group_queries {
@@ -153,34 +242,35 @@ template <class T, class Rows> struct group_queries {
   }
 };
 
-/// One block of decode_blocks(p, splits): some rows of one key head against SplitKeys of its keys.
-template <class Shape, int SplitKeys, class Engine, class Call>
+/// One block of decode_blocks(p, splits): some rows of one key head against one split of its keys. Splits beyond those of the
+/// sequence, and those in which no row attends to a key, leave at once.
+template <class Shape, class Policy, class Engine, class Call>
 SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* shared) noexcept {
-  static_assert(SplitKeys % Shape::k_tile == 0, "seqprim: split_keys is a multiple of k_tile");
+  static_assert(require_split_keys<Policy, Shape::k_tile>(),
+                "seqprim: split_keys of a block policy is a positive multiple of k_tile for every length");
   using T = typename Shape::element;
-  using rows_type = rows_of_group<std::remove_cvref_t<decltype(call.op)>>;
   const problem& p = call.p;
-  const auto rows_at = [&](const decode_task& task) {
-    const auto kv_heads = static_cast<std::uint32_t>(p.kv_heads);
-    return rows_type{call.op,
-                     p.order,
-                     task.batch,
-                     task.kv_head,
-                     kv_heads,
-                     static_cast<std::uint32_t>(p.heads) / kv_heads,
-                     static_cast<std::uint32_t>(p.q_len),
-                     task.first_row};
-  };
   const auto task_now = [&] {
     const auto kv_heads = static_cast<std::uint32_t>(p.kv_heads);
     const std::uint32_t rows = static_cast<std::uint32_t>(p.heads) / kv_heads * static_cast<std::uint32_t>(p.q_len);
     return decode_task_of<Shape>(kv_heads, (rows + Shape::q_tile - 1) / Shape::q_tile, call.splits, engine.block());
   };
+  const auto part_of = [&](const decode_task& task, index_t h, index_t i) {
+    return ((task.batch * p.heads + h) * p.q_len + i) * call.splits + task.split;
+  };
   const decode_task task = task_now();
-  const rows_type rows = rows_at(task);
+  const auto rows = rows_of_call(call, task.batch, task.kv_head, task.first_row);
+  using rows_type = std::remove_const_t<decltype(rows)>;
   const int count = rows.count(Shape::q_tile);
-  const range keys = intersect(rows.key_bounds(count, min(call.k.length(task.batch), p.k_len)),
-                               {index_t{task.split} * SplitKeys, index_t{task.split + 1} * SplitKeys});
+  const decode_cut cut = cut_of<Policy>(call, rows);
+  if (task.split >= cut.splits) return;
+  const range keys = intersect(rows.key_bounds(count, cut.length),
+                               {task.split * cut.split_keys, (task.split + index_t{1}) * cut.split_keys});
+  if (keys.empty() && cut.splits > 1) {
+    const int row = engine.warp() * arch::cuda::warp_lanes + engine.lane();
+    if (row < count) call.part_lses[part_of(task, rows.head_of(row), rows.position(row))] = -__builtin_huge_valf();
+    return;
+  }
   const group_queries<T, rows_type> queries{call.q.data + task.batch * call.q.stride(0), call.q.stride(1),
                                             call.q.stride(2), rows};
   block_softmax<Shape, Engine, rows_type> state(engine, rows, static_cast<T*>(shared), call.scale);
@@ -189,9 +279,9 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
             static_cast<int>(p.value_dim), call.q_aligned, call.k_aligned, call.v_aligned);
 
   const decode_task end = task_now();
-  const rows_type owned = rows_at(end);
+  const auto owned = rows_of_call(call, end.batch, end.kv_head, end.first_row);
   const auto value_dim = static_cast<int>(p.value_dim);
-  const bool alone = call.splits == 1;
+  const bool alone = cut_of<Policy>(call, owned).splits == 1;
   state.finish(
       owned.count(Shape::q_tile), value_dim,
       // The sink joins once: here, or where the parts are merged.
@@ -203,7 +293,7 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
           if (column == 0 && call.lse.data != nullptr) call.lse(end.batch, h, i) = lse;
           if (left > 0) store_elements(engine, &call.out(end.batch, h, i, column), numbers, left, call.out_aligned);
         } else {
-          const index_t part = ((end.batch * p.heads + h) * p.q_len + i) * call.splits + end.split;
+          const index_t part = part_of(end, h, i);
           if (column == 0) call.part_lses[part] = lse;
           if (left > 0)
             store_elements(engine, call.parts + part * value_dim + column, numbers, left, value_dim % 4 == 0);
@@ -211,30 +301,60 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
       });
 }
 
-/// Merges the parts of one row, in order, and the sink: channels are distributed over the lanes.
-template <class Call> SEQPRIM_HD void merge_parts(const Call& call, index_t row, index_t lane, index_t lanes) noexcept {
+/// The block that merges the parts of one row.
+struct merge_shape {
+  static constexpr int warps = 4, lanes = warps * arch::cuda::warp_lanes;
+  static constexpr int weights = 1024;  ///< of parts, in shared memory at once
+  static constexpr int shared_bytes = 4 * (weights + warps);
+};
+
+/// One block for each row: merges its parts in order, and the sink. Lanes share the exponentials, then each owns channels.
+template <class Policy, class Engine, class Call>
+SEQPRIM_HD void merge_parts(const Engine& engine, const Call& call, void* shared) noexcept {
   constexpr float infinity = __builtin_huge_valf();
   const problem& p = call.p;
-  const index_t i = row % p.q_len, h = row / p.q_len % p.heads, b = row / p.q_len / p.heads;
-  const float* const lses = call.part_lses + row * call.splits;
-  const float* const parts = call.parts + row * call.splits * p.value_dim;
+  const auto q_len = static_cast<std::uint32_t>(p.q_len), heads = static_cast<std::uint32_t>(p.heads);
+  const std::uint32_t row = engine.block(), i = row % q_len, h = row / q_len % heads, b = row / q_len / heads;
+  const std::uint32_t splits = cut_of<Policy>(call, rows_of_call(call, b, kv_head_of(p, h), 0)).splits;
+  if (splits == 1) return;  // its block wrote the result
+  const float* const lses = call.part_lses + index_t{row} * call.splits;
+  const float* const parts = call.parts + index_t{row} * call.splits * p.value_dim;
+  float* const weights = static_cast<float*>(shared);
+  float* const tops = weights + merge_shape::weights;
+  const int lane = engine.lane(), warp = engine.warp();
+  const auto thread = static_cast<std::uint32_t>(warp * arch::cuda::warp_lanes + lane);
   const float sink = call.op.sink_of(h);
-  float top = sink, total = 0;
-  for (std::uint32_t s = 0; s < call.splits; ++s) top = ::fmaxf(top, lses[s]);
+
+  float top = sink;
+  for (std::uint32_t s = thread; s < splits; s += merge_shape::lanes) top = ::fmaxf(top, lses[s]);
+  for (int step = arch::cuda::warp_lanes / 2; step > 0; step /= 2) top = ::fmaxf(top, engine.shuffle_xor(top, step));
+  if (lane == 0) tops[warp] = top;
+  engine.sync_block();
+  for (int w = 0; w < merge_shape::warps; ++w) top = ::fmaxf(top, tops[w]);
   const float safe = top == -infinity ? 0.0f : top;
-  for (std::uint32_t s = 0; s < call.splits; ++s) total += ::expf(lses[s] - safe);
-  total += ::expf(sink - safe);
-  const float inverse = total == 0 ? 0.0f : 1.0f / total;
-  if (lane == 0 && call.lse.data != nullptr) call.lse(b, h, i) = total == 0 ? -infinity : top + ::logf(total);
-  for (index_t d = lane; d < p.value_dim; d += lanes) {
-    float sum = 0;
-    for (std::uint32_t s = 0; s < call.splits; ++s) {
-      // An empty part counts for nothing; a NaN counts.
-      if (lses[s] != -infinity) sum = ::fmaf(::expf(lses[s] - safe), parts[s * p.value_dim + d], sum);
+
+  index_t d = thread;
+  do {
+    float sum = 0, total = 0;
+    for (std::uint32_t first = 0; first < splits; first += merge_shape::weights) {
+      const std::uint32_t count = min<std::uint32_t>(splits - first, merge_shape::weights);
+      engine.sync_block();  // all are done with the weights before
+      for (std::uint32_t n = thread; n < count; n += merge_shape::lanes)
+        weights[n] = lses[first + n] == -infinity ? -1.0f : ::expf(lses[first + n] - safe);
+      engine.sync_block();
+      for (std::uint32_t n = 0; n < count; ++n) {
+        // An empty part counts for nothing and was not written; a NaN counts.
+        if (weights[n] == -1) continue;
+        total += weights[n];
+        if (d < p.value_dim) sum = ::fmaf(weights[n], parts[(first + n) * p.value_dim + d], sum);
+      }
     }
+    total += ::expf(sink - safe);
+    if (d == 0 && call.lse.data != nullptr) call.lse(b, h, i) = total == 0 ? -infinity : top + ::logf(total);
     using element = std::remove_cvref_t<decltype(call.out(b, h, i, d))>;
-    call.out(b, h, i, d) = static_cast<element>(sum * inverse);
-  }
+    if (d < p.value_dim) call.out(b, h, i, d) = static_cast<element>(sum * (total == 0 ? 0.0f : 1.0f / total));
+    d += merge_shape::lanes;
+  } while (d - thread < p.value_dim);
 }
 
 }  // namespace seqprim::attention::detail

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA decode kernels on an emulated block of lanes: blocks, splits, pages and the merge of parts, against the definition in
+// double.
+#include <seqprim/attention/detail/cuda/decode_block.hpp>
+#include <seqprim/attention/tuning.cuh>
+#include <seqprim/mask/mask.hpp>
+#include <seqprim/score/score.hpp>
+
+#include <algorithm>
+#include <attention/problem.hpp>
+#include <support/catch.hpp>
+#include <support/emulated_block.hpp>
+
+using namespace seqprim;
+using attention::detail::block_shape;
+using test::attention_problem;
+using test::random_numbers;
+
+namespace {
+
+template <class T> using small = block_shape<T, 64, 64, 32, 32, 2, 2>;
+template <class T> using shared_keys = block_shape<T, 64, 64, 16, 64, 4, 2>;  // four warps share the keys
+
+/// Splits of one size.
+template <int Keys> struct splits_of {
+  static constexpr int split_keys(index_t) noexcept { return Keys; }
+};
+/// Longer sequences have larger splits, and some have fewer than a shorter one.
+struct growing_splits {
+  static constexpr int split_keys(index_t k_len) noexcept { return k_len <= 100 ? 32 : k_len <= 200 ? 64 : 192; }
+};
+
+template <class T> struct results {
+  tensor<T, 4> out;
+  tensor<float, 3> lse;
+  tensor<float, 4> parts;  // [rows, splits, 1, value_dim + 1], the last of which is lse
+};
+
+template <class Policy, class Call> void run_merge(const Call& call, index_t row) {
+  using attention::detail::merge_shape;
+  test::emulated_block::run(
+      merge_shape::warps, merge_shape::shared_bytes, static_cast<std::uint32_t>(row),
+      [&](const auto& engine, std::byte* shared) { attention::detail::merge_parts<Policy>(engine, call, shared); });
+}
+
+/// The kernels of decode on emulated blocks; workspace full of NaN.
+template <class Shape, class Policy, class Op, class T, class Cache>
+results<T> decode(const Op& op, const attention::detail::problem& p, const tensor_view<const T, 4>& q, const Cache& k,
+                  const Cache& v, bool k_aligned, bool v_aligned) {
+  using namespace attention::detail;
+  const index_t rows = p.batch * p.heads * p.q_len, splits = most_decode_splits<Policy>(p.k_len);
+  results<T> r{tensor<T, 4>(p.batch, p.heads, p.q_len, p.value_dim), tensor<float, 3>(p.batch, p.heads, p.q_len),
+               tensor<float, 4>(rows, splits, 1, p.value_dim + 1)};
+  r.out.fill(T(77.0f));
+  r.lse.fill(77.0f);
+  tensor<float, 1> parts(rows * splits * (p.value_dim + 1) + 1);
+  parts.fill(std::nanf(""));
+  const decode_call<Op, T, T, Cache> call{op,
+                                          p,
+                                          static_cast<float>(op.scale_for(p.head_dim)),
+                                          q,
+                                          k,
+                                          v,
+                                          r.out.view(),
+                                          r.lse.view(),
+                                          parts.data(),
+                                          parts.data() + rows * splits * p.value_dim,
+                                          static_cast<std::uint32_t>(splits),
+                                          rows_are_aligned(q),
+                                          k_aligned,
+                                          v_aligned,
+                                          rows_are_aligned(r.out.view())};
+  for (index_t block = 0; block < decode_blocks<Shape>(p, splits); ++block)
+    test::emulated_block::run(
+        Shape::warps, Shape::shared_bytes, static_cast<std::uint32_t>(block),
+        [&](const auto& engine, std::byte* shared) { decode_block<Shape, Policy>(engine, call, shared); });
+  if (splits > 1)
+    for (index_t row = 0; row < rows; ++row) run_merge<Policy>(call, row);
+  for (index_t n = 0; n < rows * splits; ++n) {
+    for (index_t d = 0; d < p.value_dim; ++d) r.parts(n / splits, n % splits, 0, d) = parts(n * p.value_dim + d);
+    r.parts(n / splits, n % splits, 0, p.value_dim) = parts(rows * splits * p.value_dim + n);
+  }
+  return r;
+}
+
+template <class T> attention::detail::problem problem_of(const attention_problem<T>& p, attention::head_order order) {
+  return {p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, order, {}};
+}
+
+template <class Shape, class Policy, class T, class Op>
+results<T> decode_dense(const Op& op, const attention_problem<T>& p) {
+  using cache = attention::detail::cache_of_rows<T>;
+  const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
+  return decode<Shape, Policy>(rows, problem_of(p, op.order), tensor_view<const T, 4>(p.q.view()),
+                               cache{tensor_view<const T, 4>(p.k.view())}, cache{tensor_view<const T, 4>(p.v.view())},
+                               attention::detail::rows_are_aligned(p.k.view()),
+                               attention::detail::rows_are_aligned(p.v.view()));
+}
+
+template <class Shape, class Policy, class T, class Op>
+void require_close_decode(const Op& op, const attention_problem<T>& p) {
+  const results<T> r = decode_dense<Shape, Policy>(op, p);
+  tensor<double, 4> exact(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<double, 3> exact_lse(p.batch, p.heads, p.q_len);
+  attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
+  tensor<float, 4> naive(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> naive_lse(p.batch, p.heads, p.q_len);
+  test::naive_forward(op, p, naive, naive_lse);
+  const double size = std::max(1.0, test::largest(exact)), lse_size = std::max(1.0, test::largest(exact_lse));
+  CAPTURE(p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim);
+  REQUIRE(test::distance(r.out, exact) <=
+          2 * test::distance(naive, exact) + 2 * (test::rounding<T> + test::rounding<float>)*size);
+  REQUIRE(test::distance(r.lse, exact_lse) <=
+          2 * test::distance(naive_lse, exact_lse) + 4 * test::rounding<float> * lse_size);
+}
+
+template <class Shape, class Policy> void check_decode(std::uint64_t seed, int trials) {
+  using T = typename Shape::element;
+  random_numbers random(seed);
+  for (int trial = 0; trial < trials; ++trial) {
+    const index_t kv_heads = random.integer(1, 2), group = random.integer(1, 5), q_len = random.integer(1, 9);
+    const index_t k_len = random.integer(1, 3 * Policy::split_keys(1000) + 5);
+    attention_problem<T> p(random.integer(1, 2), group * kv_heads, kv_heads, q_len, k_len,
+                           trial % 2 == 0 ? Shape::head_dim : random.integer(1, Shape::head_dim),
+                           trial % 2 == 0 ? Shape::value_dim : random.integer(1, Shape::value_dim));
+    p.fill(random);
+    const index_t offset = k_len - q_len;
+    CAPTURE(seed, trial);
+    switch (trial % 4) {
+      case 0: require_close_decode<Shape, Policy>(attention::softmax{mask::causal{}}.starting_at(offset), p); break;
+      case 1: {
+        const index_t lengths[] = {random.integer(0, k_len), random.integer(0, k_len)};
+        const attention::softmax op{mask::key_padding{.lengths = {lengths, 2}, .k_len = k_len}};
+        require_close_decode<Shape, Policy>(op.with_sink(0.25f).tiled_heads(), p);
+        break;
+      }
+      case 2:
+        require_close_decode<Shape, Policy>(
+            attention::softmax{mask::sliding_window{.left = 20}, score::alibi{.heads = p.heads}}.starting_at(offset),
+            p);
+        break;
+      default:
+        require_close_decode<Shape, Policy>(
+            attention::softmax{mask::full{}, score::soft_cap{.cap = 3.0f}}.tiled_heads(), p);
+    }
+  }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("decode block: agrees with the definition, heads that share keys as rows of one tile",
+                   "[attention][cuda][property]", float16, bfloat16) {
+  check_decode<shared_keys<TestType>, splits_of<64>>(721, 12);
+  check_decode<small<TestType>, splits_of<64>>(722, 12);
+  check_decode<small<TestType>, growing_splits>(725, 8);
+  check_decode<block_shape<TestType, 128, 128, 16, 64, 4, 2>, splits_of<128>>(723, 2);
+  check_decode<block_shape<TestType, 256, 256, 16, 32, 2, 2>, splits_of<32>>(724, 2);
+}
+
+TEST_CASE("decode block: bits depend neither on the batch nor on what lies behind the keys", "[attention][cuda]") {
+  random_numbers random(731);
+  attention_problem<bfloat16> p(3, 4, 2, 2, 150, 64, 64);
+  p.fill(random);
+  const auto op = attention::softmax{mask::causal{}}.starting_at(148);
+  const auto all = decode_dense<shared_keys<bfloat16>, splits_of<64>>(op, p);
+  attention_problem<bfloat16> one(1, 4, 2, 2, 150, 64, 64);
+  std::copy_n(p.q.data() + one.q.size(), one.q.size(), one.q.data());
+  std::copy_n(p.k.data() + one.k.size(), one.k.size(), one.k.data());
+  std::copy_n(p.v.data() + one.v.size(), one.v.size(), one.v.data());
+  const auto alone = decode_dense<shared_keys<bfloat16>, splits_of<64>>(op, one);
+  for (index_t n = 0; n < one.q.size(); ++n) REQUIRE(alone.out.data()[n].bits == all.out.data()[one.q.size() + n].bits);
+}
+
+TEST_CASE("decode block: pages of any size and order give the bits of a contiguous cache", "[attention][cuda]") {
+  using Shape = shared_keys<float16>;
+  random_numbers random(732);
+  const index_t page_size = GENERATE(as<index_t>{}, 1, 7, 16, 64);
+  const index_t lengths[] = {130, 0, 65}, most = 130, max_pages = ceil_div(most, page_size) + 1;
+  CAPTURE(page_size);
+  attention_problem<float16> p(3, 4, 2, 1, most, 64, 48);
+  p.fill(random);
+  const index_t pages = 3 * max_pages;
+  tensor<float16, 4> k_pages(pages, 2, page_size, 64), v_pages(pages, page_size, 2, 48);
+  k_pages.fill(float16(std::nanf("")));
+  v_pages.fill(float16(std::nanf("")));
+  tensor<std::int32_t, 2> entries(3, max_pages);
+  entries.fill(-1);  // what is behind a sequence is never read
+  for (index_t b = 0; b < 3; ++b)
+    for (index_t j = 0; j < lengths[b]; ++j) {
+      const index_t page =
+          (b * max_pages + j / page_size) * 7 % pages;  // a permutation, as long as 7 does not divide pages
+      entries(b, j / page_size) = static_cast<std::int32_t>(page);
+      for (index_t h = 0; h < 2; ++h) {
+        for (index_t d = 0; d < 64; ++d) k_pages(page, h, j % page_size, d) = p.k(b, h, j, d);
+        for (index_t d = 0; d < 48; ++d) v_pages(page, j % page_size, h, d) = p.v(b, h, j, d);
+      }
+    }
+  REQUIRE(pages % 7 != 0);
+  const attention::page_table table(entries, index_array(lengths, 3));
+  table.validate(3, pages, page_size);
+  using cache = attention::detail::cache_of_pages<float16>;
+  const tensor_view<const float16, 4> k_view = k_pages.view(), v_view = v_pages.view().transposed(1, 2);
+  const attention::softmax op{};
+  const auto paged = decode<Shape, splits_of<64>>(attention::detail::in_rows(op, {}), problem_of(p, op.order),
+                                                  tensor_view<const float16, 4>(p.q.view()), cache{k_view, table},
+                                                  cache{v_view, table}, true, true);
+  const attention::softmax padded{mask::key_padding{.lengths = {lengths, 3}, .k_len = most}};
+  const auto dense = decode_dense<Shape, splits_of<64>>(padded, p);
+  for (index_t n = 0; n < dense.out.size(); ++n) REQUIRE(paged.out.data()[n].bits == dense.out.data()[n].bits);
+  REQUIRE(std::equal(paged.lse.begin(), paged.lse.end(), dense.lse.begin()));
+  for (index_t h = 0; h < 4; ++h) REQUIRE(std::isinf(paged.lse(1, h, 0)));
+}
+
+TEST_CASE("decode splits: the most of any shorter sequence, found by bisection", "[attention][cuda]") {
+  using namespace attention::detail;
+  std::uint32_t most = 1;
+  for (index_t k_len = 0; k_len < 700; ++k_len) {
+    most = std::max(most, decode_splits<growing_splits>(k_len));
+    REQUIRE(most_decode_splits<growing_splits>(k_len) == most);
+    REQUIRE(most_decode_splits<splits_of<64>>(k_len) ==
+            static_cast<std::uint32_t>(std::max<index_t>(1, ceil_div(k_len, 64))));
+  }
+  STATIC_REQUIRE(most_decode_splits<attention::default_block_policy>(4096) == 32);
+  STATIC_REQUIRE(most_decode_splits<attention::default_block_policy>(5000) == 32);
+  STATIC_REQUIRE(most_decode_splits<attention::default_block_policy>(1 << 20) == 2048);
+  STATIC_REQUIRE(require_split_keys<attention::default_block_policy, 64>());
+  STATIC_REQUIRE(require_split_keys<growing_splits, 32>());
+  STATIC_REQUIRE(!require_split_keys<growing_splits, 64>());  // the shortest have 32
+  STATIC_REQUIRE(!require_split_keys<splits_of<0>, 16>());
+}
+
+TEST_CASE("decode block: bits of a sequence depend neither on its batch nor on the size of the table",
+          "[attention][cuda]") {
+  using Shape = small<bfloat16>;
+  using cache = attention::detail::cache_of_pages<bfloat16>;
+  random_numbers random(733);
+  constexpr index_t page_size = 16, max_pages = 40;  // for 640 tokens: ten times what the shorter ones have
+  const index_t lengths[] = {70, 250, 0, 32, 193, 100};
+  constexpr index_t batch = 6;
+  tensor<bfloat16, 4> q(batch, 4, 2, 64), k_pages(batch * max_pages, 2, page_size, 64),
+      v_pages(batch * max_pages, 2, page_size, 64);
+  random.fill(q);
+  random.fill(k_pages);
+  random.fill(v_pages);
+  tensor<std::int32_t, 2> entries(batch, max_pages);
+  for (index_t n = 0; n < entries.size(); ++n) entries.data()[n] = static_cast<std::int32_t>(n);
+  const attention::softmax op = attention::softmax{mask::causal{}}.with_sink(0.75f);
+  const auto run = [&](index_t first, index_t count, index_t k_len) {
+    const index_array own(lengths + first, count);
+    const attention::page_table table(entries.view().slice(0, {first, first + count}), own);
+    const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, 2, k_len, own));
+    return decode<Shape, growing_splits>(rows, {count, 4, 2, 2, k_len, 64, 64, op.order, {}},
+                                         tensor_view<const bfloat16, 4>(q.view().slice(0, {first, first + count})),
+                                         cache{k_pages.view(), table}, cache{v_pages.view(), table}, true, true);
+  };
+  const auto all = run(0, batch, 250), in_table = run(0, batch, max_pages * page_size);
+  for (index_t b = 0; b < batch; ++b) {
+    CAPTURE(b);
+    const auto alone = run(b, 1, lengths[b]);
+    for (index_t n = 0; n < alone.out.size(); ++n) {
+      const std::uint16_t bits = alone.out.data()[n].bits;
+      REQUIRE(all.out.data()[b * alone.out.size() + n].bits == bits);
+      REQUIRE(in_table.out.data()[b * alone.out.size() + n].bits == bits);
+    }
+    for (index_t n = 0; n < alone.lse.size(); ++n) {
+      REQUIRE(all.lse.data()[b * alone.lse.size() + n] == alone.lse.data()[n]);
+      REQUIRE(in_table.lse.data()[b * alone.lse.size() + n] == alone.lse.data()[n]);
+    }
+  }
+}
+
+TEST_CASE("decode block: splits without a visible key leave at once", "[attention][cuda]") {
+  random_numbers random(734);
+  attention_problem<float16> p(1, 2, 1, 1, 300, 64, 64);
+  p.fill(random);
+  const attention::softmax op{mask::sliding_window{.left = 40}};  // keys 259 to 299: the splits 4 of 5 on
+  const auto r = decode_dense<small<float16>, splits_of<64>>(op, p);
+  for (index_t row = 0; row < 2; ++row)
+    for (index_t split = 0; split < 5; ++split) {
+      CAPTURE(row, split);
+      const float lse = r.parts(row, split, 0, 64);
+      REQUIRE((lse == -std::numeric_limits<float>::infinity()) == (split < 4));
+      for (index_t d = 0; d < 64; ++d) REQUIRE(std::isnan(r.parts(row, split, 0, d)) == (split < 4));
+    }
+}
+
+TEST_CASE("decode merge: any number of parts, empty ones unread, a NaN kept", "[attention][cuda]") {
+  using namespace attention::detail;
+  using cache = cache_of_rows<float16>;
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  random_numbers random(735);
+  const index_t splits = GENERATE(as<index_t>{}, 2, 31, 1024, 1025, 2100);
+  const index_t value_dim = GENERATE(as<index_t>{}, 0, 5, 130);
+  CAPTURE(splits, value_dim);
+  constexpr index_t heads = 3;
+  tensor<float, 3> parts(heads, splits, value_dim), lse(1, heads, 1);
+  tensor<float, 2> lses(heads, splits);
+  random.fill(parts);
+  random.fill(lses, 4.0f);
+  for (index_t s = 1; s < splits; s += 3) {
+    lses(0, s) = -infinity;
+    for (index_t d = 0; d < value_dim; ++d) parts(0, s, d) = std::nanf("");
+  }
+  for (index_t s = 0; s < splits; ++s) lses(1, s) = -infinity;
+  if (value_dim > 0) parts(2, splits - 1, 0) = std::nanf("");
+  tensor<float, 4> out(1, heads, 1, value_dim);
+  tensor<float16, 4> none(1, 1, 0, value_dim);
+  tensor_view<const float16, 4> keys = none.view();
+  keys.extents[2] = splits * 16;  // only counted
+  const auto op = attention::softmax{}.with_sink(0.5f);
+  const auto rows = in_rows(op, {});
+  const decode_call<std::remove_const_t<decltype(rows)>, float16, float, cache> call{
+      rows,
+      {1, heads, 1, 1, splits * 16, 64, value_dim, op.order, {}},
+      1.0f,
+      {},
+      {keys},
+      {keys},
+      out.view(),
+      lse.view(),
+      parts.data(),
+      lses.data(),
+      static_cast<std::uint32_t>(splits),
+      true,
+      true,
+      true,
+      true};
+  for (index_t row = 0; row < heads; ++row) {
+    run_merge<splits_of<16>>(call, row);
+    double total = std::exp(0.5);
+    for (index_t s = 0; s < splits; ++s) total += std::exp(static_cast<double>(lses(row, s)));
+    REQUIRE(std::abs(lse(0, row, 0) - std::log(total)) <= 1e-5);
+    for (index_t d = 0; d < value_dim; ++d) {
+      double sum = 0;
+      for (index_t s = 0; s < splits; ++s)
+        if (lses(row, s) != -infinity)
+          sum += std::exp(static_cast<double>(lses(row, s))) * static_cast<double>(parts(row, s, d));
+      const float x = out(0, row, 0, d);
+      if (row == 2 && d == 0) {
+        REQUIRE(std::isnan(x));
+      } else {
+        REQUIRE(std::abs(static_cast<double>(x) - sum / total) <= 1e-5);
+      }
+    }
+  }
+}
+
+TEST_CASE("decode: rows, keys and blocks beyond 32 bits are refused", "[attention][cuda][error]") {
+  using namespace attention::detail;
+  problem p{1, 4, 2, 1, 1000, 64, 64, attention::head_order::grouped, {}};
+  REQUIRE_NOTHROW(expect_decode_counts(p));
+  p.q_len = index_t{1} << 30;
+  REQUIRE_THROWS_WITH(expect_decode_counts(p), Catch::Matchers::ContainsSubstring("exceed 2^31 - 1 rows"));
+  p.q_len = (index_t{1} << 30) - 1;
+  REQUIRE_NOTHROW(expect_decode_counts(p));
+  p.k_len = index_t{1} << 31;
+  REQUIRE_THROWS_WITH(expect_decode_counts(p), Catch::Matchers::ContainsSubstring("k_len (2147483648)"));
+  p.q_len = 100;
+  using Shape = small<float16>;  // 32 rows: 200 are seven tiles
+  REQUIRE(decode_blocks<Shape>(p, 1000) == 14000);
+  p.batch = 153391689;
+  REQUIRE_NOTHROW(decode_blocks<Shape>(p, 1));
+  REQUIRE_THROWS_WITH(decode_blocks<Shape>(p, 2), Catch::Matchers::ContainsSubstring("exceed 2^31 - 1 blocks"));
+  p.batch = index_t{1} << 62;
+  REQUIRE_THROWS_AS(decode_blocks<Shape>(p, 1), precondition_error);
+  p.batch = 0;
+  REQUIRE(decode_blocks<Shape>(p, 1000) == 0);
+}

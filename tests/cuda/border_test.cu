@@ -309,6 +309,17 @@ void page_tables() {
   SEQPRIM_EXPECT_SAYS(decode(page_table(host, index_array(lengths, 2)).on_device()),
                       "attention::page_table: entries is in host memory");
   SEQPRIM_EXPECT_SAYS(decode(page_table(managed, index_array(lengths, 1))), "do not serve 2 sequences");
+  // The workspace is asked for before the call: nothing is read that the table does not hold.
+  const auto workspace = [&](const page_table& table) {
+    return message_of([&] {
+      (void)attention::decode_workspace(x.q, attention::paged{k_pages, table}, attention::paged{v_pages, table});
+    });
+  };
+  SEQPRIM_EXPECT(workspace(page_table(managed, index_array(lengths, 2))).empty());
+  SEQPRIM_EXPECT_SAYS(workspace(page_table(managed, index_array(lengths, 1))), "do not serve 2 sequences");
+  SEQPRIM_EXPECT_SAYS(workspace(page_table(managed, index_array(lengths, 0))), "do not serve 2 sequences");
+  SEQPRIM_EXPECT_SAYS(workspace(page_table(managed, device_lengths)),
+                      "attention::page_table: lengths is in device memory");
   SEQPRIM_EXPECT(seen().launches.size() == 4);
 }
 

@@ -76,6 +76,27 @@ template <class T>
           {0, pages.stride(1), pages.stride(2), pages.stride(3)}};
 }
 
+/// Checks the page tables of a call, if it has any.
+template <class K, class V> void expect_tables(const gpu& executor, index_t batch, const K& keys, const V& values) {
+  if constexpr (is_paged<K> && is_paged<V>) {
+    expect_arrays(executor, keys.table);
+    expect_arrays(executor, values.table);
+    keys.validate(batch);
+    values.validate(batch);
+    if (!keys.table.host_readable() || !values.table.host_readable()) return;
+    for (index_t b = 0; b < batch; ++b)
+      subject_of<entry::decode>.expects(keys.length(b) == values.length(b), "sequence ", b, " has ", keys.length(b),
+                                        " keys and ", values.length(b), " values");
+  }
+}
+
+/// Floats of the parts of a call whose page tables are checked.
+template <class Policy, class Q, class K, class V>
+[[nodiscard]] index_t decode_floats(const Q& q, const K& k, const V& v) noexcept {
+  const index_t splits = most_decode_splits<Policy>(outline_of(k, q.extent(0)).extent(2));
+  return splits <= 1 ? 0 : q.extent(0) * q.extent(1) * q.extent(2) * splits * (rows_of_cache(v).extent(3) + 1);
+}
+
 template <class Engine, class Policy, class T, class Dims> struct decode_shapes {
   static constexpr block_policy few = Policy::template decode<Engine, T, Dims::head, Dims::value>(),
                                 many = Policy::template decode_rows<Engine, T, Dims::head, Dims::value>();
@@ -128,16 +149,15 @@ void launch_decode(const gpu& executor, const Op& op, const problem& p, const te
 }  // namespace detail
 
 /// Floats of workspace that decode needs for these operands: the partial results of the splits, 0 when there is one split.
+///
+/// Errors  precondition_error: page tables that decode rejects; they are read where the host can.
 template <class Policy = default_block_policy, class Q, class K, class V>
 [[nodiscard]] index_t decode_workspace(const Q& queries, const K& keys, const V& values) {
   static_assert(detail::require_operand<Q, 4>() && detail::require_block_cache<K>() &&
                 detail::require_block_cache<V>());
   const auto q = as_view(queries);
-  const auto k = detail::block_cache(keys);
-  const index_t k_len = detail::outline_of(k, q.extent(0)).extent(2);
-  const index_t value_dim = detail::rows_of_cache(detail::block_cache(values)).extent(3);
-  const index_t splits = detail::most_decode_splits<Policy>(k_len);
-  return splits <= 1 ? 0 : q.extent(0) * q.extent(1) * q.extent(2) * splits * (value_dim + 1);
+  detail::expect_tables(gpu{}, q.extent(0), keys, values);
+  return detail::decode_floats<Policy>(q, detail::block_cache(keys), detail::block_cache(values));
 }
 
 /// Attention of a few new queries against a cache on CUDA, contiguous or in pages: the same operator value, shapes, edge values
@@ -191,17 +211,7 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
     const auto lse = tensor_view<float, 3>(as_view(log_sum_exp));
     const auto k = detail::block_cache(keys), v = detail::block_cache(values);
-    if constexpr (is_paged<K>) {
-      expect_arrays(executor, keys.table);
-      expect_arrays(executor, values.table);
-      keys.validate(q.extent(0));
-      values.validate(q.extent(0));
-      if (keys.table.host_readable() && values.table.host_readable()) {
-        for (index_t b = 0; b < q.extent(0); ++b)
-          SEQPRIM_EXPECTS(keys.length(b) == values.length(b), "attention::decode: sequence ", b, " has ",
-                          keys.length(b), " keys and ", values.length(b), " values", page);
-      }
-    }
+    detail::expect_tables(executor, q.extent(0), keys, values);
     const auto &k_rows = detail::rows_of_cache(k), &v_rows = detail::rows_of_cache(v);
     index_array lengths;
     if constexpr (is_paged<K>) lengths = keys.table.lengths();
@@ -219,7 +229,7 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
             (!is_paged<K> && p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim),
         "attention::decode: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
         ") must be <= ", is_paged<K> ? detail::largest_block_dim : detail::largest_cuda_dim, " on CUDA", page);
-    const index_t needed = decode_workspace<Policy>(queries, keys, values);
+    const index_t needed = detail::decode_floats<Policy>(q, k, v);
     detail::subject_of<self>.expects_workspace(workspace, needed, "floats", 16);
     detail::expect_apart<self>("workspace", workspace, "q", q);
     detail::expect_apart<self>("workspace", workspace, "k", k_rows);

@@ -3,10 +3,12 @@
 // multiply to the right product.
 #include <seqprim/arch/cuda/fragment.hpp>
 
+#include <limits>
 #include <set>
 #include <support/catch.hpp>
 #include <support/emulated_block.hpp>
 #include <support/random.hpp>
+#include <vector>
 
 using namespace seqprim;
 using namespace seqprim::arch::cuda;
@@ -97,8 +99,9 @@ TEMPLATE_TEST_CASE("cuda fragments: operands through ldmatrix multiply to the pr
     const int lane = engine.lane();
     for (int n = lane; n < 256; n += 32) {
       const int i = n / 16, j = n % 16;
-      left[layout::offset(i, left_column + j)] = TestType(transposed_a ? a[j][i] : a[i][j]);    // a is [row, depth]
-      right[layout::offset(i, right_column + j)] = TestType(transposed_b ? b[i][j] : b[j][i]);  // b is [depth, column]
+      // a is [row, depth], b is [depth, column].
+      engine.store(left + layout::offset(i, left_column + j), TestType(transposed_a ? a[j][i] : a[i][j]));
+      engine.store(right + layout::offset(i, right_column + j), TestType(transposed_b ? b[i][j] : b[j][i]));
     }
     engine.sync_warp();
     std::uint32_t x[4], y[4];
@@ -152,9 +155,104 @@ TEST_CASE("emulated block: a missing barrier or wait shows", "[arch][cuda]") {
       });
       REQUIRE((right == lanes) == (waits && meets));
     }
-  REQUIRE_THROWS_AS(test::emulated_block::run(1, 16, 0,
-                                              [](const auto& engine, std::byte*) {
-                                                if (engine.lane() != 7) engine.sync_warp();
-                                              }),
-                    std::logic_error);
+}
+
+TEST_CASE("emulated block: a stored number is seen by whom a barrier shows it, and destroys what was there at once",
+          "[arch][cuda]") {
+  enum class barrier { none, warp, block };
+  for (const barrier kind : {barrier::none, barrier::warp, barrier::block}) {
+    int own = 0, neighbors = 0, others = 0, old = 0;
+    test::emulated_block::run(2, 64 * 4, 5, [&](const auto& engine, std::byte* memory) {
+      auto* const numbers = reinterpret_cast<float*>(memory);
+      const int thread = engine.warp() * 32 + engine.lane();
+      engine.store(numbers + thread, 1.0f);
+      engine.sync_block();
+      engine.store(numbers + thread, 2.0f);
+      if (kind == barrier::warp) engine.sync_warp();
+      if (kind == barrier::block) engine.sync_block();
+      own += numbers[thread] == 2;
+      neighbors += numbers[thread ^ 1] == 2;
+      others += numbers[thread ^ 32] == 2;
+      old += numbers[thread] == 1;
+      engine.sync_block();
+    });
+    REQUIRE(own == (kind == barrier::none ? 0 : 64));
+    REQUIRE(neighbors == (kind == barrier::none ? 0 : 64));
+    REQUIRE(others == (kind == barrier::block ? 64 : 0));
+    REQUIRE(old == 0);
+  }
+}
+
+TEST_CASE("emulated block: what breaks a rule of the device throws", "[arch][cuda]") {
+  const auto breaks = [](const auto& body) {
+    REQUIRE_THROWS_AS(test::emulated_block::run(2, 64 * 16, 0, body), std::logic_error);
+  };
+  breaks([](const auto& engine, std::byte*) {
+    if (engine.lane() != 7) engine.sync_warp();
+  });
+  breaks([](const auto& engine, std::byte*) {
+    if (engine.lane() == 7) {
+      engine.sync_warp();
+    } else {
+      static_cast<void>(engine.any(true));
+    }
+  });
+  breaks([](const auto& engine, std::byte* memory) {
+    memory[engine.lane()] = std::byte{1};  // not with store()
+    engine.sync_block();
+  });
+  breaks([](const auto& engine, std::byte* memory) { engine.store(memory + 64 * 16, std::byte{1}); });
+  alignas(16) static const float source[8] = {};
+  breaks([](const auto& engine, std::byte* memory) { engine.copy_async(memory, source + 1, 16); });
+  breaks([](const auto& engine, std::byte* memory) {
+    engine.copy_async(memory + 16 * engine.lane(), source, 16);
+    engine.commit_copies();  // and leaves
+  });
+}
+
+TEST_CASE("emulated block: lanes of a warp, and warps, run in many orders", "[arch][cuda]") {
+  std::set<std::vector<int>> orders, of_first_warp;
+  for (std::uint32_t block = 0; block < 20; ++block) {
+    std::vector<int> order, of_warp;
+    test::emulated_block::run(2, 16, block, [&](const auto& engine, std::byte* memory) {
+      for (int n = 0; n < 4; ++n) {
+        order.push_back(engine.warp() * 32 + engine.lane());
+        if (engine.warp() == 0) of_warp.push_back(engine.lane());
+        if (engine.lane() == 0) engine.store(memory + engine.warp(), std::byte{0});
+        engine.commit_copies();
+      }
+    });
+    orders.insert(order);
+    of_first_warp.insert(of_warp);
+  }
+  REQUIRE(orders.size() == 20);
+  REQUIRE(of_first_warp.size() >= 19);
+}
+
+TEST_CASE("emulated block: sums are cut off as tensor cores do", "[arch][cuda]") {
+  const auto sum = [](float c, std::initializer_list<float> products) {
+    using factor = test::truncated_sum::factor;
+    factor a[8], b[8];
+    int n = 0;
+    for (const float x : products) {
+      a[n] = factor(x);
+      b[n++] = factor(1.0f);
+    }
+    return test::truncated_sum::add(c, a, b);
+  };
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  REQUIRE(sum(3.0f, {}) == 3);
+  REQUIRE(sum(0.0f, {}) == 0);
+  REQUIRE(sum(1.0f, {0x1p-24f, 0x1p-25f}) == 1.0f);             // to nearest: the next float
+  REQUIRE(sum(1.0f, {0x1p-24f, 0x1p-24f}) == 1.0f + 0x1p-23f);  // two extra bits hold both until the end
+  REQUIRE(sum(1.0f, {0x1p-25f, 0x1p-25f, 0x1p-25f, 0x1p-25f}) == 1.0f + 0x1p-23f);
+  REQUIRE(sum(1.0f, {0x1p-26f, 0x1p-26f, 0x1p-26f, 0x1p-26f, 0x1p-26f, 0x1p-26f, 0x1p-26f, 0x1p-26f}) == 1.0f);
+  REQUIRE(sum(-1.0f, {-0x1p-24f, -0x1p-25f}) == -1.0f);  // toward zero
+  REQUIRE(sum(1.0f, {-0x1p-24f}) == 1.0f - 0x1p-24f);
+  REQUIRE(sum(1.0f, {-0x1p-26f}) == 1.0f);  // an addend is cut off before it is added
+  REQUIRE(sum(-1024.0f, {1024.0f, 0x1p-16f}) == 0.0f);
+  REQUIRE(sum(1.0f, {infinity}) == infinity);
+  REQUIRE(std::isnan(sum(infinity, {-infinity})));
+  REQUIRE(std::isnan(sum(1.0f, {std::nanf("")})));
+  REQUIRE(sum(0x1.fffffep127f, {0x1p127f}) == infinity);
 }

@@ -6,6 +6,8 @@
 #include <seqprim/core/bits.hpp>
 #include <seqprim/core/float16.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -13,8 +15,14 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <stdexcept>
+#include <string>
+#include <string_view>
 #include <support/random.hpp>
+#include <tuple>
+#include <type_traits>
 #include <ucontext.h>
 #include <vector>
 
@@ -29,12 +37,89 @@
 
 /// A block of CUDA lanes on the host: the engine interface of arch/cuda/mma_sync.cuh with every lane a fiber of its own.
 ///
-/// Warp-wide instructions are a meeting of 32 fibers, written from the tables of the PTX manual and not from fragment.hpp's
-/// functions. Copies are as late as the rules allow: the destination is poisoned when the copy begins and written when the lane
-/// waits for it. Warps run ahead of each other in a random order. A missing wait or barrier so becomes a wrong number, in every run.
+///     instructions  Warp-wide ones are a meeting of 32 fibers, written from the tables of the PTX manual and not from
+///                   fragment.hpp's functions.
+///     memory        Each warp has its own copy of shared memory. What a lane stores, and what it has waited for of its copies,
+///                   reaches the copy of its warp at sync_warp() and those of all at sync_block(). Until then the place is
+///                   poisoned (0xff) in every copy, for the lane that wrote as well; the destination of a copy from the moment
+///                   that it begins. Data that comes too early so destroys what others still read. A plain store past
+///                   store() throws at the next sync_block().
+///     order         Lanes and warps are switched at random at any call of the engine, not only where they meet: in some blocks
+///                   often, in others a warp runs on until it must wait. The seed is the index of the block.
+///     sums          Tensor cores add like truncated_sum.
+///
+/// A missing wait or barrier so becomes a wrong number or an exception, in every run: tests/cuda/barriers_test.cpp leaves them out one by one.
 namespace seqprim::test {
 
 class emulated_block;
+
+/// A barrier, wait or commit: the line of source that calls it.
+struct barrier_site {
+  std::string_view call, file;
+  int line = 0;
+
+  friend bool operator<(const barrier_site& a, const barrier_site& b) {
+    return std::tie(a.file, a.line, a.call) < std::tie(b.file, b.line, b.call);
+  }
+  friend bool operator==(const barrier_site& a, const barrier_site& b) { return !(a < b) && !(b < a); }
+};
+
+/// What blocks have met so far, and the site that they leave out, as if it were not written.
+struct barrier_sites {
+  static inline std::set<barrier_site> met;
+  static inline std::optional<barrier_site> left_out;
+
+  [[nodiscard]] static bool skips(const barrier_site& site) {
+    met.insert(site);
+    return left_out == site;
+  }
+};
+
+/// c + a[0] b[0] + .. + a[7] b[7] as the tensor cores of sm_80 add: products are exact; all addends are aligned to the largest exponent
+/// (of a product: the sum of its factors' exponents) and cut off, toward zero, `extra_bits` below the last bit of a float with that
+/// exponent; their sum is exact and cut off to a float. One mma.sync of depth 16 is two such sums, the second on top of the first.
+/// Later units add 16 products at once, so less is cut off.
+///
+/// Source   Fasi, Higham, Mikaitis, Pranesh, Numerical behavior of NVIDIA tensor cores (PeerJ Computer Science 7:e330)
+struct truncated_sum {
+  static constexpr int terms = 8, extra_bits = 2;
+
+  struct factor {
+    double value = 0;
+    int exponent = none;
+
+    factor() = default;
+    explicit factor(float x) : value(x), exponent(exponent_of(x)) {}
+  };
+
+  [[nodiscard]] static float add(float c, const factor* a, const factor* b) {
+    double products[terms], plain = c;
+    int exponent = exponent_of(c);
+    for (int k = 0; k < terms; ++k) {
+      products[k] = a[k].value * b[k].value;
+      exponent = std::max(exponent, a[k].exponent + b[k].exponent);
+    }
+    for (const double x : products) plain += x;
+    if (plain - plain != 0) return static_cast<float>(plain);  // infinity or NaN
+    if (exponent < none / 2) return c;                         // zeros only
+    const double scale = power_of_two(23 + extra_bits - exponent);
+    std::int32_t sum = static_cast<std::int32_t>(c * scale);
+    for (const double x : products) sum += static_cast<std::int32_t>(x * scale);
+    const double exact = sum * power_of_two(exponent - 23 - extra_bits);
+    const auto nearest = static_cast<float>(exact);
+    return std::abs(double{nearest}) > std::abs(exact) && std::isfinite(nearest) ? std::nextafter(nearest, 0.0f)
+                                                                                 : nearest;
+  }
+
+ private:
+  static constexpr int none = -4096;  // the exponent of zero
+
+  static int exponent_of(float x) {
+    if (x == 0) return none;
+    return std::max(static_cast<int>(bit_cast<std::uint32_t>(x) >> 23 & 0xffu), 1) - 127;
+  }
+  static double power_of_two(int n) { return bit_cast<double>(static_cast<std::uint64_t>(1023 + n) << 52); }
+};
 
 /// What one lane sees.
 class emulated_engine {
@@ -54,11 +139,14 @@ class emulated_engine {
   void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) const;
   void load_matrices(std::uint32_t (&r)[4], const void* row) const { load(r, row, false); }
   void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) const { load(r, row, true); }
+  template <class T> void store(T* shared, const std::type_identity_t<T>& value) const;
   void copy_async(void* shared, const void* global, int bytes) const;
-  void commit_copies() const;
-  template <int Pending> void wait_copies() const { wait(Pending); }
-  void sync_block() const;
-  void sync_warp() const;
+  void commit_copies(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
+  template <int Pending> void wait_copies(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
+    wait(Pending, {"wait_copies", file, line});
+  }
+  void sync_block(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
+  void sync_warp(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
   [[nodiscard]] float shuffle_xor(float x, int mask) const;
   [[nodiscard]] bool any(bool condition) const;
   [[nodiscard]] float exp2(float x) const { return std::exp2(x); }
@@ -68,7 +156,7 @@ class emulated_engine {
 
  private:
   void load(std::uint32_t (&r)[4], const void* row, bool transposed) const;
-  void wait(int pending) const;
+  void wait(int pending, const barrier_site& site) const;
 
   emulated_block* block_;
   int thread_;
@@ -77,10 +165,10 @@ class emulated_engine {
 class emulated_block {
  public:
   /// Runs body(engine, shared memory) for each of warps * 32 lanes of block `index`, which also is the seed of the order in which
-  /// warps run. Throws logic_error when lanes wait for each other for ever.
+  /// lanes run. Throws logic_error when lanes wait for each other for ever, or break another rule of the device.
   template <class Body> static void run(int warps, std::size_t shared_bytes, std::uint32_t index, const Body& body) {
     emulated_block block(warps, shared_bytes, index);
-    block.body_ = [&body, &block](const emulated_engine& engine) { body(engine, block.shared()); };
+    block.body_ = [&body, &block](const emulated_engine& engine) { body(engine, block.shared(engine.warp())); };
     block.schedule();
   }
 
@@ -89,39 +177,61 @@ class emulated_block {
   static constexpr std::size_t stack_size = 256 * 1024;
 
   struct copy {
-    std::byte* to;
+    std::size_t to;
     const std::byte* from;
     int bytes;
+  };
+  /// Written, and not yet published in the block.
+  struct written {
+    std::size_t to;
+    std::size_t bytes;
+    std::array<std::byte, 16> data;
+  };
+  struct meeting {
+    std::string_view instruction;
+    int arrived = 0;
+    long generation = 0;
   };
   struct lane_state {
     ucontext_t context;
     std::unique_ptr<char[]> stack;
     void* sanitizer_stack = nullptr;
     bool done = false;
+    const meeting* waits_at = nullptr;
+    long generation = 0;            // of the meeting that it waits at
     const void* operand = nullptr;  // of the instruction that the warp meets for
     void* result = nullptr;
     std::vector<copy> open;
     std::deque<std::vector<copy>> groups;
+
+    [[nodiscard]] bool waits() const { return waits_at != nullptr && waits_at->generation == generation; }
   };
-  struct meeting {
-    int arrived = 0;
-    long generation = 0;
+  struct warp_state {
+    meeting place;
+    std::vector<written> stores;  // in the order in which they were made
+    std::size_t in_warp = 0;      // how many of them the warp sees
   };
 
   emulated_block(int warps, std::size_t shared_bytes, std::uint32_t index)
-      : warps_(warps),
-        index_(index),
+      : index_(index),
+        shared_bytes_(shared_bytes),
         lanes_(static_cast<std::size_t>(warps) * 32),
-        meetings_(static_cast<std::size_t>(warps)),
-        memory_(new std::byte[shared_bytes + 16]),
+        warps_(static_cast<std::size_t>(warps)),
         random_(index) {
-    std::memset(memory_.get(), 0xff, shared_bytes + 16);  // NaN
+    for (int n = 0; n <= warps; ++n) {
+      memories_.emplace_back(new std::byte[shared_bytes + 16]);
+      std::memset(memory(n), 0xff, shared_bytes);  // NaN
+    }
+    until_switch_ = random_.integer(1, 64);
   }
 
-  [[nodiscard]] std::byte* shared() const {
-    const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
-    return memory_.get() + (16 - address % 16) % 16;
+  [[nodiscard]] std::byte* memory(int n) const {
+    std::byte* const start = memories_[static_cast<std::size_t>(n)].get();
+    return start + (16 - reinterpret_cast<std::uintptr_t>(start) % 16) % 16;
   }
+  [[nodiscard]] std::byte* shared(int warp) const { return memory(warp); }
+  /// What the last barrier of the block has published: the copies of all warps are equal to it then.
+  [[nodiscard]] std::byte* published() const { return memory(static_cast<int>(warps_.size())); }
 
   static void enter(unsigned high, unsigned low, unsigned thread) {
     auto* const block = reinterpret_cast<emulated_block*>(std::uintptr_t{high} << 32 | std::uintptr_t{low});
@@ -132,9 +242,24 @@ class emulated_block {
       block->error_ = std::current_exception();
     }
     lane_state& lane = block->lanes_[thread];
+    bool on_their_way = !lane.open.empty();
+    for (const auto& group : lane.groups) on_their_way = on_their_way || !group.empty();
+    if (on_their_way) block->record("cp.async: a lane ends before its copies have arrived");
+    block->end(lane);
+  }
+  void end(lane_state& lane) {
     lane.done = true;
-    block->progress_ = true;
-    block->leave(lane, true);
+    progress_ = true;
+    leave(lane, true);
+  }
+
+  /// The lane breaks a rule. It is left as it stands, since algorithms are noexcept.
+  void fail(lane_state& lane, const std::string& rule) {
+    record(rule);
+    end(lane);
+  }
+  void record(const std::string& rule) {
+    if (!error_) error_ = std::make_exception_ptr(std::logic_error(rule));
   }
 
   // The sanitizer wants to know about every change of stack.
@@ -175,51 +300,100 @@ class emulated_block {
 
   void schedule() {
     for (std::size_t thread = 0; thread < lanes_.size(); ++thread) prepare(static_cast<unsigned>(thread));
+    const auto warps = static_cast<index_t>(warps_.size());
+    const index_t patience =
+        index_t{1} << random_.integer(0, 12);  // passes of a warp, at most, before another one runs
     for (bool any_left = true; any_left;) {
-      // One warp, chosen by lot, runs until it waits for the others; only then the next one.
       any_left = false;
       bool any_progress = false;
-      const auto first = static_cast<int>(random_.integer(0, warps_ - 1));
-      for (int n = 0; n < warps_; ++n) {
-        const int warp = (first + n) % warps_;
+      const index_t first = random_.integer(0, warps - 1);
+      for (index_t n = 0; n < warps; ++n) {
+        const index_t warp = (first + n) % warps;
+        index_t passes = random_.integer(1, patience);
         do {
           progress_ = false;
-          for (int lane = 0; lane < 32; ++lane) {
-            lane_state& state = lanes_[static_cast<std::size_t>(warp * 32 + lane)];
-            if (!state.done) resume(state);
+          const index_t order = random_.integer(0, 31);
+          for (index_t lane = 0; lane < 32; ++lane) {
+            lane_state& it = lanes_[static_cast<std::size_t>(warp * 32 + (lane ^ order))];
+            if (!it.done && !it.waits()) resume(it);
           }
           any_progress = any_progress || progress_;
           if (error_) std::rethrow_exception(error_);
-        } while (progress_);
-        for (int lane = 0; lane < 32; ++lane)
+        } while (progress_ && --passes > 0);
+        for (index_t lane = 0; lane < 32; ++lane)
           any_left = any_left || !lanes_[static_cast<std::size_t>(warp * 32 + lane)].done;
       }
       if (any_left && !any_progress) throw std::logic_error("emulated block: lanes wait for each other for ever");
     }
   }
 
+  /// Lets others run, at random.
+  void may_switch(lane_state& lane) {
+    if (--until_switch_ > 0) return;
+    until_switch_ = random_.integer(1, 64);
+    progress_ = true;
+    leave(lane, false);
+  }
+
   /// Waits for `count` lanes; the last one to come does the work of all.
-  template <class Work> void meet(meeting& place, int count, lane_state& lane, const Work& work) {
-    const long generation = place.generation;
+  template <class Work>
+  void meet(meeting& place, int count, lane_state& lane, std::string_view instruction, const Work& work) {
+    may_switch(lane);
+    if (place.arrived == 0) place.instruction = instruction;
+    if (place.instruction != instruction)
+      fail(lane, "lanes of a warp meet at different instructions: " + std::string(place.instruction) + ", " +
+                     std::string(instruction));
     if (++place.arrived == count) {
       work();
       place.arrived = 0;
       ++place.generation;
       progress_ = true;
     } else {
-      while (place.generation == generation) leave(lane, false);
+      lane.waits_at = &place;
+      lane.generation = place.generation;
+      leave(lane, false);
+      lane.waits_at = nullptr;
     }
   }
+  template <class Work> void meet_warp(int warp, lane_state& lane, std::string_view instruction, const Work& work) {
+    meet(warps_[static_cast<std::size_t>(warp)].place, 32, lane, instruction, work);
+  }
+
+  [[nodiscard]] std::size_t offset_of(int warp, lane_state& lane, const void* place, std::size_t bytes) {
+    const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(place) - shared(warp));
+    if (offset > shared_bytes_ || shared_bytes_ - offset < bytes) fail(lane, "a store outside of shared memory");
+    return offset;
+  }
+  void poison(std::size_t offset, std::size_t bytes) const {
+    for (int n = 0; n <= static_cast<int>(warps_.size()); ++n) std::memset(memory(n) + offset, 0xff, bytes);
+  }
+  void publish_in_warp(int warp) {
+    warp_state& it = warps_[static_cast<std::size_t>(warp)];
+    for (; it.in_warp < it.stores.size(); ++it.in_warp) write(it.stores[it.in_warp], warp);
+  }
+  void publish_in_block() {
+    for (warp_state& it : warps_) {
+      for (const written& store : it.stores)
+        for (int n = 0; n <= static_cast<int>(warps_.size()); ++n) write(store, n);
+      it.stores.clear();
+      it.in_warp = 0;
+    }
+    for (int n = 0; n < static_cast<int>(warps_.size()); ++n)
+      if (std::memcmp(memory(n), published(), shared_bytes_) != 0)
+        record("shared memory was written, and not with store() or a copy");
+  }
+  void write(const written& store, int n) const { std::memcpy(memory(n) + store.to, store.data.data(), store.bytes); }
 
   lane_state& state(int warp, int lane) { return lanes_[static_cast<std::size_t>(warp * 32 + lane)]; }
 
-  int warps_;
   std::uint32_t index_;
+  std::size_t shared_bytes_;
   std::vector<lane_state> lanes_;
-  std::vector<meeting> meetings_;
+  std::vector<warp_state> warps_;
   meeting barrier_;
-  std::unique_ptr<std::byte[]> memory_;
+  std::vector<std::unique_ptr<std::byte[]>> memories_;  // one for each warp, and what is published
   random_numbers random_;
+  index_t until_switch_ = 0;
   std::function<void(const emulated_engine&)> body_;
   std::exception_ptr error_;
   ucontext_t main_;
@@ -238,11 +412,11 @@ void emulated_engine::multiply(float (&c)[4], const std::uint32_t (&a)[4], std::
   } mine{c, {a[0], a[1], a[2], a[3]}, {b0, b1}};
   auto& self = block_->state(warp(), lane());
   self.operand = &mine;
-  block_->meet(block_->meetings_[static_cast<std::size_t>(warp())], 32, self, [&] {
+  block_->meet_warp(warp(), self, "multiply", [&] {
     const auto number = [](std::uint32_t word, int half) {
-      return static_cast<float>(T::from_bits(static_cast<std::uint16_t>(word >> 16 * half)));
+      return truncated_sum::factor(static_cast<float>(T::from_bits(static_cast<std::uint16_t>(word >> 16 * half))));
     };
-    float left[16][16], right[16][8];
+    truncated_sum::factor left[16][16], right[8][16];  // right: [column][depth]
     for (int l = 0; l < 32; ++l) {
       const auto& x = *static_cast<const operands*>(block_->state(warp(), l).operand);
       const int group = l / 4, in_group = l % 4;
@@ -250,15 +424,14 @@ void emulated_engine::multiply(float (&c)[4], const std::uint32_t (&a)[4], std::
         left[i < 2 || (4 <= i && i < 6) ? group : group + 8][in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0)] =
             number(x.a[i / 2], i % 2);
       for (int i = 0; i < 4; ++i)  // b_i
-        right[in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0)][group] = number(x.b[i / 2], i % 2);
+        right[group][in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0)] = number(x.b[i / 2], i % 2);
     }
     for (int l = 0; l < 32; ++l) {
       const auto& x = *static_cast<const operands*>(block_->state(warp(), l).operand);
       for (int i = 0; i < 4; ++i) {  // c_i
         const int row = i < 2 ? l / 4 : l / 4 + 8, column = l % 4 * 2 + (i & 1);
-        float sum = x.c[i];
-        for (int k = 0; k < 16; ++k) sum += left[row][k] * right[k][column];
-        x.c[i] = sum;
+        for (int k = 0; k < 16; k += truncated_sum::terms)
+          x.c[i] = truncated_sum::add(x.c[i], left[row] + k, right[column] + k);
       }
     }
   });
@@ -269,10 +442,10 @@ inline void emulated_engine::load(std::uint32_t (&r)[4], const void* row, bool t
     std::uint32_t* r;
     const std::uint16_t* row;
   } mine{r, static_cast<const std::uint16_t*>(row)};
-  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) throw std::logic_error("ldmatrix: row is not aligned");
   auto& self = block_->state(warp(), lane());
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) block_->fail(self, "ldmatrix: row is not aligned");
   self.operand = &mine;
-  block_->meet(block_->meetings_[static_cast<std::size_t>(warp())], 32, self, [&] {
+  block_->meet_warp(warp(), self, transposed ? "load_matrices_transposed" : "load_matrices", [&] {
     const auto of = [&](int l) -> const operands& {
       return *static_cast<const operands*>(block_->state(warp(), l).operand);
     };
@@ -289,36 +462,59 @@ inline void emulated_engine::load(std::uint32_t (&r)[4], const void* row, bool t
   });
 }
 
-inline void emulated_engine::copy_async(void* shared, const void* global, int bytes) const {
-  if (reinterpret_cast<std::uintptr_t>(shared) % 16 != 0 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0)
-    throw std::logic_error("cp.async: address is not aligned");
-  if (bytes < 0 || bytes > 16) throw std::logic_error("cp.async: 0 to 16 bytes");
-  std::memset(shared, 0xff, 16);
-  block_->state(warp(), lane())
-      .open.push_back({static_cast<std::byte*>(shared), static_cast<const std::byte*>(global), bytes});
+template <class T> void emulated_engine::store(T* shared, const std::type_identity_t<T>& value) const {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 16);
+  auto& self = block_->state(warp(), lane());
+  block_->may_switch(self);
+  const std::size_t to = block_->offset_of(warp(), self, shared, sizeof(T));
+  block_->poison(to, sizeof(T));
+  emulated_block::written store{to, sizeof(T), {}};
+  std::memcpy(store.data.data(), &value, sizeof(T));
+  block_->warps_[static_cast<std::size_t>(warp())].stores.push_back(store);
 }
 
-inline void emulated_engine::commit_copies() const {
+inline void emulated_engine::copy_async(void* shared, const void* global, int bytes) const {
   auto& self = block_->state(warp(), lane());
+  block_->may_switch(self);
+  if (reinterpret_cast<std::uintptr_t>(shared) % 16 != 0 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0)
+    block_->fail(self, "cp.async: address is not aligned");
+  if (bytes < 0 || bytes > 16) block_->fail(self, "cp.async: 0 to 16 bytes");
+  const std::size_t to = block_->offset_of(warp(), self, shared, 16);
+  block_->poison(to, 16);
+  self.open.push_back({to, static_cast<const std::byte*>(global), bytes});
+}
+
+inline void emulated_engine::commit_copies(const char* file, int line) const {
+  auto& self = block_->state(warp(), lane());
+  block_->may_switch(self);
+  if (barrier_sites::skips({"commit_copies", file, line})) return;
   self.groups.push_back(std::move(self.open));
   self.open.clear();
 }
 
-inline void emulated_engine::wait(int pending) const {
-  auto& groups = block_->state(warp(), lane()).groups;
+inline void emulated_engine::wait(int pending, const barrier_site& site) const {
+  auto& self = block_->state(warp(), lane());
+  block_->may_switch(self);
+  if (barrier_sites::skips(site)) return;
+  auto& groups = self.groups;
   for (; groups.size() > static_cast<std::size_t>(pending); groups.pop_front())
     for (const auto& copy : groups.front()) {
-      std::memset(copy.to, 0, 16);
-      if (copy.bytes > 0) std::memcpy(copy.to, copy.from, static_cast<std::size_t>(copy.bytes));
+      emulated_block::written store{copy.to, 16, {}};
+      if (copy.bytes > 0) std::memcpy(store.data.data(), copy.from, static_cast<std::size_t>(copy.bytes));
+      block_->warps_[static_cast<std::size_t>(warp())].stores.push_back(store);
     }
 }
 
-inline void emulated_engine::sync_block() const {
-  block_->meet(block_->barrier_, block_->warps_ * 32, block_->state(warp(), lane()), [] {});
+inline void emulated_engine::sync_block(const char* file, int line) const {
+  if (barrier_sites::skips({"sync_block", file, line})) return;
+  auto& self = block_->state(warp(), lane());
+  block_->meet(block_->barrier_, static_cast<int>(block_->lanes_.size()), self, "sync_block",
+               [&] { block_->publish_in_block(); });
 }
 
-inline void emulated_engine::sync_warp() const {
-  block_->meet(block_->meetings_[static_cast<std::size_t>(warp())], 32, block_->state(warp(), lane()), [] {});
+inline void emulated_engine::sync_warp(const char* file, int line) const {
+  if (barrier_sites::skips({"sync_warp", file, line})) return;
+  block_->meet_warp(warp(), block_->state(warp(), lane()), "sync_warp", [&] { block_->publish_in_warp(warp()); });
 }
 
 inline float emulated_engine::shuffle_xor(float x, int mask) const {
@@ -326,7 +522,7 @@ inline float emulated_engine::shuffle_xor(float x, int mask) const {
   auto& self = block_->state(warp(), lane());
   self.operand = &x;
   self.result = &result;
-  block_->meet(block_->meetings_[static_cast<std::size_t>(warp())], 32, self, [&] {
+  block_->meet_warp(warp(), self, "shuffle_xor", [&] {
     for (int l = 0; l < 32; ++l)
       *static_cast<float*>(block_->state(warp(), l).result) =
           *static_cast<const float*>(block_->state(warp(), l ^ mask).operand);
@@ -339,7 +535,7 @@ inline bool emulated_engine::any(bool condition) const {
   auto& self = block_->state(warp(), lane());
   self.operand = &condition;
   self.result = &result;
-  block_->meet(block_->meetings_[static_cast<std::size_t>(warp())], 32, self, [&] {
+  block_->meet_warp(warp(), self, "any", [&] {
     bool found = false;
     for (int l = 0; l < 32; ++l) found = found || *static_cast<const bool*>(block_->state(warp(), l).operand);
     for (int l = 0; l < 32; ++l) *static_cast<bool*>(block_->state(warp(), l).result) = found;

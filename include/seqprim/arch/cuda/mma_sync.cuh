@@ -77,6 +77,12 @@ struct mma_sync {
     load_matrices_transposed(r, address_of(row));
   }
 
+  /// Writes one element of shared memory, with a plain store. The other lanes of the warp may read it after sync_warp(), those of the
+  /// block after sync_block(), and the lane itself not before either: what it needs again stays in a register. One lane.
+  template <class T> __device__ __forceinline__ void store(T* shared, const std::type_identity_t<T>& value) const {
+    *shared = value;
+  }
+
   /// Begins to copy the first `bytes` (0..16) of 16 bytes from global to shared memory and to set the rest to zero. Both
   /// addresses are multiples of 16 bytes; with 0 bytes nothing is read. Any lane alone.
   __device__ __forceinline__ void copy_async(address shared, const void* global, int bytes) const {

@@ -120,7 +120,7 @@ SEQPRIM_HD void copy_tile(const Engine& engine, const T* data, index_t stride, i
       engine.copy_async(to, from, live * 2);
     } else {
       SEQPRIM_UNROLL
-      for (int e = 0; e < 8; ++e) to[e] = e < live ? from[e] : T::from_bits(0);
+      for (int e = 0; e < 8; ++e) engine.store(to + e, e < live ? from[e] : T::from_bits(0));
     }
   }
 }
@@ -369,8 +369,8 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
                                           douts + stage * step * value_dim);
       engine.commit_copies();
       if (thread < step)
-        statistics[stage * step + thread] =
-            rows.begin + thread < rows.end ? rows_statistics[rows.begin + thread] : row_statistics{0, 0};
+        engine.store(statistics + stage * step + thread,
+                     rows.begin + thread < rows.end ? rows_statistics[rows.begin + thread] : row_statistics{0, 0});
     };
 
     const auto classify = [&](range rows) { return mask.classify(rows, block); };
@@ -412,7 +412,7 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
           }
           float* const slot = exchanged + (m * (step / 8) + k) * exchange_step;
           SEQPRIM_UNROLL
-          for (int e = 0; e < 4; ++e) slot[e] = factors[e];
+          for (int e = 0; e < 4; ++e) engine.store(slot + e, factors[e]);
         }
         round_tile<T>(engine, c, rounded);
       } else {

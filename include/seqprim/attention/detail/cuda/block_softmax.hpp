@@ -98,7 +98,7 @@ SEQPRIM_HD void copy_rows(const Engine& engine, T* tile, const Source& source, i
     SEQPRIM_ROLLED
     for (int id = thread; id < Rows * Layout::width; id += Shape::lanes) {
       const int r = id / Layout::width, d = id % Layout::width;
-      tile[Layout::offset(r, d)] = r < left && d < dim ? source.row(first + r)[d] : T::from_bits(0);
+      engine.store(tile + Layout::offset(r, d), r < left && d < dim ? source.row(first + r)[d] : T::from_bits(0));
     }
   }
 }
@@ -252,7 +252,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       open[stages - 2] = next;
       if (next.tile < tiles) next = visible_from(next.tile + 1);
     }
-    engine_.template wait_copies<0>();
+    // Nothing is on its way: every tile that was fetched has been waited for and used.
     engine_.sync_block();
   }
 
@@ -272,8 +272,8 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       sum += engine_.shuffle_xor(sum, 2);
       if (lane % 4 == 0) {
         const int row = warp * arch::cuda::mma_rows + accumulator_coordinates(lane, half * 2).row;
-        tops[row] = top_[half];
-        totals[row] = sum;
+        engine_.store(tops + row, top_[half]);
+        engine_.store(totals + row, sum);
       }
     }
     engine_.sync_block();
@@ -286,17 +286,18 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       float top = sink;
       for (int w = 0; w < Shape::key_warps; ++w) top = ::fmaxf(top, tops[part(thread, w)]);
       const float safe = top == -infinity ? 0.0f : top;
-      float total = 0;
+      float total = 0, weight[Shape::key_warps];
+      SEQPRIM_UNROLL
       for (int w = 0; w < Shape::key_warps; ++w) {
-        const float weight = engine_.exp2(tops[part(thread, w)] - safe);
-        weights[part(thread, w)] = weight;
-        total += weight * totals[part(thread, w)];
+        weight[w] = engine_.exp2(tops[part(thread, w)] - safe);
+        total += weight[w] * totals[part(thread, w)];
       }
       // All keys may be hidden, or their logits -inf; a sink alone has out = 0 by its weights.
       total += engine_.exp2(sink - safe);
       const float inverse = total == 0 ? 0.0f : 1.0f / total;
-      for (int w = 0; w < Shape::key_warps; ++w) weights[part(thread, w)] *= inverse;
-      tops[part(thread, 0)] = total == 0 ? -infinity : top * ln_2 + ::logf(total);
+      SEQPRIM_UNROLL
+      for (int w = 0; w < Shape::key_warps; ++w) engine_.store(weights + part(thread, w), weight[w] * inverse);
+      engine_.store(tops + part(thread, 0), total == 0 ? -infinity : top * ln_2 + ::logf(total));
     }
     // The warps that shared keys add their sums one after the other, so that the memory is that of the rows and not of the warps.
     SEQPRIM_ROLLED
@@ -312,7 +313,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
         for (int n = 0; n < value_blocks; ++n) {
           SEQPRIM_UNROLL
           for (int e = 0; e < 2; ++e)
-            to[n * 8 + e] = ::fmaf(weight, out_[n][half * 2 + e], w == 0 ? 0.0f : to[n * 8 + e]);
+            engine_.store(to + n * 8 + e, ::fmaf(weight, out_[n][half * 2 + e], w == 0 ? 0.0f : to[n * 8 + e]));
         }
       }
     }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <seqprim/attention/reference.hpp>
+#include <seqprim/core/error.hpp>
 #include <seqprim/core/tensor.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
 #include <support/random.hpp>
 
 namespace seqprim::test {
@@ -35,6 +37,12 @@ template <class T> struct attention_problem {
     random.fill(v);
   }
 };
+
+/// In words, for what a failure prints.
+template <class T> std::string sizes_of(const attention_problem<T>& p) {
+  return message("batch ", p.batch, ", heads ", p.heads, ", kv_heads ", p.kv_heads, ", q_len ", p.q_len, ", k_len ",
+                 p.k_len, ", head_dim ", p.head_dim, ", value_dim ", p.value_dim);
+}
 
 /// Lengths that bite: 0 and 1, one less and one more than a tile, primes, more queries than keys.
 template <class T> attention_problem<T> random_problem(random_numbers& random, index_t longest = 210) {

@@ -1,63 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
-// cuda_test [--list] [--short] [group ...]
+// cuda_test [--list] [--short] [group ...]     without groups: all of them. 77: no CUDA device.
+#include <seqprim/core/gpu.cuh>
+
 #include <cuda/expect.cuh>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string_view>
+#include <vector>
+
+namespace seqprim::test {
 
 namespace {
 
-struct group {
-  const char* name;
-  void (*run)();
-};
-constexpr group groups[] = {
-    {"functors", seqprim::test::test_functors}, {"forward", seqprim::test::test_forward},
-    {"backward", seqprim::test::test_backward}, {"decode", seqprim::test::test_decode},
-    {"position", seqprim::test::test_position},
-};
+std::vector<const test_group*> groups_by_name() {
+  std::vector<const test_group*> groups;
+  for (const test_group* each = test_group::first; each != nullptr; each = each->next) groups.push_back(each);
+  std::sort(groups.begin(), groups.end(),
+            [](const auto* a, const auto* b) { return std::string_view(a->name) < b->name; });
+  return groups;
+}
+
+void run(const test_group& group) {
+  const int before = failures;
+  closest = {};
+  current_trial.clear();
+  try {
+    group.run();
+    check_cuda(cudaDeviceSynchronize(), "at the end of the group");
+  } catch (const std::exception& error) {
+    report_failure(group.name, 0, error.what());
+  }
+  std::printf("%s: %s\n", group.name, failures == before ? "passed" : "FAILED");
+  if (closest.share >= 0 || closest.share != closest.share)
+    std::printf("%s: worst error/budget %.3g: %s\n", group.name, closest.share, closest.what.c_str());
+  std::fflush(stdout);
+}
 
 }  // namespace
 
+}  // namespace seqprim::test
+
 int main(int argc, char** argv) {
+  using namespace seqprim::test;
+  const auto groups = groups_by_name();
+  std::vector<const test_group*> wanted;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--list") {
+      for (const test_group* each : groups) std::puts(each->name);
+      return 0;
+    }
+    if (argument == "--short") {
+      short_run = true;
+      continue;
+    }
+    const auto found = std::find_if(groups.begin(), groups.end(), [&](const auto* g) { return argument == g->name; });
+    if (found == groups.end()) {
+      std::fprintf(stderr, "unknown group '%s'; cuda_test --list\n", argv[i]);
+      return 2;
+    }
+    wanted.push_back(*found);
+  }
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::puts("skipped: no CUDA device");
     return 77;
   }
-  bool named = false;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (argument == "--list") {
-      for (const group& each : groups) std::puts(each.name);
-      return 0;
-    }
-    if (argument == "--short") {
-      seqprim::test::short_run = true;
-      continue;
-    }
-    bool known = false;
-    for (const group& each : groups) known = known || argument == each.name;
-    if (!known) {
-      std::fprintf(stderr, "unknown group '%s'; cuda_test --list\n", argv[i]);
-      return 2;
-    }
-    named = true;
-  }
-  for (const group& each : groups) {
-    bool wanted = !named;
-    for (int i = 1; i < argc; ++i) wanted = wanted || std::string_view(argv[i]) == each.name;
-    if (!wanted) continue;
-    const int before = seqprim::test::failures;
-    try {
-      each.run();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "%s: %s\n", each.name, error.what());
-      ++seqprim::test::failures;
-    }
-    std::printf("%s: %s\n", each.name, seqprim::test::failures == before ? "passed" : "FAILED");
-  }
-  return seqprim::test::failures == 0 ? 0 : 1;
+  for (const test_group* each : wanted.empty() ? groups : wanted) run(*each);
+  return failures == 0 ? 0 : 1;
 }

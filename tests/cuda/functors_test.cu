@@ -99,15 +99,15 @@ template <class T> void check_round_trip() {
   SEQPRIM_EXPECT(bits == expected);
 }
 
-}  // namespace
-
-void test_functors() {
+void check_functors() {
+  begin_trial("masks and scores");
   int faults = 0;
   const device_buffer<int> device_faults(&faults, 1);
-  count_faults<<<24, 20>>>(device_faults.data());
+  count_faults<<<trials(24), 20>>>(device_faults.data());
   device_faults.read(&faults);
   SEQPRIM_EXPECT(faults == 0);
 
+  begin_trial("rotary: 20 rows of 16 channels");
   constexpr int positions = 20;
   const position::rotary<position::half_split> rope{.rotary_dim = 16};
   std::vector<float> rows(positions * 16), rotated(positions * 16);
@@ -122,8 +122,9 @@ void test_functors() {
     rope.apply(vector, vector, table, 16);
   }
   // Cosines of device and host may differ in the last bit; vectors are not longer than 5.
-  for (std::size_t i = 0; i < rows.size(); ++i) SEQPRIM_EXPECT(std::abs(rows[i] - rotated[i]) <= 4e-6f);
+  for (std::size_t i = 0; i < rows.size(); ++i) SEQPRIM_EXPECT_AT_MOST(std::abs(rows[i] - rotated[i]), 4e-6f);
 
+  begin_trial("Philox: 1000 words");
   constexpr index_t count = 1000;
   std::vector<std::uint32_t> words(count);
   const device_buffer<std::uint32_t> device_words(words.data(), count);
@@ -136,9 +137,15 @@ void test_functors() {
         same && words[static_cast<std::size_t>(i)] == stream.word(sampling::token_noise, static_cast<std::uint32_t>(i));
   SEQPRIM_EXPECT(same);
 
+  begin_trial("a matrix of 100 x 70 and its blocks of 16");
   check_matrix_masks();
+  begin_trial("every 16-bit pattern");
   check_round_trip<float16>();
   check_round_trip<bfloat16>();
 }
+
+const test_group registered{"functors", check_functors};
+
+}  // namespace
 
 }  // namespace seqprim::test

@@ -5,7 +5,6 @@
 
 #include <cuda/expect.cuh>
 
-#include <cstdio>
 #include <support/curand.hpp>
 #include <support/device.cuh>
 #include <support/random.hpp>
@@ -52,7 +51,7 @@ __global__ void all_tokens(const float* logits, index_t vocab, const row_summary
 }
 
 void test_numbers() {
-  constexpr std::uint32_t count = 1u << 20, step = 4093;
+  const std::uint32_t count = short_run ? 1u << 14 : 1u << 20, step = 4093;
   std::vector<numbers> out(count);
   const device_buffer<numbers> device(out.data(), count);
   all_numbers<<<count / 256, 256>>>(device.data(), count, step);
@@ -84,6 +83,7 @@ void test_tokens() {
   all_tokens<<<1, rows>>>(device_logits.data(), vocab, device_summaries.data(), device_out.data());
   device_out.read(out.data());
   for (index_t i = 0; i < rows; ++i) {
+    begin_trial("seed 1: [64, 3001] logits, row ", i);
     const tokens expected =
         tokens_of({.logits = &logits(i, 0), .count = vocab, .summary = summaries[static_cast<std::size_t>(i)]},
                   static_cast<std::uint32_t>(i));
@@ -98,18 +98,12 @@ void test_tokens() {
   }
 }
 
+const test_group registered{"sampling", [] {
+                              begin_trial("2^20 words, step 4093");
+                              test_numbers();
+                              test_tokens();
+                            }};
+
 }  // namespace
 
 }  // namespace seqprim::test
-
-int main() {
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::puts("skipped: no CUDA device");
-    return 77;
-  }
-  seqprim::test::test_numbers();
-  seqprim::test::test_tokens();
-  std::printf("%s\n", seqprim::test::failures == 0 ? "sampling on the device: all passed" : "FAILED");
-  return seqprim::test::failures == 0 ? 0 : 1;
-}

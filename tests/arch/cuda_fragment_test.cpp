@@ -183,6 +183,22 @@ TEST_CASE("emulated block: a stored number is seen by whom a barrier shows it, a
   }
 }
 
+TEST_CASE("emulated block: what functors write reaches the other warps at the next barrier", "[arch][cuda]") {
+  for (const bool meets : {false, true}) {
+    int right = 0;
+    const std::size_t before = test::emulated_block::plain_bytes;
+    test::emulated_block::run(2, 64, 6, [&](const auto& engine, std::byte* memory) {
+      const int thread = engine.warp() * 32 + engine.lane();
+      memory[thread] = static_cast<std::byte>(thread);
+      if (meets) engine.sync_block();
+      right += memory[thread ^ 32] == static_cast<std::byte>(thread ^ 32);
+      engine.sync_block();
+    });
+    REQUIRE(right == (meets ? 64 : 0));
+    REQUIRE(test::emulated_block::plain_bytes == before + 64);
+  }
+}
+
 TEST_CASE("emulated block: what breaks a rule of the device throws", "[arch][cuda]") {
   const auto breaks = [](const auto& body) {
     REQUIRE_THROWS_AS(test::emulated_block::run(2, 64 * 16, 0, body), std::logic_error);
@@ -198,7 +214,7 @@ TEST_CASE("emulated block: what breaks a rule of the device throws", "[arch][cud
     }
   });
   breaks([](const auto& engine, std::byte* memory) {
-    memory[engine.lane()] = std::byte{1};  // not with store()
+    memory[engine.lane()] = static_cast<std::byte>(engine.warp());  // both warps
     engine.sync_block();
   });
   breaks([](const auto& engine, std::byte* memory) { engine.store(memory + 64 * 16, std::byte{1}); });

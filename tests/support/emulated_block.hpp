@@ -42,8 +42,8 @@
 ///     memory        Each warp has its own copy of shared memory. What a lane stores, and what it has waited for of its copies,
 ///                   reaches the copy of its warp at sync_warp() and those of all at sync_block(). Until then the place is
 ///                   poisoned (0xff) in every copy, for the lane that wrote as well; the destination of a copy from the moment
-///                   that it begins. Data that comes too early so destroys what others still read. A plain store past
-///                   store() throws at the next sync_block().
+///                   that it begins. Data that comes too early so destroys what others still read. What is written without
+///                   store(), by functors, reaches the other warps at sync_block() too, but destroys nothing.
 ///     order         Lanes and warps are switched at random at any call of the engine, not only where they meet: in some blocks
 ///                   often, in others a warp runs on until it must wait. The seed is the index of the block.
 ///     sums          Tensor cores add like truncated_sum.
@@ -164,6 +164,9 @@ class emulated_engine {
 
 class emulated_block {
  public:
+  /// Bytes of shared memory that were written without store() or a copy, in all blocks so far.
+  static inline std::size_t plain_bytes = 0;
+
   /// Runs body(engine, shared memory) for each of warps * 32 lanes of block `index`, which also is the seed of the order in which
   /// lanes run. Throws logic_error when lanes wait for each other for ever, or break another rule of the device.
   template <class Body> static void run(int warps, std::size_t shared_bytes, std::uint32_t index, const Body& body) {
@@ -378,9 +381,22 @@ class emulated_block {
       it.stores.clear();
       it.in_warp = 0;
     }
-    for (int n = 0; n < static_cast<int>(warps_.size()); ++n)
-      if (std::memcmp(memory(n), published(), shared_bytes_) != 0)
-        record("shared memory was written, and not with store() or a copy");
+    publish_plain_stores();
+  }
+  void publish_plain_stores() {
+    const auto warps = static_cast<int>(warps_.size());
+    bool any = false;
+    for (int n = 0; n < warps; ++n) any = any || std::memcmp(memory(n), published(), shared_bytes_) != 0;
+    if (!any) return;
+    const std::vector<std::byte> before(published(), published() + shared_bytes_);
+    for (int n = 0; n < warps; ++n)
+      for (std::size_t at = 0; at < shared_bytes_; ++at) {
+        if (memory(n)[at] == before[at]) continue;
+        if (published()[at] != before[at]) record("two warps write one byte of shared memory between two barriers");
+        published()[at] = memory(n)[at];
+        ++plain_bytes;
+      }
+    for (int n = 0; n < warps; ++n) std::memcpy(memory(n), published(), shared_bytes_);
   }
   void write(const written& store, int n) const { std::memcpy(memory(n) + store.to, store.data.data(), store.bytes); }
 

@@ -328,7 +328,7 @@ SEQPRIM_HD void merge_parts(const Engine& engine, const Call& call, void* shared
   float top = sink;
   for (std::uint32_t s = thread; s < splits; s += merge_shape::lanes) top = ::fmaxf(top, lses[s]);
   for (int step = arch::cuda::warp_lanes / 2; step > 0; step /= 2) top = ::fmaxf(top, engine.shuffle_xor(top, step));
-  if (lane == 0) tops[warp] = top;
+  if (lane == 0) engine.store(tops + warp, top);
   engine.sync_block();
   for (int w = 0; w < merge_shape::warps; ++w) top = ::fmaxf(top, tops[w]);
   const float safe = top == -infinity ? 0.0f : top;
@@ -340,7 +340,7 @@ SEQPRIM_HD void merge_parts(const Engine& engine, const Call& call, void* shared
       const std::uint32_t count = min<std::uint32_t>(splits - first, merge_shape::weights);
       engine.sync_block();  // all are done with the weights before
       for (std::uint32_t n = thread; n < count; n += merge_shape::lanes)
-        weights[n] = lses[first + n] == -infinity ? -1.0f : ::expf(lses[first + n] - safe);
+        engine.store(weights + n, lses[first + n] == -infinity ? -1.0f : ::expf(lses[first + n] - safe));
       engine.sync_block();
       for (std::uint32_t n = 0; n < count; ++n) {
         // An empty part counts for nothing and was not written; a NaN counts.

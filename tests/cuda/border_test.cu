@@ -289,12 +289,13 @@ void page_tables() {
   lengths[1] = 20;
   for (index_t b = 0; b < batch; ++b)
     for (index_t n = 0; n < max_pages; ++n) managed(b, n) = static_cast<std::int32_t>(n);
-  const auto decode = [&](const attention::page_table& table) {
+  const auto decode_two = [&](const attention::page_table& k_table, const attention::page_table& v_table) {
     return message_of([&] {
-      attention::decode(executor, attention::softmax{mask::causal{}}, x.q, attention::paged{k_pages, table},
-                        attention::paged{v_pages, table}, x.out, x.lse, x.workspace);
+      attention::decode(executor, attention::softmax{mask::causal{}}, x.q, attention::paged{k_pages, k_table},
+                        attention::paged{v_pages, v_table}, x.out, x.lse, x.workspace);
     });
   };
+  const auto decode = [&](const attention::page_table& table) { return decode_two(table, table); };
   using attention::page_table;
   SEQPRIM_EXPECT(decode(page_table(device, device_lengths).on_device()).empty());
   SEQPRIM_EXPECT(decode(page_table(managed, index_array(lengths, 2))).empty());
@@ -303,6 +304,8 @@ void page_tables() {
                       "pass it marked on_device()");
   SEQPRIM_EXPECT_SAYS(decode(page_table(managed, device_lengths)),
                       "attention::page_table: lengths is in device memory");
+  SEQPRIM_EXPECT_SAYS(decode_two(page_table(managed, index_array(lengths, 2)), page_table(device, device_lengths)),
+                      "attention::page_table: entries is in device memory");
   const tensor<std::int32_t, 2> host(batch, max_pages);
   SEQPRIM_EXPECT_SAYS(decode(page_table(host, index_array(lengths, 2))),
                       "attention::page_table: entries is in host memory");

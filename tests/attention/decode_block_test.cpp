@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <attention/problem.hpp>
+#include <cstring>
 #include <support/catch.hpp>
 #include <support/emulated_block.hpp>
+#include <vector>
 
 using namespace seqprim;
 using attention::detail::block_shape;
@@ -19,6 +21,7 @@ using test::random_numbers;
 namespace {
 
 template <class T> using small = block_shape<T, 64, 64, 32, 32, 2, 2>;
+template <class T> using deep = block_shape<T, 64, 64, 16, 16, 1, 3>;         // three stages
 template <class T> using shared_keys = block_shape<T, 64, 64, 16, 64, 4, 2>;  // four warps share the keys
 
 /// Splits of one size.
@@ -72,7 +75,7 @@ results<T> decode(const Op& op, const attention::detail::problem& p, const tenso
                                           rows_are_aligned(r.out.view())};
   for (index_t block = 0; block < decode_blocks<Shape>(p, splits); ++block)
     test::emulated_block::run(
-        Shape::warps, Shape::shared_bytes, static_cast<std::uint32_t>(block),
+        Shape::warps, decode_shared_bytes<Shape, Cache>, static_cast<std::uint32_t>(block),
         [&](const auto& engine, std::byte* shared) { decode_block<Shape, Policy>(engine, call, shared); });
   if (splits > 1)
     for (index_t row = 0; row < rows; ++row) run_merge<Policy>(call, row);
@@ -171,44 +174,115 @@ TEST_CASE("decode block: bits depend neither on the batch nor on what lies behin
   for (index_t n = 0; n < one.q.size(); ++n) REQUIRE(alone.out.data()[n].bits == all.out.data()[one.q.size() + n].bits);
 }
 
+namespace {
+
+/// The rows [batch, heads, len, dim] of sequences in pages, one after the other or heads first; what holds no row is NaN, or a page
+/// that does not exist.
+template <class T> struct pages_of {
+  tensor<T, 4> memory;
+  tensor<std::int32_t, 2> entries;
+  bool heads_first;
+
+  pages_of(const tensor<T, 4>& rows, const index_t* lengths, index_t page_size, bool heads_first_)
+      : entries(rows.extent(0), ceil_div(rows.extent(2), page_size) + 1), heads_first(heads_first_) {
+    const index_t batch = rows.extent(0), heads = rows.extent(1), dim = rows.extent(3), max_pages = entries.extent(1);
+    const index_t pages = batch * max_pages, step = heads_first ? 7 : 17;
+    REQUIRE(pages % step != 0);  // so that the pages are permuted
+    memory = heads_first ? tensor<T, 4>(pages, heads, page_size, dim) : tensor<T, 4>(pages, page_size, heads, dim);
+    memory.fill(T(std::nanf("")));
+    entries.fill(-1);
+    const tensor_view<T, 4> to = heads_first ? memory.view() : memory.view().transposed(1, 2);
+    for (index_t b = 0; b < batch; ++b)
+      for (index_t j = 0; j < lengths[b]; ++j) {
+        const index_t page = (b * max_pages + j / page_size) * step % pages;
+        entries(b, j / page_size) = static_cast<std::int32_t>(page);
+        for (index_t h = 0; h < heads; ++h)
+          for (index_t d = 0; d < dim; ++d) to(page, h, j % page_size, d) = rows(b, h, j, d);
+      }
+  }
+  [[nodiscard]] tensor_view<const T, 4> view() const {
+    const tensor_view<const T, 4> all = memory.view();
+    return heads_first ? all : all.transposed(1, 2);
+  }
+  [[nodiscard]] attention::page_table table(const index_array& lengths) const { return {entries, lengths}; }
+};
+
+template <class T> bool same_bits(const results<T>& a, const results<T>& b) {
+  return std::memcmp(a.out.data(), b.out.data(), static_cast<std::size_t>(a.out.size()) * sizeof(T)) == 0 &&
+         std::memcmp(a.lse.data(), b.lse.data(), static_cast<std::size_t>(a.lse.size()) * sizeof(float)) == 0;
+}
+
+}  // namespace
+
 TEST_CASE("decode block: pages of any size and order give the bits of a contiguous cache", "[attention][cuda]") {
-  using Shape = shared_keys<float16>;
   random_numbers random(732);
   const index_t page_size = GENERATE(as<index_t>{}, 1, 7, 16, 64);
-  const index_t lengths[] = {130, 0, 65}, most = 130, max_pages = ceil_div(most, page_size) + 1;
+  constexpr index_t most = 130;
+  const index_t lengths[] = {130, 0, 65};
+  const index_array own(lengths, 3);
   CAPTURE(page_size);
   attention_problem<float16> p(3, 4, 2, 1, most, 64, 48);
   p.fill(random);
-  const index_t pages = 3 * max_pages;
-  tensor<float16, 4> k_pages(pages, 2, page_size, 64), v_pages(pages, page_size, 2, 48);
-  k_pages.fill(float16(std::nanf("")));
-  v_pages.fill(float16(std::nanf("")));
-  tensor<std::int32_t, 2> entries(3, max_pages);
-  entries.fill(-1);  // what is behind a sequence is never read
-  for (index_t b = 0; b < 3; ++b)
-    for (index_t j = 0; j < lengths[b]; ++j) {
-      const index_t page =
-          (b * max_pages + j / page_size) * 7 % pages;  // a permutation, as long as 7 does not divide pages
-      entries(b, j / page_size) = static_cast<std::int32_t>(page);
-      for (index_t h = 0; h < 2; ++h) {
-        for (index_t d = 0; d < 64; ++d) k_pages(page, h, j % page_size, d) = p.k(b, h, j, d);
-        for (index_t d = 0; d < 48; ++d) v_pages(page, j % page_size, h, d) = p.v(b, h, j, d);
-      }
-    }
-  REQUIRE(pages % 7 != 0);
-  const attention::page_table table(entries, index_array(lengths, 3));
-  table.validate(3, pages, page_size);
+  // Keys and values need not have the same pages.
+  const pages_of<float16> k(p.k, lengths, page_size, true), v(p.v, lengths, page_size == 7 ? 13 : page_size, false);
+  k.table(own).validate(3, k.memory.extent(0), page_size);
   using cache = attention::detail::cache_of_pages<float16>;
-  const tensor_view<const float16, 4> k_view = k_pages.view(), v_view = v_pages.view().transposed(1, 2);
   const attention::softmax op{};
-  const auto paged = decode<Shape, splits_of<64>>(attention::detail::in_rows(op, {}), problem_of(p, op.order),
-                                                  tensor_view<const float16, 4>(p.q.view()), cache{k_view, table},
-                                                  cache{v_view, table}, true, true);
-  const attention::softmax padded{mask::key_padding{.lengths = {lengths, 3}, .k_len = most}};
-  const auto dense = decode_dense<Shape, splits_of<64>>(padded, p);
-  for (index_t n = 0; n < dense.out.size(); ++n) REQUIRE(paged.out.data()[n].bits == dense.out.data()[n].bits);
-  REQUIRE(std::equal(paged.lse.begin(), paged.lse.end(), dense.lse.begin()));
-  for (index_t h = 0; h < 4; ++h) REQUIRE(std::isinf(paged.lse(1, h, 0)));
+  const attention::softmax padded{mask::key_padding{.lengths = own, .k_len = most}};
+  const auto check = [&](auto shape, auto policy) {
+    using Shape = decltype(shape);
+    using Policy = decltype(policy);
+    const auto paged = decode<Shape, Policy>(attention::detail::in_rows(op, {}), problem_of(p, op.order),
+                                             tensor_view<const float16, 4>(p.q.view()), cache{k.view(), k.table(own)},
+                                             cache{v.view(), v.table(own)}, true, true);
+    REQUIRE(same_bits(paged, decode_dense<Shape, Policy>(padded, p)));
+    for (index_t h = 0; h < 4; ++h) REQUIRE(std::isinf(paged.lse(1, h, 0)));
+  };
+  check(shared_keys<float16>{}, splits_of<64>{});
+  check(small<float16>{}, splits_of<192>{});  // several tiles in a block
+  check(deep<float16>{}, splits_of<192>{});
+}
+
+TEST_CASE("decode block: a tile list finds the tiles that are not empty, in order", "[attention][cuda]") {
+  random_numbers random(736);
+  for (const int tiles : {0, 1, 31, 32, 33, 64, 65, 200}) {
+    std::vector<mask::tile_kind> kinds(static_cast<std::size_t>(tiles));
+    const index_t every = random.integer(1, 50);
+    for (auto& kind : kinds)
+      kind = random.integer(0, every) > 0 ? mask::tile_kind::empty
+             : random.integer(0, 1) == 0  ? mask::tile_kind::full
+                                          : mask::tile_kind::partial;
+    CAPTURE(tiles, every);
+    std::vector<std::vector<attention::detail::tile_step>> seen(64);
+    test::emulated_block::run(2, 16, static_cast<std::uint32_t>(tiles), [&](const auto& engine, std::byte*) {
+      attention::detail::tile_list list(tiles);
+      auto& mine = seen[static_cast<std::size_t>(engine.warp() * 32 + engine.lane())];
+      do {
+        mine.push_back(list.next(engine, [&](int tile) { return kinds[static_cast<std::size_t>(tile)]; }));
+      } while (mine.back().tile < tiles);
+    });
+    for (const auto& steps : seen) {
+      std::size_t n = 0;
+      for (int tile = 0; tile < tiles; ++tile) {
+        const mask::tile_kind kind = kinds[static_cast<std::size_t>(tile)];
+        if (kind == mask::tile_kind::empty) continue;
+        REQUIRE(n < steps.size());
+        REQUIRE(steps[n].tile == tile);
+        REQUIRE(steps[n].kind == kind);
+        ++n;
+      }
+      REQUIRE(n + 1 == steps.size());
+    }
+  }
+}
+
+TEST_CASE("decode block: many tiles of which few are visible", "[attention][cuda]") {
+  random_numbers random(737);
+  attention_problem<float16> p(1, 2, 1, 3, 1300, 64, 64);
+  p.fill(random);
+  // Tiles 0 and 79 to 81 of 82.
+  require_close_decode<deep<float16>, splits_of<2048>>(
+      attention::softmax{mask::attention_sinks{.sinks = 3, .window = 20}}, p);
 }
 
 TEST_CASE("decode splits: the most of any shorter sequence, found by bisection", "[attention][cuda]") {

@@ -148,7 +148,8 @@ class emulated_engine {
   void sync_block(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
   void sync_warp(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
   [[nodiscard]] float shuffle_xor(float x, int mask) const;
-  [[nodiscard]] bool any(bool condition) const;
+  [[nodiscard]] bool any(bool condition) const { return ballot(condition) != 0; }
+  [[nodiscard]] std::uint32_t ballot(bool condition) const;
   [[nodiscard]] float exp2(float x) const { return std::exp2(x); }
   template <class T> [[nodiscard]] std::uint32_t pack(float low, float high) const {
     return std::uint32_t{T(low).bits} | std::uint32_t{T(high).bits} << 16;
@@ -546,15 +547,16 @@ inline float emulated_engine::shuffle_xor(float x, int mask) const {
   return result;
 }
 
-inline bool emulated_engine::any(bool condition) const {
-  bool result = false;
+inline std::uint32_t emulated_engine::ballot(bool condition) const {
+  std::uint32_t result = 0;
   auto& self = block_->state(warp(), lane());
   self.operand = &condition;
   self.result = &result;
-  block_->meet_warp(warp(), self, "any", [&] {
-    bool found = false;
-    for (int l = 0; l < 32; ++l) found = found || *static_cast<const bool*>(block_->state(warp(), l).operand);
-    for (int l = 0; l < 32; ++l) *static_cast<bool*>(block_->state(warp(), l).result) = found;
+  block_->meet_warp(warp(), self, "ballot", [&] {
+    std::uint32_t found = 0;
+    for (int l = 0; l < 32; ++l)
+      if (*static_cast<const bool*>(block_->state(warp(), l).operand)) found |= std::uint32_t{1} << l;
+    for (int l = 0; l < 32; ++l) *static_cast<std::uint32_t*>(block_->state(warp(), l).result) = found;
   });
   return result;
 }

@@ -108,9 +108,9 @@ template <class Shape, class Policy, class Engine, class Call>
 void launch_decode_block(const gpu& executor, const Call& call) {
   constexpr const char* self = "attention::decode";
   const index_t rows = call.p.batch * call.p.heads * call.p.q_len;
-  const auto parts =
-      arch::cuda::prepare(self, decode_block_kernel<Shape, Policy, Engine, Call>,
-                          {decode_blocks<Shape>(call.p, call.splits), Shape::lanes, Shape::shared_bytes});
+  const auto parts = arch::cuda::prepare(
+      self, decode_block_kernel<Shape, Policy, Engine, Call>,
+      {decode_blocks<Shape>(call.p, call.splits), Shape::lanes, decode_shared_bytes<Shape, decltype(Call::k)>});
   const auto merge = arch::cuda::prepare(self, merge_parts_kernel<Policy, Engine, Call>,
                                          {call.splits > 1 ? rows : 0, merge_shape::lanes, merge_shape::shared_bytes});
   parts.launch(executor, call);

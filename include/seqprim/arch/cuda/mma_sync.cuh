@@ -109,6 +109,10 @@ struct mma_sync {
   [[nodiscard]] __device__ __forceinline__ bool any(bool condition) const {
     return __any_sync(0xffffffffu, condition) != 0;
   }
+  /// Bit n: what it is for lane n.
+  [[nodiscard]] __device__ __forceinline__ std::uint32_t ballot(bool condition) const {
+    return __ballot_sync(0xffffffffu, condition);
+  }
 
   /// 2^x, relative error about 2^-22; 0 for -inf. One lane.
   [[nodiscard]] __device__ __forceinline__ float exp2(float x) const {

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <seqprim/arch/cuda/fragment.hpp>
+#include <seqprim/attention/detail/cuda/tile_list.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/index.hpp>
 #include <seqprim/mask/rule.hpp>
 #include <seqprim/score/rule.hpp>
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -48,6 +50,10 @@ template <class Element, int HeadDim, int ValueDim, int QTile, int KTile, int Wa
   static constexpr int rows_of_warps = warps * arch::cuda::mma_rows;
   static constexpr int sum_bytes = 4 * (q_tile * sum_pitch + 3 * rows_of_warps);
   static constexpr int shared_bytes = tile_bytes > sum_bytes ? tile_bytes : sum_bytes;
+
+  /// With pages, where the keys and the values of each tile in memory and of the next one are: behind the tiles.
+  static constexpr int place_bytes = stages * 2 * k_tile * 8;
+  static constexpr int paged_bytes = tile_bytes + place_bytes > sum_bytes ? tile_bytes + place_bytes : sum_bytes;
 };
 
 /// Rows of one (batch, head) in global memory, `step` elements apart.
@@ -55,6 +61,26 @@ template <class T> struct dense_rows {
   const T* data;
   index_t step;
   [[nodiscard]] SEQPRIM_HD constexpr const T* row(index_t j) const noexcept { return data + j * step; }
+};
+
+/// Where a row of a paged cache is.
+struct page_place {
+  std::uint32_t page, row;  ///< of the page
+};
+
+/// Rows that are found in two steps: place_of(j) asks the page table, at(place) computes an address. A tile asks for its places one
+/// step ahead, so that no copy waits for a number.
+template <class Source> concept placed_in_pages = requires(const Source& s, index_t j, page_place at) {
+  { s.place_of(j) } -> std::same_as<page_place>;
+  s.at(at);
+};
+
+/// The rows of one tile of such a source: row `first` + n is at places[n].
+template <class Source> struct rows_at_places {
+  const Source& source;
+  const page_place* places;
+  index_t first;
+  [[nodiscard]] SEQPRIM_HD constexpr auto row(index_t j) const noexcept { return source.at(places[j - first]); }
 };
 
 /// True when every row of a view starts at a multiple of 16 bytes.
@@ -198,41 +224,61 @@ template <class Shape, class Engine, class Rows> class block_softmax {
                       int value_dim, bool q_aligned, bool k_aligned, bool v_aligned) noexcept {
     constexpr int stages = Shape::stages;
     // Tiles are counted from the begin of the range, in 32 bits.
-    struct step {
-      int tile;
-      mask::tile_kind kind;
-    };
     const auto tiles = static_cast<int>((run.size() + Shape::k_tile - 1) / Shape::k_tile);
     const auto begin_of = [&](int tile) { return run.begin + index_t{tile} * Shape::k_tile; };
-    const auto visible_from = [&](int tile) {
-      mask::tile_kind kind = mask::tile_kind::empty;
-      for (; tile < tiles; ++tile) {
-        const index_t begin = begin_of(tile);
-        kind = rows_.classify(0, rows, {begin, min<index_t>(begin + Shape::k_tile, run.end)});
-        if (kind != mask::tile_kind::empty) break;
-      }
-      return step{tile, kind};
+    const auto classify = [&](int tile) {
+      const index_t begin = begin_of(tile);
+      return rows_.classify(0, rows, {begin, min<index_t>(begin + Shape::k_tile, run.end)});
     };
     const auto fetch = [&](int stage, int tile) {
       const index_t begin = begin_of(tile);
-      copy_rows<Shape, Shape::k_tile, typename Shape::key_layout>(engine_, key_tile(stage), keys, begin, run.end,
-                                                                  head_dim, k_aligned);
-      copy_rows<Shape, Shape::k_tile, typename Shape::value_layout>(engine_, value_tile(stage), values, begin, run.end,
-                                                                    value_dim, v_aligned);
+      copy_rows<Shape, Shape::k_tile, typename Shape::key_layout>(
+          engine_, key_tile(stage), rows_of_tile(keys, places_of(stage), begin), begin, run.end, head_dim, k_aligned);
+      copy_rows<Shape, Shape::k_tile, typename Shape::value_layout>(
+          engine_, value_tile(stage), rows_of_tile(values, places_of(stage) + Shape::k_tile, begin), begin, run.end,
+          value_dim, v_aligned);
+    };
+    // Places in pages: lanes look up one row each, of keys and then of values, and keep it until the memory is free.
+    constexpr bool paged = placed_in_pages<Keys>;
+    constexpr int look_ups = (2 * Shape::k_tile + Shape::lanes - 1) / Shape::lanes;
+    const int thread = engine_.warp() * arch::cuda::warp_lanes + engine_.lane();
+    const auto look_up = [&](int tile, page_place(&found)[look_ups]) {
+      if constexpr (paged) {
+        if (tile >= tiles) return;
+        SEQPRIM_UNROLL
+        for (int n = 0; n < look_ups; ++n) {
+          const int id = thread + n * Shape::lanes;
+          const index_t row = min(begin_of(tile) + id % Shape::k_tile, run.end - 1);
+          if (id < 2 * Shape::k_tile) found[n] = id < Shape::k_tile ? keys.place_of(row) : values.place_of(row);
+        }
+      }
+    };
+    const auto publish = [&](int stage, const page_place(&found)[look_ups]) {
+      SEQPRIM_UNROLL
+      for (int n = 0; n < look_ups; ++n)
+        if (thread + n * Shape::lanes < 2 * Shape::k_tile)
+          engine_.store(places_of(stage) + thread + n * Shape::lanes, found[n]);
     };
 
     copy_rows<Shape, Shape::q_tile, typename Shape::key_layout>(engine_, shared_, queries, 0, rows, head_dim,
                                                                 q_aligned);
     engine_.commit_copies();
-    step open[stages - 1];  // fetched and not yet used, oldest first
-    step next = visible_from(0);
+    tile_list list(tiles);
+    tile_step open[stages - 1];  // fetched and not yet used, oldest first
+    SEQPRIM_UNROLL
+    for (int s = 0; s < stages - 1; ++s) open[s] = list.next(engine_, classify);
+    tile_step next = list.next(engine_, classify);
+    if constexpr (paged) {
+      page_place found[stages][look_ups]{};
+      SEQPRIM_UNROLL
+      for (int s = 0; s < stages; ++s) look_up(s < stages - 1 ? open[s].tile : next.tile, found[s]);
+      SEQPRIM_UNROLL
+      for (int s = 0; s < stages; ++s) publish(s, found[s]);
+      engine_.sync_block();
+    }
     SEQPRIM_UNROLL
     for (int s = 0; s < stages - 1; ++s) {
-      open[s] = next;
-      if (next.tile < tiles) {
-        fetch(s, next.tile);
-        next = visible_from(next.tile + 1);
-      }
+      if (open[s].tile < tiles) fetch(s, open[s].tile);
       engine_.commit_copies();
     }
     engine_.template wait_copies<stages - 1>();
@@ -246,11 +292,22 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       engine_.sync_block();  // the oldest tile is there for all, and all are done with the one before it
       if (next.tile < tiles) fetch(stage == 0 ? stages - 1 : stage - 1, next.tile);
       engine_.commit_copies();
-      add_tile(stage, begin_of(open[0].tile), open[0].kind, run.end, rows);
+      const auto add = [&] { add_tile(stage, begin_of(open[0].tile), open[0].kind, run.end, rows); };
+      tile_step after;
+      if constexpr (paged) {
+        page_place found[look_ups]{};
+        after = list.next(engine_, classify);
+        look_up(after.tile, found);
+        add();
+        publish(stage, found);  // the tile there now was fetched before the last barrier
+      } else {
+        add();
+        after = list.next(engine_, classify);
+      }
       SEQPRIM_UNROLL
       for (int s = 0; s + 1 < stages - 1; ++s) open[s] = open[s + 1];
       open[stages - 2] = next;
-      if (next.tile < tiles) next = visible_from(next.tile + 1);
+      next = after;
     }
     // Nothing is on its way: every tile that was fetched has been waited for and used.
     engine_.sync_block();
@@ -343,6 +400,20 @@ template <class Shape, class Engine, class Rows> class block_softmax {
     return shared_ + Shape::query_numbers + stage * (Shape::key_numbers + Shape::value_numbers);
   }
   SEQPRIM_HD T* value_tile(int stage) const noexcept { return key_tile(stage) + Shape::key_numbers; }
+  SEQPRIM_HD page_place* places_of(int stage) const noexcept {
+    return reinterpret_cast<page_place*>(shared_ + Shape::tile_bytes / 2) + stage * 2 * Shape::k_tile;
+  }
+
+  /// The rows of a tile: with pages, at the places that were looked up.
+  template <class Source>
+  [[nodiscard]] static SEQPRIM_HD auto rows_of_tile(const Source& source, const page_place* places,
+                                                    index_t first) noexcept {
+    if constexpr (placed_in_pages<Source>) {
+      return rows_at_places<Source>{source, places, first};
+    } else {
+      return source;
+    }
+  }
 
   SEQPRIM_HD void load_queries(int d, std::uint32_t (&a)[4]) const noexcept {
     const coordinates at = arch::cuda::left_address(engine_.lane());

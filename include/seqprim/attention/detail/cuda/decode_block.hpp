@@ -9,6 +9,7 @@ namespace seqprim::attention::detail {
 
 /// A contiguous cache, as blocks read it.
 template <class T> struct cache_of_rows {
+  static constexpr bool paged = false;
   tensor_view<const T, 4> rows;  // [batch, kv_heads, k_len, dim]
 
   [[nodiscard]] SEQPRIM_HD index_t length(index_t) const noexcept { return rows.extent(2); }
@@ -24,12 +25,16 @@ template <class T> struct paged_rows {
   const page_table* table;
   index_t b;
   std::uint32_t page_size;
-  [[nodiscard]] SEQPRIM_HD const T* row(index_t j) const noexcept {
+  [[nodiscard]] SEQPRIM_HD page_place place_of(index_t j) const noexcept {
     const auto token = static_cast<std::uint32_t>(j);
-    return data + table->page(b, token / page_size) * page_step + token % page_size * step;
+    return {static_cast<std::uint32_t>(table->page(b, token / page_size)), token % page_size};
+  }
+  [[nodiscard]] SEQPRIM_HD const T* at(page_place place) const noexcept {
+    return data + place.page * page_step + place.row * step;
   }
 };
 template <class T> struct cache_of_pages {
+  static constexpr bool paged = true;
   tensor_view<const T, 4> pages;  // [pages, kv_heads, page_size, dim]
   page_table table;
 
@@ -39,6 +44,10 @@ template <class T> struct cache_of_pages {
             static_cast<std::uint32_t>(pages.extent(2))};
   }
 };
+
+/// Shared memory of a block of the decode kernel.
+template <class Shape, class Cache>
+inline constexpr int decode_shared_bytes = Cache::paged ? Shape::paged_bytes : Shape::shared_bytes;
 
 /// Everything a block of the decode kernel reads and writes. The query heads that share a key head are rows of one tile:
 /// row n * q_len + i is query i of the n-th of them.

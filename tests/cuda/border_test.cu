@@ -8,6 +8,7 @@
 #include <seqprim/attention/merge.cuh>
 #include <seqprim/attention/reference.hpp>
 #include <seqprim/core/tensor.hpp>
+#include <seqprim/mask/block_map.cuh>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 
@@ -16,6 +17,7 @@
 #include <cmath>
 #include <string>
 #include <support/fake_cuda.hpp>
+#include <utility>
 #include <vector>
 
 namespace seqprim::test {
@@ -270,6 +272,38 @@ void arrays_of_the_operator() {
                       "attention::softmax: starts is in host memory");
 }
 
+/// A grid of blocks travels as a copy, and the mask over it is one for kernels.
+void block_grids() {
+  fake_cuda::reset();
+  const tensor<bool, 2> matrix(q_len, k_len);
+  const mask::dense host{matrix.view()};
+  const mask::block_grid grid(cpu{.threads = 1}, host, q_len, k_len, 4, 64);
+  const auto* const copy = static_cast<const bool*>(allocate(cudaMemoryTypeDevice, q_len * k_len));
+  const mask::dense device{tensor_view<const bool, 2>(copy, q_len, k_len)};
+  const auto refusal_of = [](const auto& m) { return message_of([&] { expect_arrays(executor, m); }); };
+  {
+    mask::device_block_grid first(executor, grid);
+    SEQPRIM_EXPECT((seen().calls == std::vector<std::string>{"cudaMallocAsync", "cudaMemcpyAsync"}));
+    const mask::device_block_grid on_device(std::move(first));
+    SEQPRIM_EXPECT(refusal_of(on_device.over(device)).empty());
+    SEQPRIM_EXPECT_SAYS(refusal_of(on_device.over(host)), "mask::dense: visible is in host memory");
+    SEQPRIM_EXPECT_SAYS(refusal_of(grid.over(device)), "mask::block_map: kinds is in host memory");
+    const auto map = on_device.over(device);
+    SEQPRIM_EXPECT(map.q_block == 4 && map.k_block == 64 && map.q_len == q_len && map.k_len == k_len);
+  }
+  SEQPRIM_EXPECT(seen().calls.size() == 3 && seen().calls.back() == "cudaFreeAsync");
+
+  const auto build = [&](const mask::block_grid& from) { const mask::device_block_grid on_device(executor, from); };
+  for (const char* function : {"cudaMallocAsync", "cudaMemcpyAsync"}) {
+    refuse(function, cudaErrorMemoryAllocation);
+    SEQPRIM_EXPECT_SAYS(message_of<cuda_error>([&] { build(grid); }), "mask::device_block_grid", "out of memory");
+  }
+  // The second of them had memory to give back.
+  SEQPRIM_EXPECT(seen().calls.size() == 7 && seen().calls.back() == "cudaFreeAsync");
+  build(mask::block_grid(cpu{.threads = 1}, host, 0, k_len, 4, 64));
+  SEQPRIM_EXPECT(seen().calls.size() == 7);
+}
+
 void page_tables() {
   fake_cuda::reset();
   const operands x;
@@ -377,6 +411,7 @@ int main() {
   host_operands_are_refused();
   other_kinds_of_operands();
   arrays_of_the_operator();
+  block_grids();
   page_tables();
   cpu_kernels_beside_them();
   fake_cuda::reset();

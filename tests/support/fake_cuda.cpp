@@ -124,6 +124,9 @@ cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t) {
   if (error == cudaSuccess) *pointer = allocate(cudaMemoryTypeDevice, bytes);
   return error;
 }
+cudaError_t cudaMemcpyAsync(void*, const void*, std::size_t, cudaMemcpyKind, cudaStream_t) {
+  return noted("cudaMemcpyAsync");
+}
 cudaError_t cudaFreeAsync(void*, cudaStream_t) { return noted("cudaFreeAsync"); }
 
 // What compiled .cu files call to announce their kernels.

@@ -76,7 +76,7 @@ template <class Body, class Count> void run(benchmark::State& state, const Body&
 template <class Body> void run_products(benchmark::State& state, double flop, const Body& body) {
   run(state, body, [&](double seconds) {
     state.counters["TFLOP/s"] = flop / seconds * 1e-12;
-    state.counters["share_of_matmul_roof"] = flop / seconds / bench::matmul_roof();
+    if (const auto roof = bench::matmul_roof()) state.counters["share_of_matmul_roof"] = flop / seconds / *roof;
   });
 }
 template <class Body> void run_reads(benchmark::State& state, double bytes, const Body& body) {
@@ -230,7 +230,11 @@ int main(int argc, char** argv) {
   cudaDeviceProp device;
   check_cuda(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
   benchmark::AddCustomContext("gpu", device.name);
-  benchmark::AddCustomContext("matmul_roof_TFLOP/s", std::to_string(bench::matmul_roof() * 1e-12));
+  if (const auto roof = bench::matmul_roof()) {
+    benchmark::AddCustomContext("matmul_roof_TFLOP/s", std::to_string(*roof * 1e-12));
+  } else {
+    benchmark::AddCustomContext("without", "matmul_roof: no cuBLASLt");
+  }
   benchmark::AddCustomContext("copy_roof_GB/s", std::to_string(bench::copy_roof() * 1e-9));
   benchmark::AddCustomContext("read_roof_GB/s", std::to_string(bench::read_roof() * 1e-9));
   benchmark::RunSpecifiedBenchmarks();

@@ -1,42 +1,46 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Collects what scripts/gpu_check.sh left in its work folder into one result file, and prints it as tables.
+"""Reads what the programs of scripts/gpu_check.sh print, and shows the result files of its steps as tables.
 
-    gpu_result.py --work build/gpu_check --commit 1234567 --asked "tests benchmarks" --out-folder benchmarks/results
+    gpu_result.py FILE ...
 
-Failures and steps that could not run are results too. A file of the same GPU, day and commit is added to, never
-replaced. Exit status 1 when a step failed or a GPU test was skipped. Needs Python 3, no packages.
+Exit status 1 when a part of the last run of any file failed or was cut off. Needs Python 3.9, no packages.
 """
 import argparse
-import datetime
+import csv
+import io
 import json
+import math
 import os
 import re
-import subprocess
 import sys
-import xml.etree.ElementTree
 
 
 def read_json(path):
-    if not os.path.exists(path):
+    """None where there is no file, or only a part of one."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
         return None
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
-def tests_of(path):
-    """Every test of a JUnit file of ctest. On a machine with a GPU, a test that skipped itself did not do its work."""
-    if not os.path.exists(path):
-        return []
-    found = []
-    for case in xml.etree.ElementTree.parse(path).getroot().iter("testcase"):
-        passed = case.get("status") == "run" and case.find("skipped") is None and case.find("failure") is None
-        output = (case.findtext("system-out") or "").strip()
-        row = {"test": case.get("name"), "result": "passed" if passed else "failed", "seconds": float(case.get("time", 0))}
-        if not passed:
-            row["detail"] = output[-2000:] or case.get("status")
-        found.append(row)
-    return found
+# --- readers: each adds to a result and returns what is wrong, or ''
+
+def read_group(text, part):
+    """The output of 'cuda_test <group>': the check that came closest to its budget, and what was left out."""
+    closest = re.search(r"^\w+: worst error/budget (\S+): (.*)$", text, re.M)
+    if closest:
+        share = float(closest.group(1))
+        part.update(worst_error_over_budget=share if math.isfinite(share) else str(share), worst=closest.group(2))
+    left_out = re.findall(r"^\w+: left out, (.*)$", text, re.M)
+    if left_out:
+        part["left_out"] = left_out
+    sanitizer = re.findall(r"^=+ (?:ERROR|RACECHECK) SUMMARY: .*$", text, re.M)
+    if sanitizer:
+        part["summary"] = sanitizer[-1].lstrip("= ")
+    failed = re.findall(r"^\S+:\d+: not true: .*(?:\n  in .*)?$", text, re.M)
+    return "\n".join(failed[:5])
 
 
 def benchmarks_of(raw):
@@ -62,17 +66,14 @@ def benchmarks_of(raw):
     return roofs, rows, faults
 
 
-def machine():
-    query = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total,power.limit",
-                            "--format=csv,noheader", "-i", "0"], capture_output=True, text=True, check=False).stdout
-    name, driver, capability, memory, power = ([x.strip() for x in query.split(",")] + ["unknown"] * 5)[:5]
-    try:
-        version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        version = ""
-    found = re.search(r"release [\d.]+, V([\d.]+)", version)
-    return {"gpu": name, "driver": driver, "compute_capability": capability, "memory": memory, "power_limit": power,
-            "cuda": found.group(1) if found else "unknown"}
+def read_benchmarks(path, result):
+    raw = read_json(path)
+    if raw is None:
+        return "no results"
+    roofs, rows, faults = benchmarks_of(raw)
+    result["roofs"].update(roofs)
+    result["results"] += rows
+    return "; ".join(faults)
 
 
 def ratios(rows, peers):
@@ -87,70 +88,87 @@ def ratios(rows, peers):
     return result
 
 
-def print_tables(result):
-    print("| step | result | time |\n|---|---|---|")
-    for step in result["steps"]:
-        print(f"| {step['step']} | {step['result']} | {step['seconds']} s |")
-    if result.get("results"):
-        print("\n| benchmark | sizes | time | rate | share of the limit |\n|---|---|---|---|---|")
-    for row in result.get("results", []):
-        sizes = ", ".join(f"{k} {v}" for k, v in row["sizes"].items())
+def read_peer(path, result):
+    peer = read_json(path)
+    if peer is None:
+        return "no results"
+    result["peers"] += peer.pop("results")
+    result["peer"] = peer
+    result["peer_ratios"] = ratios(result["results"], result["peers"])
+    return ""
+
+
+def read_profile(text, profiles, name):
+    """The table of 'ncu --csv --page raw': a row of names, a row of units, a row for each kernel."""
+    lines = text.splitlines()
+    begin = next((n for n, line in enumerate(lines) if line.startswith('"ID"')), None)
+    rows = list(csv.reader(io.StringIO("\n".join(lines[begin:])))) if begin is not None else []
+    kernels = [row for row in rows[2:] if len(row) == len(rows[0])]
+    if not kernels:
+        return "ncu printed no table"
+    metrics = {}
+    for key, unit, value in zip(rows[0], rows[1], kernels[0]):
+        try:
+            metrics[f"{key} [{unit}]" if unit else key] = float(value.replace(",", ""))
+        except ValueError:
+            metrics[key] = value
+    profiles[name] = metrics
+    return ""
+
+
+# --- tables
+
+def sizes_of(row):
+    return ", ".join(f"{key} {value}" for key, value in row["sizes"].items())
+
+
+def table(run):
+    """The lines of one run of a step."""
+    machine = run["machine"]
+    yield (f"**{run['step']}**: {run['result']}; {machine['gpu']}, driver {machine.get('driver', '-')}, CUDA {machine['cuda']}, "
+           f"commit {run['commit']}, {run['date']}, {run['seconds']} s")
+    yield ""
+    yield "| part | result | time | worst error / budget | |"
+    yield "|---|---|---|---|---|"
+    for part in run["parts"]:
+        note = " ".join(part.get("detail", part.get("summary", "")).split()).replace("|", "\\|")
+        yield (f"| {part['part']} | {part['result']} | {part.get('seconds', '')} | {part.get('worst_error_over_budget', '')} | "
+               f"{note[:300]} |")
+    if run.get("results"):
+        yield ""
+        yield "| benchmark | sizes | time | rate | share of the limit |"
+        yield "|---|---|---|---|---|"
+    for row in run.get("results", []):
         if "error" in row:
-            print(f"| {row['benchmark']} | {sizes} | failed: {row['error']} | | |")
+            yield f"| {row['benchmark']} | {sizes_of(row)} | failed: {row['error']} | | |"
             continue
         rate = next((f"{value:.1f} {key}" for key, value in row.items() if key.endswith("/s")), "")
         share = next((f"{100 * value:.0f} %" for key, value in row.items() if "share" in key), "")
-        print(f"| {row['benchmark']} | {sizes} | {row['microseconds']:.1f} µs | {rate} | {share} |")
-    for row in result.get("peer_ratios", []):
-        sizes = ", ".join(f"{k} {v}" for k, v in row["sizes"].items())
-        print(f"| {row['benchmark']} against {row['backend']} | {sizes} | {row['peer_time_over_ours']:.2f} x | | |")
+        yield f"| {row['benchmark']} | {sizes_of(row)} | {row['microseconds']:.1f} µs | {rate} | {share} |"
+    for row in run.get("peer_ratios", []):
+        yield f"| {row['benchmark']} against {row['backend']} | {sizes_of(row)} | {row['peer_time_over_ours']:.2f} x | | |"
+    for name, metrics in run.get("profiles", {}).items():
+        yield ""
+        yield f"| {name} | |"
+        yield "|---|---|"
+        for key, value in metrics.items():
+            if re.search(r"throughput\.avg\.pct|pipe_tensor.*pct|mem_shared.*pct|warps_active.*pct|registers_per_thread", key):
+                yield f"| {key} | {value} |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", required=True)
-    parser.add_argument("--commit", required=True)
-    parser.add_argument("--asked", required=True, help="the steps that were asked for")
-    parser.add_argument("--out-folder", required=True)
-    arguments = parser.parse_args()
-
-    with open(os.path.join(arguments.work, "steps.jsonl"), encoding="utf-8") as file:
-        steps = [json.loads(line) for line in file]
-    faults = [f"{s['step']}: {s['detail']}" for s in steps if s["result"] == "failed"]
-    not_run = [f"{s['step']}: {s['detail']}" for s in steps if s["result"] == "could not run"]
-
-    result = {"machine": machine(), "commit": arguments.commit, "date": datetime.date.today().isoformat(),
-              "asked": arguments.asked.split(), "steps": steps}
-    result["tests"] = tests_of(os.path.join(arguments.work, "ctest.xml"))
-    faults += [f"test {t['test']}: {t.get('detail', '')}" for t in result["tests"] if t["result"] != "passed"]
-    kernels = read_json(os.path.join(arguments.work, "tests", "tests", "cuda", "kernels.json"))
-    if kernels and result["tests"]:
-        result["kernels"] = kernels
-    raw = read_json(os.path.join(arguments.work, "benchmarks.json"))
-    if raw:
-        result["roofs"], result["results"], more = benchmarks_of(raw)
-        faults += more
-    peer = read_json(os.path.join(arguments.work, "peer.json"))
-    if peer:
-        result["peer"] = peer
-        result["peer_ratios"] = ratios(result.get("results", []), peer["results"])
-    result["failures"], result["not_run"] = faults, not_run
-
-    gpu = re.sub(r"[^a-z0-9]+", "-", result["machine"]["gpu"].lower()).strip("-")
-    path = os.path.join(arguments.out_folder, f"{gpu}-{result['date']}-{arguments.commit}.json")
-    runs = (read_json(path) or {"runs": []})["runs"] + [result]
-    with open(path + ".part", "w", encoding="utf-8") as file:
-        json.dump({"runs": runs}, file, indent=1)
-        file.write("\n")
-    os.replace(path + ".part", path)
-
-    print_tables(result)
-    for sentence in not_run:
-        print(f"not run: {sentence}")
-    for fault in faults:
-        print(f"FAILED {fault}")
-    print(f"written: {path}")
-    return 1 if faults or not steps else 0
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    bad = False
+    for path in parser.parse_args().files:
+        runs = (read_json(path) or {"runs": []})["runs"]
+        if not runs:
+            print(f"{os.path.basename(path)}: no run", file=sys.stderr)
+            bad = True
+            continue
+        print("\n".join(table(runs[-1])), end="\n\n")
+        bad = bad or any(part["result"] not in ("passed", "could not run", "no GPU") for part in runs[-1]["parts"])
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

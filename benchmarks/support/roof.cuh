@@ -6,11 +6,20 @@
 #include <seqprim/core/gpu.cuh>
 #include <seqprim/core/index.hpp>
 
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <optional>
+#include <string>
 #include <vector>
+
+#if __has_include(<cublasLt.h>)
+#  include <cublasLt.h>
+#  define SEQPRIM_BENCH_CUBLASLT
+#endif
 
 /// The limits of the GPU a benchmark runs on, measured in the same process, so that results can be told as shares.
 namespace seqprim::bench {
@@ -83,10 +92,6 @@ class stopwatch_cuda {
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 
-inline void check_cublas(cublasStatus_t status, const char* operation) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw cuda_error(message(operation, ": ", cublasLtGetStatusString(status)));
-}
-
 namespace detail {
 /// Numbers of everyday size: products of zeros would draw less power and run faster than any real one.
 template <class T> __global__ void fill(T* data, index_t count, unsigned seed) {
@@ -123,53 +128,93 @@ template <class T> void fill(const device_array<T>& array, unsigned seed) {
   check_cuda(cudaGetLastError(), "fill");
 }
 
-/// Flop per second of one large bfloat16 matrix product with float sums: the best that cuBLASLt proposes.
-inline double matmul_roof() {
-  static const double roof = [] {
-    constexpr index_t n = 8192;
-    const device_array<bfloat16> a(n * n), b(n * n), c(n * n);
-    const device_array<unsigned char> workspace(index_t{64} << 20);
-    fill(a, 1);
-    fill(b, 2);
-    cublasLtHandle_t handle;
-    check_cublas(cublasLtCreate(&handle), "cublasLtCreate");
-    cublasLtMatmulDesc_t product;
-    check_cublas(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    check_cublas(cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed),
-                 "cublasLtMatmulDescSetAttribute");
-    cublasLtMatrixLayout_t layout;
-    check_cublas(cublasLtMatrixLayoutCreate(&layout, CUDA_R_16BF, n, n, n), "cublasLtMatrixLayoutCreate");
-    cublasLtMatmulPreference_t preference;
-    check_cublas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
-    const auto bytes = static_cast<std::size_t>(workspace.size());
-    check_cublas(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
-                                                      sizeof bytes),
-                 "cublasLtMatmulPreferenceSetAttribute");
-    cublasLtMatmulHeuristicResult_t proposals[4];
-    int count = 0;
-    check_cublas(cublasLtMatmulAlgoGetHeuristic(handle, product, layout, layout, layout, layout, preference, 4,
-                                                proposals, &count),
-                 "cublasLtMatmulAlgoGetHeuristic");
-    const stopwatch_cuda watch;
-    const float one = 1, zero = 0;
-    double best = 0;
-    for (int i = 0; i < count; ++i) {
-      const double time = watch.median(9, [&] {
-        check_cublas(cublasLtMatmul(handle, product, &one, a.data(), layout, b.data(), layout, &zero, c.data(), layout,
-                                    c.data(), layout, &proposals[i].algo, workspace.data(), bytes, nullptr),
-                     "cublasLtMatmul");
-      });
-      best = std::max(best, 2.0 * n * n * n / time);
+#if defined(SEQPRIM_BENCH_CUBLASLT)
+namespace detail {
+/// cuBLASLt, opened when it is needed and not linked: a machine without it measures everything else.
+class cublaslt_library {
+ public:
+  cublaslt_library() {
+    const char* const wanted = std::getenv("SEQPRIM_CUBLASLT");  // a path
+    const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
+    handle_ = dlopen(wanted != nullptr ? wanted : name.c_str(), RTLD_NOW);
+  }
+  [[nodiscard]] bool found() const noexcept { return handle_ != nullptr; }
+
+  /// call<decltype(f)>("f", arguments ...): throws where f is missing or reports an error. Nothing is linked.
+  template <class Function, class... Arguments> void call(const char* name, const Arguments&... arguments) const {
+    auto* const function = reinterpret_cast<Function*>(dlsym(handle_, name));
+    if (function == nullptr) throw cuda_error(message(name, ": not in this libcublasLt"));
+    const cublasStatus_t status = function(arguments...);
+    if (status != CUBLAS_STATUS_SUCCESS) throw cuda_error(message(name, ": status ", static_cast<int>(status)));
+  }
+
+ private:
+  void* handle_ = nullptr;
+};
+
+inline double measure_matmul_roof() {
+  const cublaslt_library lt;
+  if (!lt.found()) throw cuda_error("libcublasLt not found; SEQPRIM_CUBLASLT may name it");
+  constexpr index_t n = 8192;
+  const device_array<bfloat16> a(n * n), b(n * n), c(n * n);
+  const device_array<unsigned char> workspace(index_t{64} << 20);
+  fill(a, 1);
+  fill(b, 2);
+  cublasLtHandle_t handle;
+  lt.call<decltype(cublasLtCreate)>("cublasLtCreate", &handle);
+  cublasLtMatmulDesc_t product;
+  lt.call<decltype(cublasLtMatmulDescCreate)>("cublasLtMatmulDescCreate", &product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  const cublasOperation_t transposed = CUBLAS_OP_T;
+  lt.call<decltype(cublasLtMatmulDescSetAttribute)>("cublasLtMatmulDescSetAttribute", product,
+                                                    CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
+  cublasLtMatrixLayout_t layout;
+  lt.call<decltype(cublasLtMatrixLayoutCreate)>("cublasLtMatrixLayoutCreate", &layout, CUDA_R_16BF, n, n, n);
+  cublasLtMatmulPreference_t preference;
+  lt.call<decltype(cublasLtMatmulPreferenceCreate)>("cublasLtMatmulPreferenceCreate", &preference);
+  const auto bytes = static_cast<std::size_t>(workspace.size());
+  lt.call<decltype(cublasLtMatmulPreferenceSetAttribute)>("cublasLtMatmulPreferenceSetAttribute", preference,
+                                                          CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                                                          sizeof bytes);
+  cublasLtMatmulHeuristicResult_t proposals[4];
+  int count = 0;
+  lt.call<decltype(cublasLtMatmulAlgoGetHeuristic)>("cublasLtMatmulAlgoGetHeuristic", handle, product, layout, layout,
+                                                    layout, layout, preference, 4, &proposals[0], &count);
+  const stopwatch_cuda watch;
+  const float one = 1, zero = 0;
+  double best = 0;
+  for (int i = 0; i < count; ++i) {
+    const double time = watch.median(9, [&] {
+      lt.call<decltype(cublasLtMatmul)>("cublasLtMatmul", handle, product, &one, a.data(), layout, b.data(), layout,
+                                        &zero, c.data(), layout, c.data(), layout, &proposals[i].algo, workspace.data(),
+                                        bytes, cudaStream_t{});
+    });
+    best = std::max(best, 2.0 * n * n * n / time);
+  }
+  lt.call<decltype(cublasLtMatmulPreferenceDestroy)>("cublasLtMatmulPreferenceDestroy", preference);
+  lt.call<decltype(cublasLtMatrixLayoutDestroy)>("cublasLtMatrixLayoutDestroy", layout);
+  lt.call<decltype(cublasLtMatmulDescDestroy)>("cublasLtMatmulDescDestroy", product);
+  lt.call<decltype(cublasLtDestroy)>("cublasLtDestroy", handle);
+  if (count == 0) throw cuda_error("cuBLASLt proposes nothing");
+  return best;
+}
+}  // namespace detail
+
+/// Flop per second of one large bfloat16 matrix product with float sums: the best that cuBLASLt proposes. Empty where there is no
+/// cuBLASLt, or it fails; then stderr says why.
+inline std::optional<double> matmul_roof() {
+  static const std::optional<double> roof = []() -> std::optional<double> {
+    try {
+      return detail::measure_matmul_roof();
+    } catch (const cuda_error& error) {
+      std::fprintf(stderr, "no matmul roof: %s\n", error.what());
+      return std::nullopt;
     }
-    cublasLtMatmulPreferenceDestroy(preference);
-    cublasLtMatrixLayoutDestroy(layout);
-    cublasLtMatmulDescDestroy(product);
-    cublasLtDestroy(handle);
-    return best;
   }();
   return roof;
 }
+#else  // compiled where the toolkit has no cuBLASLt
+inline std::optional<double> matmul_roof() { return std::nullopt; }
+#endif
 
 /// Bytes per second, read plus written, of one large copy within device memory.
 inline double copy_roof() {

@@ -92,6 +92,14 @@ void check_graph(bool pooled) {
 struct gate {
   std::atomic<bool> open = false, gave_up = false;
 
+  gate() = default;
+  gate(const gate&) = delete;
+  gate& operator=(const gate&) = delete;
+  ~gate() {
+    open = true;
+    cudaDeviceSynchronize();  // whoever waits reads it
+  }
+
   void close(cudaStream_t stream) {
     check_cuda(cudaLaunchHostFunc(
                    stream,
@@ -121,7 +129,9 @@ void check_order(bool pooled) {
   held.operands.enqueue(slow.executor(), pooled);
   other.operands.enqueue(fast.executor(), pooled);
   fast.wait();
-  SEQPRIM_EXPECT(cudaStreamQuery(slow.get()) == cudaErrorNotReady);
+  const cudaError_t state = cudaStreamQuery(slow.get());
+  static_cast<void>(cudaGetLastError());  // "not ready" would be found by the next check
+  SEQPRIM_EXPECT(state == cudaErrorNotReady);
   barrier.open = true;
   slow.wait();
   SEQPRIM_EXPECT(!barrier.gave_up);
@@ -149,8 +159,10 @@ void check_busy() {
 const test_group registered{"streams", [] {
                               check_graph(false);
                               check_graph(true);
-                              check_order(false);
-                              check_order(true);
+                              if (!short_run) {  // tools may make every launch wait
+                                check_order(false);
+                                check_order(true);
+                              }
                               check_busy();
                             }};
 

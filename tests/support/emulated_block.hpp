@@ -257,13 +257,13 @@ class emulated_block {
     leave(lane, true);
   }
 
-  /// The lane breaks a rule. It is left as it stands, since algorithms are noexcept.
-  void fail(lane_state& lane, const std::string& rule) {
+  /// The lane breaks a rule. It is left as it stands, since algorithms are noexcept: nothing on its stack may own memory.
+  void fail(lane_state& lane, std::string_view rule) {
     record(rule);
     end(lane);
   }
-  void record(const std::string& rule) {
-    if (!error_) error_ = std::make_exception_ptr(std::logic_error(rule));
+  void record(std::string_view rule) {
+    if (!error_) error_ = std::make_exception_ptr(std::logic_error(std::string(rule)));
   }
 
   // The sanitizer wants to know about every change of stack.
@@ -344,9 +344,7 @@ class emulated_block {
   void meet(meeting& place, int count, lane_state& lane, std::string_view instruction, const Work& work) {
     may_switch(lane);
     if (place.arrived == 0) place.instruction = instruction;
-    if (place.instruction != instruction)
-      fail(lane, "lanes of a warp meet at different instructions: " + std::string(place.instruction) + ", " +
-                     std::string(instruction));
+    if (place.instruction != instruction) fail(lane, "lanes of a warp meet at different instructions");
     if (++place.arrived == count) {
       work();
       place.arrived = 0;

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every barrier, wait and commit of the tensor-core blocks is left out once, on the emulated block: something must notice.
+#include <seqprim/attention/detail/cuda/backward_block.hpp>
+#include <seqprim/attention/detail/cuda/decode_block.hpp>
+#include <seqprim/attention/detail/cuda/forward_block.hpp>
+#include <seqprim/mask/mask.hpp>
+
+#include <attention/problem.hpp>
+#include <cstdio>
+#include <functional>
+#include <support/catch.hpp>
+#include <support/emulated_block.hpp>
+
+using namespace seqprim;
+namespace block = attention::detail;
+using test::attention_problem;
+using test::barrier_site;
+using test::barrier_sites;
+
+namespace {
+
+using T = bfloat16;
+using numbers = std::vector<float>;
+
+/// A problem that some blocks solve, and what they write.
+struct trial {
+  const char* name;
+  std::function<numbers()> run;
+  numbers expected = {};
+  std::set<barrier_site> sites = {};
+};
+
+template <class... Tensors> numbers numbers_of(const Tensors&... tensors) {
+  numbers all;
+  (all.insert(all.end(), tensors.begin(), tensors.end()), ...);
+  return all;
+}
+
+attention_problem<T> problem_of(index_t heads, index_t kv_heads, index_t q_len, index_t k_len, index_t dim) {
+  test::random_numbers random(801);
+  attention_problem<T> p(1, heads, kv_heads, q_len, k_len, dim, dim);
+  p.fill(random);
+  return p;
+}
+template <class Op> block::problem sizes_of(const Op& op, const attention_problem<T>& p) {
+  return {p.batch, p.heads, p.kv_heads, p.q_len, p.k_len, p.head_dim, p.value_dim, op.order, {}};
+}
+template <class Op> auto in_rows(const Op& op, const attention_problem<T>& p) {
+  return block::in_rows(op, block::starts_of(op, p.q_len, p.k_len));
+}
+
+template <class Shape, class Op> numbers run_forward(const Op& op, const attention_problem<T>& p) {
+  tensor<float, 4> out(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> lse(p.batch, p.heads, p.q_len);
+  out.fill(77.0f);
+  lse.fill(77.0f);
+  using view = tensor_view<const T, 4>;
+  const auto call = block::make_forward_call(in_rows(op, p), sizes_of(op, p), view(p.q.view()), view(p.k.view()),
+                                             view(p.v.view()), out.view(), lse.view());
+  for (index_t n = 0; n < block::forward_blocks<Shape>(call.p); ++n)
+    test::emulated_block::run(
+        Shape::warps, Shape::shared_bytes, static_cast<std::uint32_t>(n),
+        [&](const auto& engine, std::byte* shared) { block::forward_block<Shape>(engine, call, shared); });
+  return numbers_of(out, lse);
+}
+
+/// dq, dk and dv; the inputs of backward that forward leaves are any numbers of their size.
+template <class Shape, class Op> numbers run_backward(const Op& op, const attention_problem<T>& p, bool wide) {
+  test::random_numbers random(802);
+  tensor<T, 4> dout(p.batch, p.heads, p.q_len, p.value_dim);
+  random.fill(dout);
+  std::vector<block::row_statistics> statistics;
+  for (index_t row = 0; row < p.heads * p.q_len; ++row)
+    statistics.push_back(block::row_statistics_of(3.0f + random.uniform(), random.uniform()));
+  tensor<float, 4> dq(p.batch, p.heads, p.q_len, p.head_dim), dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
+      dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
+  for (auto* x : {&dq, &dk, &dv}) x->fill(77.0f);
+  const auto rows = in_rows(op, p);
+  const block::backward_operands<decltype(rows.mask), decltype(rows.score), T, float, float, float> in{
+      rows.mask,   rows.score,        sizes_of(op, p), static_cast<float>(op.scale_for(p.head_dim)),
+      wide,        p.q.view(),        p.k.view(),      p.v.view(),
+      dout.view(), statistics.data(), dq.view(),       dk.view(),
+      dv.view()};
+  const index_t key_blocks = p.kv_heads * ceil_div(p.k_len, Shape::key_tile);
+  for (index_t piece = 0; piece < key_blocks; ++piece)
+    test::emulated_block::run(Shape::key_threads / 32, Shape::key_shared, static_cast<std::uint32_t>(piece),
+                              [&](const test::emulated_engine& engine, std::byte* shared) {
+                                block::backward_key_block<Shape>(engine, in, piece, shared);
+                              });
+  const index_t query_blocks = p.heads * ceil_div(p.q_len, Shape::query_tile);
+  for (index_t piece = 0; piece < query_blocks; ++piece)
+    test::emulated_block::run(Shape::query_threads / 32, Shape::query_shared, static_cast<std::uint32_t>(piece),
+                              [&](const test::emulated_engine& engine, std::byte* shared) {
+                                block::backward_query_block<Shape>(engine, in, piece, shared);
+                              });
+  return numbers_of(dq, dk, dv);
+}
+template <int Keys> struct splits_of {
+  static constexpr int split_keys(index_t) noexcept { return Keys; }
+};
+template <class Op> using decode_call_of = block::decode_call<Op, T, float, block::cache_of_rows<T>>;
+
+/// The merge of every row, after `blocks(call)`. Workspace full of NaN.
+template <class Policy, class Op, class Blocks>
+numbers run_decode(const Op& op, const attention_problem<T>& p, const Blocks& blocks) {
+  tensor<float, 4> out(p.batch, p.heads, p.q_len, p.value_dim);
+  tensor<float, 3> lse(p.batch, p.heads, p.q_len);
+  out.fill(77.0f);
+  lse.fill(77.0f);
+  const index_t rows = p.heads * p.q_len, splits = block::most_decode_splits<Policy>(p.k_len);
+  tensor<float, 1> parts(rows * splits * (p.value_dim + 1));
+  parts.fill(std::nanf(""));
+  using view = tensor_view<const T, 4>;
+  const auto in_order = in_rows(op, p);
+  const decode_call_of<std::remove_const_t<decltype(in_order)>> call{in_order,
+                                                                     sizes_of(op, p),
+                                                                     static_cast<float>(op.scale_for(p.head_dim)),
+                                                                     view(p.q.view()),
+                                                                     {view(p.k.view())},
+                                                                     {view(p.v.view())},
+                                                                     out.view(),
+                                                                     lse.view(),
+                                                                     parts.data(),
+                                                                     parts.data() + rows * splits * p.value_dim,
+                                                                     static_cast<std::uint32_t>(splits),
+                                                                     true,
+                                                                     true,
+                                                                     true,
+                                                                     true};
+  blocks(call, parts);
+  for (index_t row = 0; row < rows; ++row)
+    test::emulated_block::run(
+        block::merge_shape::warps, block::merge_shape::shared_bytes, static_cast<std::uint32_t>(row),
+        [&](const auto& engine, std::byte* shared) { block::merge_parts<Policy>(engine, call, shared); });
+  return numbers_of(out, lse);
+}
+template <class Shape, class Op> numbers run_decode(const Op& op, const attention_problem<T>& p) {
+  return run_decode<splits_of<64>>(op, p, [&](const auto& call, const auto&) {
+    for (index_t n = 0; n < block::decode_blocks<Shape>(call.p, call.splits); ++n)
+      test::emulated_block::run(Shape::warps, Shape::shared_bytes, static_cast<std::uint32_t>(n),
+                                [&](const auto& engine, std::byte* shared) {
+                                  block::decode_block<Shape, splits_of<64>>(engine, call, shared);
+                                });
+  });
+}
+/// Parts of any numbers, more than the lanes of a warp, and more channels than lanes.
+template <class Op> numbers run_merge(const Op& op, const attention_problem<T>& p) {
+  return run_decode<splits_of<4>>(op, p, [](const auto&, auto& parts) {
+    test::random_numbers random(803);
+    random.fill(parts);
+  });
+}
+
+struct small_backward {
+  template <class Engine, int HeadDim, int ValueDim>
+  static constexpr attention::backward_block_policy choose() noexcept {
+    return {2, 1, 16, 2, 1, 16};
+  }
+};
+
+/// What differs from the expected numbers; empty when nothing does.
+std::string difference(const numbers& found, const numbers& expected) {
+  std::size_t wrong = 0, nans = 0;
+  for (std::size_t n = 0; n < expected.size(); ++n)
+    if (bit_cast<std::uint32_t>(found[n]) != bit_cast<std::uint32_t>(expected[n])) {
+      ++wrong;
+      nans += found[n] != found[n];
+    }
+  if (wrong == 0) return {};
+  return std::to_string(wrong) + " of " + std::to_string(expected.size()) + " numbers wrong, " + std::to_string(nans) +
+         " of them NaN";
+}
+
+std::string notice(const trial& t) {
+  try {
+    return difference(t.run(), t.expected);
+  } catch (const std::logic_error& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
+TEST_CASE("cuda barriers: every one that is left out is noticed", "[attention][cuda][property]") {
+  using two_stages = block::block_shape<T, 64, 64, 32, 32, 4, 2>;     // two warps share the keys of 16 rows
+  using three_stages = block::block_shape<T, 128, 32, 16, 16, 1, 3>;  // queries are read again for each tile
+  using small_shape = block::backward_shape<32, 32, void, small_backward>;
+  // Neither the first queries nor the last keys belong to a pair.
+  const auto causal = attention::softmax{mask::causal{}}.starting_at(-35);
+  const auto forward = problem_of(2, 1, 70, 150, 64), deep = problem_of(1, 1, 20, 70, 128),
+             decode = problem_of(6, 2, 3, 150, 64), merge = problem_of(4, 1, 1, 300, 200),
+             backward = problem_of(4, 2, 70, 70, 32);
+  std::vector<trial> trials{
+      {"forward", [&] { return run_forward<two_stages>(attention::softmax{}, forward); }},
+      {"forward, three stages", [&] { return run_forward<three_stages>(attention::softmax{}, deep); }},
+      {"decode", [&] { return run_decode<two_stages>(attention::softmax{}, decode); }},
+      {"merge of 75 parts", [&] { return run_merge(attention::softmax{}, merge); }},
+      {"backward", [&] { return run_backward<small_shape>(causal, backward, true); }},
+      {"backward, rows not aligned", [&] { return run_backward<small_shape>(causal, backward, false); }},
+  };
+
+  std::set<barrier_site> sites;
+  for (trial& t : trials) {
+    barrier_sites::met.clear();
+    t.expected = t.run();
+    t.sites = barrier_sites::met;
+    sites.insert(t.sites.begin(), t.sites.end());
+    CAPTURE(t.name);
+    for (const float x : t.expected) REQUIRE(std::isfinite(x));
+    REQUIRE(difference(t.run(), t.expected).empty());
+  }
+  for (const barrier_site& site : sites) {
+    std::string noticed;
+    const char* where = "";
+    barrier_sites::left_out = site;
+    for (const trial& t : trials)
+      if (noticed.empty() && t.sites.count(site) != 0) {
+        noticed = notice(t);
+        where = t.name;
+      }
+    barrier_sites::left_out.reset();
+    const std::string file(site.file.substr(site.file.rfind('/') + 1)), call(site.call);
+    std::printf("%-20s %4d  %-13s  %s\n", file.c_str(), site.line, call.c_str(),
+                noticed.empty() ? "NOT NOTICED" : (std::string(where) + ": " + noticed).c_str());
+    CAPTURE(file, site.line, call);
+    CHECK(!noticed.empty());
+  }
+}

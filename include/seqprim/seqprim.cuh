@@ -2,6 +2,7 @@
 #pragma once
 
 /// Everything of seqprim.hpp, and CUDA.
+#include <seqprim/attention/append.cuh>
 #include <seqprim/attention/backward.cuh>
 #include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.cuh>

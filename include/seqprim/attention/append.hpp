@@ -18,10 +18,22 @@ namespace seqprim::attention {
 namespace detail {
 
 /// The int8 value of x for a scale: the nearest, ties to even.
-[[nodiscard]] SEQPRIM_INLINE std::int8_t code_of(float x, float scale) noexcept {
+[[nodiscard]] SEQPRIM_HD std::int8_t code_of(float x, float scale) noexcept {
   if (!(scale > 0)) return 0;
   const float code = __builtin_rintf(x / scale);
   return static_cast<std::int8_t>(code > 127 ? 127 : code < -127 ? -127 : code);
+}
+
+/// The scale of elements that share one: NaN where int8 cannot represent one of them.
+template <class X> [[nodiscard]] SEQPRIM_HD float scale_of(const X* x, index_t count) noexcept {
+  float largest = 0;
+  bool finite = true;
+  for (index_t d = 0; d < count; ++d) {
+    const float size = std::fabs(static_cast<float>(x[d]));
+    finite = finite && size < __builtin_huge_valf();
+    largest = size > largest ? size : largest;
+  }
+  return finite ? largest / 127 : __builtin_nanf("");
 }
 
 /// Stores rows of one head: from(i), a row of `dim` elements, goes to row at + i of `store`, rounded to its type.
@@ -39,14 +51,7 @@ void store_rows(const quantized<std::int8_t, float>& store, index_t first, index
     for (index_t begin = 0, n = 0; n < store.scales.extent(3); begin += block, ++n) {
       const auto* const row = from(i);
       const index_t end = min(begin + block, dim);
-      float largest = 0;
-      bool finite = true;
-      for (index_t d = begin; d < end; ++d) {
-        const float x = std::fabs(static_cast<float>(row[d]));
-        finite = finite && x < __builtin_huge_valf();
-        largest = x > largest ? x : largest;
-      }
-      const float scale = finite ? largest / 127 : __builtin_nanf("");
+      const float scale = scale_of(row + begin, end - begin);
       store.scales(first, head, at + i, n) = scale;
       for (index_t d = begin; d < end; ++d)
         store.codes(first, head, at + i, d) = code_of(static_cast<float>(row[d]), scale);
@@ -72,14 +77,12 @@ void expect_own_pages(const paged_cache<Store>& cache, index_t batch, const Coun
   }
 }
 
-/// Everything that append does, given where the rows of each sequence begin.
-template <class Isa, class Op, class K, class V, class Keys, class Values>
-void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
-                 const Keys& keys, const Values& values, const row_starts& start) {
+/// Nothing that append writes shares memory with anything else.
+template <class K, class V, class Keys, class Values>
+void expect_caches_apart(const K& k, const V& v, const Keys& keys, const Values& values) {
   constexpr const char* page = ". See docs/reference/attention/append.md";
   const auto k_rows = rows_of(keys.store);
   const auto v_rows = rows_of(values.store);
-  const index_t batch = k.extent(0), heads = k.extent(1), count = k.extent(2);
   expect_distinct<entry::append>("k_cache", k_rows);
   expect_distinct<entry::append>("v_cache", v_rows);
   SEQPRIM_EXPECTS(!may_overlap(k_rows, v_rows), "attention::append: k_cache overlaps v_cache", page);
@@ -101,7 +104,13 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
   };
   expect_scales_apart(keys.store, values.store);
   expect_scales_apart(values.store, keys.store);
+}
 
+/// Everything after validation, given where the rows of each sequence begin.
+template <class Isa, class Op, class K, class V, class Keys, class Values>
+void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
+                 const Keys& keys, const Values& values, const row_starts& start) {
+  const index_t batch = k.extent(0), heads = k.extent(1), count = k.extent(2);
   const auto store = [&](const auto& from, const auto& cache) {
     parallel_for(executor, batch * heads, [&](index_t piece, int) {
       const index_t b = piece / heads, h = piece % heads, begin = start(b);
@@ -119,7 +128,7 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
       const range rows{start.common, start.common + count};
       position::encode<Isa>(executor, at.encoding, map, position::side::key, k, keys.store.slice(2, rows));
     } else {
-      tensor<float, 4> encoded(batch, heads, count, k_rows.extent(3));
+      tensor<float, 4> encoded(batch, heads, count, rows_of(keys.store).extent(3));
       position::encode<Isa>(executor, at.encoding, map, position::side::key, k, encoded);
       store(tensor_view<const float, 4>(encoded.view()), keys);
     }
@@ -129,6 +138,30 @@ void append_rows(const cpu& executor, const Op& op, const tensor_view<const K, 4
   store(v, values);
 }
 
+/// Operands, arrays and caches of `batch` sequences are where the executor reads them.
+template <class Executor, class Op, class K, class V, class Keys, class Values>
+void expect_append_memory(const Executor& executor, index_t batch, const Op& op, const K& k, const V& v,
+                          const Keys& k_cache, const Values& v_cache) {
+  constexpr const subject& self = subject_of<entry::append>;
+  expect_arrays(executor, op);
+  expect_memory(executor, self, "k_new", k);
+  expect_memory(executor, self, "v_new", v);
+  const auto expect_cache = [&](const char* name, const char* scales_name, const auto& cache) {
+    expect_memory(executor, self, name, rows_of(cache.store));
+    if constexpr (is_quantized<std::remove_cvref_t<decltype(cache.store)>>)
+      expect_memory(executor, self, scales_name, cache.store.scales);
+    if constexpr (std::is_same_v<Executor, cpu>) {
+      cache.validate(batch);
+    } else {
+      if constexpr (!is_contiguous<std::remove_cvref_t<decltype(cache)>>) expect_arrays(executor, cache.table);
+      cache.validate_on_device(batch);
+    }
+  };
+  expect_cache("k_cache", "the scales of k_cache", k_cache);
+  expect_cache("v_cache", "the scales of v_cache", v_cache);
+}
+
+/// The shapes of one call; those of the caches by views of the right shape.
 template <class Op, class K, class V, class Keys, class Values>
 void expect_new_rows(const Op& op, const K& k, const V& v, const Keys& k_cache, const Values& v_cache) {
   constexpr const subject& self = subject_of<entry::append>;
@@ -142,6 +175,47 @@ void expect_new_rows(const Op& op, const K& k, const V& v, const Keys& k_cache, 
   self.expects_shape("v_new", v, {batch, heads, rows, value_dim});
   self.expects_shape("k_cache", k_cache, {batch, heads, length, key_dim});
   self.expects_shape("v_cache", v_cache, {batch, heads, length, value_dim});
+}
+
+/// Everything that append to a contiguous cache requires. Returns where the rows of each sequence begin.
+template <class Executor, class Op, class K, class V, class Keys, class Values>
+[[nodiscard]] row_starts checked_starts(const Executor& executor, const Op& op, const K& k, const V& v,
+                                        const Keys& k_cache, const Values& v_cache, index_t start) {
+  expect_append_memory(executor, k.extent(0), op, k, v, k_cache, v_cache);
+  expect_new_rows(op, k, v, rows_of(k_cache.store), rows_of(v_cache.store));
+  const index_t count = k.extent(2), capacity = k_cache.length(0);
+  SEQPRIM_EXPECTS(start >= 0 && count <= capacity && start <= capacity - count, "attention::append: ", count,
+                  " rows from row ", start, " on do not fit a cache of ", capacity,
+                  ". See docs/reference/attention/append.md");
+  const row_starts starts{.common = start};
+  position::validate_map(position::shifted_rows{position::place(op.position).keys, starts}, k.extent(0), count);
+  expect_caches_apart(k, v, k_cache, v_cache);
+  return starts;
+}
+
+/// The same for pages. What a table says is checked where the host can read it.
+template <class Executor, class Op, class K, class V, class StoreK, class StoreV>
+[[nodiscard]] row_starts checked_starts(const Executor& executor, const Op& op, const K& k, const V& v,
+                                        const paged_cache<StoreK>& k_cache, const paged_cache<StoreV>& v_cache) {
+  constexpr const char* page = ". See docs/reference/attention/append.md";
+  const index_t batch = k.extent(0), count = k.extent(2);
+  expect_append_memory(executor, batch, op, k, v, k_cache, v_cache);
+  expect_new_rows(op, k, v, outline(k_cache, batch), outline(v_cache, batch));
+  if (k_cache.table.host_readable() && v_cache.table.host_readable()) {
+    for (index_t b = 0; b < batch; ++b) {
+      SEQPRIM_EXPECTS(k_cache.length(b) == v_cache.length(b), "attention::append: sequence ", b, " has ",
+                      k_cache.length(b), " keys and ", v_cache.length(b), " values", page);
+      SEQPRIM_EXPECTS(k_cache.length(b) == 0 || k_cache.length(b) >= count, "attention::append: ", count,
+                      " rows do not fit sequence ", b, ", whose length with them is ", k_cache.length(b), page);
+    }
+    const auto new_rows = [count](index_t) { return count; };
+    expect_own_pages(k_cache, batch, new_rows);
+    expect_own_pages(v_cache, batch, new_rows);
+  }
+  const row_starts starts{.ends = k_cache.lengths(), .len = count};
+  position::validate_map(position::shifted_rows{position::place(op.position).keys, starts}, batch, count);
+  expect_caches_apart(k, v, k_cache, v_cache);
+  return starts;
 }
 
 template <class X> consteval bool require_writable_cache() {
@@ -180,17 +254,8 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   const auto k_cache = detail::writable(key_cache);
   const auto v_cache = detail::writable(value_cache);
   executor.validate();
-  expect_arrays(executor, op);
-  k_cache.validate(k.extent(0));
-  v_cache.validate(k.extent(0));
-  detail::expect_new_rows(op, k, v, detail::rows_of(k_cache.store), detail::rows_of(v_cache.store));
-  const index_t count = k.extent(2), capacity = k_cache.length(0);
-  SEQPRIM_EXPECTS(start >= 0 && count <= capacity && start <= capacity - count, "attention::append: ", count,
-                  " rows from row ", start, " on do not fit a cache of ", capacity,
-                  ". See docs/reference/attention/append.md");
-  const row_starts starts{.common = start};
-  position::validate_map(position::shifted_rows{position::place(op.position).keys, starts}, k.extent(0), count);
-  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache, starts);
+  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache,
+                           detail::checked_starts(executor, op, k, v, k_cache, v_cache, start));
 }
 
 /// The same for a cache in pages: the new rows become the last tokens of each sequence. The lengths of the page table
@@ -209,29 +274,13 @@ void append(const cpu& executor, const Op& op, const NewK& new_keys, const NewV&
   static_assert(require_op<Op>() && detail::require_operand<NewK, 4>() && detail::require_operand<NewV, 4>() &&
                 detail::require_writable_cache<const paged<StoreK>>() &&
                 detail::require_writable_cache<const paged<StoreV>>());
-  constexpr const char* page = ". See docs/reference/attention/append.md";
   const auto k = tensor_view<const element_of<NewK>, 4>(as_view(new_keys));
   const auto v = tensor_view<const element_of<NewV>, 4>(as_view(new_values));
   const auto k_cache = detail::writable(key_cache);
   const auto v_cache = detail::writable(value_cache);
   executor.validate();
-  expect_arrays(executor, op);
-  const index_t batch = k.extent(0), count = k.extent(2);
-  k_cache.validate(batch);
-  v_cache.validate(batch);
-  detail::expect_new_rows(op, k, v, detail::outline(k_cache, batch), detail::outline(v_cache, batch));
-  for (index_t b = 0; b < batch; ++b) {
-    SEQPRIM_EXPECTS(k_cache.length(b) == v_cache.length(b), "attention::append: sequence ", b, " has ",
-                    k_cache.length(b), " keys and ", v_cache.length(b), " values", page);
-    SEQPRIM_EXPECTS(k_cache.length(b) == 0 || k_cache.length(b) >= count, "attention::append: ", count,
-                    " rows do not fit sequence ", b, ", whose length with them is ", k_cache.length(b), page);
-  }
-  const auto new_rows = [count](index_t) { return count; };
-  detail::expect_own_pages(k_cache, batch, new_rows);
-  detail::expect_own_pages(v_cache, batch, new_rows);
-  const row_starts starts{.ends = key_cache.table.lengths(), .len = count};
-  position::validate_map(position::shifted_rows{position::place(op.position).keys, starts}, batch, count);
-  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache, starts);
+  detail::append_rows<Isa>(executor, op, k, v, k_cache, v_cache,
+                           detail::checked_starts(executor, op, k, v, k_cache, v_cache));
 }
 
 }  // namespace seqprim::attention

@@ -81,14 +81,46 @@ template <class Mask, class Score, class Position>
   return result;
 }
 
-template <class View> void expect_ragged(const subject& self, const char* operand, const ragged<View>& x) {
-  self.expects(x.offsets.size() >= 1 && x.offsets.host_readable(), "the offsets of ", operand,
-               " need n + 1 entries for n sequences, in host memory");
+/// What the offsets say is checked where the host can read them, which the CPU must.
+template <class Executor, class View>
+void expect_ragged(const Executor& executor, const subject& self, const char* operand, const ragged<View>& x) {
+  const bool readable = x.offsets.host_readable();
+  self.expects(x.offsets.size() >= 1 && (readable || !std::is_same_v<Executor, cpu>), "the offsets of ", operand,
+               " need n + 1 entries for n sequences", std::is_same_v<Executor, cpu> ? ", in host memory" : "");
+  if constexpr (!std::is_same_v<Executor, cpu>) expect_memory(executor, self, "offsets", x.offsets);
   self.expects_offsets("offsets", x.offsets);
   self.expects(x.rows.extent(0) == 1, operand, " has batch ", x.rows.extent(0),
                "; concatenated sequences have batch 1");
-  self.expects(x.offsets[x.sequences()] == x.rows.extent(2), "the offsets of ", operand, " end at ",
-               x.offsets[x.sequences()], ", but it has ", x.rows.extent(2), " rows");
+  self.expects(!readable || x.offsets[x.sequences()] == x.rows.extent(2), "the offsets of ", operand, " end at ",
+               readable ? x.offsets[x.sequences()] : 0, ", but it has ", x.rows.extent(2), " rows");
+}
+
+/// Everything that append of ragged rows requires, but what append of one sequence checks.
+template <class Executor, class Op, class K, class V, class StoreK, class StoreV>
+void expect_ragged_append(const Executor& executor, const Op& op, const ragged<K>& k, const ragged<V>& v,
+                          const paged_cache<StoreK>& k_cache, const paged_cache<StoreV>& v_cache) {
+  constexpr subject self{"attention::append", "attention/ragged"};
+  expect_ragged(executor, self, "k_new", k);
+  expect_ragged(executor, self, "v_new", v);
+  const index_t batch = k.sequences();
+  self.expects(v.sequences() == batch, "k_new has ", batch, " sequences, v_new ", v.sequences());
+  expect_append_memory(executor, batch, op, k.rows, v.rows, k_cache, v_cache);
+  if (!k.offsets.host_readable() || !v.offsets.host_readable() || !k_cache.table.host_readable() ||
+      !v_cache.table.host_readable())
+    return;
+  const auto count = [&](index_t b) { return k.of(b).size(); };
+  for (index_t b = 0; b < batch; ++b) {
+    self.expects(v.of(b).size() == count(b), "sequence ", b, " has ", count(b), " new keys and ", v.of(b).size(),
+                 " new values");
+    self.expects(count(b) <= k_cache.length(b) && k_cache.length(b) == v_cache.length(b), "sequence ", b, " has ",
+                 count(b), " new rows, ", k_cache.length(b), " keys and ", v_cache.length(b), " values");
+    if constexpr (position::is_placed<decltype(Op::position)>)
+      position::validate_map(position::shifted_rows{position::bind(op.position.keys, b),
+                                                    row_starts{.common = k_cache.length(b) - count(b)}},
+                             1, count(b));
+  }
+  expect_own_pages(k_cache, batch, count);
+  expect_own_pages(v_cache, batch, count);
 }
 
 /// The cache of sequence b alone.
@@ -121,7 +153,7 @@ void decode(const cpu& executor, const Op& op, const ragged<Q>& queries, const p
   constexpr subject self{"attention::decode", "attention/ragged"};
   executor.validate();
   expect_arrays(executor, op);
-  detail::expect_ragged(self, "q", queries);
+  detail::expect_ragged(executor, self, "q", queries);
   const index_t batch = queries.sequences();
   const auto out = as_view(result);
   const auto lse = as_view(log_sum_exp);
@@ -174,32 +206,11 @@ void decode(const cpu& executor, const Op& op, const ragged<Q>& queries, const p
 template <class Isa = arch::native_isa, class Op, class NewK, class NewV, class StoreK, class StoreV>
 void append(const cpu& executor, const Op& op, const ragged<NewK>& new_keys, const ragged<NewV>& new_values,
             const paged<StoreK>& key_cache, const paged<StoreV>& value_cache) {
-  constexpr subject self{"attention::append", "attention/ragged"};
   executor.validate();
-  expect_arrays(executor, op);
-  detail::expect_ragged(self, "k_new", new_keys);
-  detail::expect_ragged(self, "v_new", new_values);
-  const index_t batch = new_keys.sequences();
-  self.expects(new_values.sequences() == batch, "k_new has ", batch, " sequences, v_new ", new_values.sequences());
-  const auto k_cache = detail::writable(key_cache);
-  const auto v_cache = detail::writable(value_cache);
-  k_cache.validate(batch);
-  v_cache.validate(batch);
-  const auto count = [&](index_t b) { return new_keys.of(b).size(); };
-  for (index_t b = 0; b < batch; ++b) {
-    self.expects(new_values.of(b).size() == count(b), "sequence ", b, " has ", count(b), " new keys and ",
-                 new_values.of(b).size(), " new values");
-    self.expects(count(b) <= key_cache.length(b) && key_cache.length(b) == value_cache.length(b), "sequence ", b,
-                 " has ", count(b), " new rows, ", key_cache.length(b), " keys and ", value_cache.length(b), " values");
-    if constexpr (position::is_placed<decltype(Op::position)>)
-      position::validate_map(position::shifted_rows{position::bind(op.position.keys, b),
-                                                    row_starts{.common = key_cache.length(b) - count(b)}},
-                             1, count(b));
-  }
-  detail::expect_own_pages(k_cache, batch, count);
-  detail::expect_own_pages(v_cache, batch, count);
-  for (index_t b = 0; b < batch; ++b)
-    if (count(b) > 0)
+  detail::expect_ragged_append(executor, op, new_keys, new_values, detail::writable(key_cache),
+                               detail::writable(value_cache));
+  for (index_t b = 0; b < new_keys.sequences(); ++b)
+    if (!new_keys.of(b).empty())
       append<Isa>(executor, detail::operator_of(op, b), new_keys.rows.slice(2, new_keys.of(b)),
                   new_values.rows.slice(2, new_values.of(b)), detail::sequence_of(key_cache, b),
                   detail::sequence_of(value_cache, b));

@@ -3,6 +3,7 @@
 
 #include <seqprim/arch/cuda/launch.cuh>
 #include <seqprim/arch/cuda/mma_sync.cuh>
+#include <seqprim/core/arrays.cuh>
 #include <seqprim/core/gpu.cuh>
 #include <seqprim/position/detail/cuda/encode_block.hpp>
 #include <seqprim/position/encode.hpp>
@@ -48,12 +49,17 @@ void encode(const char* name, const gpu& executor, const E& given, side which, c
   using output_element = element_of<Y>;
   const tensor_view<const element_of<X>, 4> x = as_view(input);
   const tensor_view<output_element, 4> y = as_view(output);
+  constexpr const char* page = "position/encode";
+  expect_arrays(executor, given);
+  expect_arrays(executor, map);
+  expect_memory(executor, subject{name, page}, "x", x);
+  expect_memory(executor, subject{name, page}, "y", y);
   const index_t head_dim = Way == direction::forward ? x.extent(3) : y.extent(3);
   const auto encoding = position::for_head_dim(given, head_dim);
   const auto part = checked_part<Way>(executor, name, encoding, which, map, head_dim, x, y);
   if ((x.size() == 0 && y.size() == 0) || (!encodes<E> && part.in_place())) return;
-  prepare_encode<Way>(subject{name, "position/encode"}, encoding, which, map, dense_tokens{x.extent(0), x.extent(2)},
-                      head_dim, x, dense_results<output_element>{y, rows_at_16_bytes(y)})
+  prepare_encode<Way>(subject{name, page}, encoding, which, map, dense_tokens{x.extent(0), x.extent(2)}, head_dim, x,
+                      dense_results<output_element>{y, rows_at_16_bytes(y)})
       .launch(executor);
 }
 

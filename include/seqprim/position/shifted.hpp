@@ -9,9 +9,9 @@
 namespace seqprim::position {
 
 /// A map of token indices evaluated in rows of a call: row r of batch row b is token starts(b) + r.
-template <bindable_map Map> struct shifted_rows {
+template <bindable_map Map, class Starts = row_starts> struct shifted_rows {
   Map map;
-  row_starts starts;
+  Starts starts;
 
   struct of_one_row {
     bound_map<Map> map;
@@ -41,6 +41,6 @@ template <bindable_map Map> struct shifted_rows {
   }
 };
 
-template <class Map> shifted_rows(Map, row_starts) -> shifted_rows<Map>;
+template <class Map, class Starts> shifted_rows(Map, Starts) -> shifted_rows<Map, Starts>;
 
 }  // namespace seqprim::position

@@ -48,6 +48,7 @@ template <class Store> struct contiguous_cache {
   void validate(index_t) const {
     if constexpr (is_quantized<Store>) store.validate();
   }
+  void validate_on_device(index_t batch) const { validate(batch); }
 };
 
 template <class Cache> inline constexpr bool is_contiguous = false;
@@ -60,7 +61,10 @@ template <class Store> struct paged_cache {
 
   [[nodiscard]] index_t batch(index_t asked) const noexcept { return asked; }
   [[nodiscard]] index_t length(index_t b) const noexcept { return table.length(b); }
-  [[nodiscard]] index_t longest(index_t batch) const noexcept { return table.longest(batch); }
+  /// 0 where the host cannot read the lengths.
+  [[nodiscard]] index_t longest(index_t batch) const noexcept {
+    return table.host_readable() ? table.longest(batch) : 0;
+  }
   [[nodiscard]] index_array lengths() const noexcept { return table.lengths(); }
 
   template <class Body> void for_ranges(index_t b, range tokens, const Body& body) const {
@@ -75,6 +79,11 @@ template <class Store> struct paged_cache {
     if constexpr (is_quantized<Store>) store.validate();
     SEQPRIM_EXPECTS(table.host_readable(), "attention::page_table: the CPU cannot read a table that is on the device",
                     ". See docs/reference/attention/paged.md");
+    table.validate(batch, store.extent(0), store.extent(2));
+  }
+  /// The same for kernels: a table that the host cannot read is taken as it is.
+  void validate_on_device(index_t batch) const {
+    if constexpr (is_quantized<Store>) store.validate();
     table.validate(batch, store.extent(0), store.extent(2));
   }
 };

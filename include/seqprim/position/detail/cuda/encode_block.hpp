@@ -42,7 +42,8 @@ struct dense_tokens {
   [[nodiscard]] SEQPRIM_HD constexpr row_place source(index_t n) const noexcept { return of(n); }
 };
 
-/// Where results go: row r of batch row b to the same row of y.
+/// Where results go: row r of batch row b to the same row of y. A type of its own may have no place for a row, which then is neither
+/// read nor written, and `prepare(rows in memory, lane)`, which changes encoded rows before they are stored.
 template <class Y> struct dense_results {
   tensor_view<Y, 4> rows;
   bool aligned;
@@ -142,6 +143,7 @@ template <class T> struct alignas(16) sixteen_bytes {
 /// first_head + r / tokens.
 template <class Call> struct rows_in_memory {
   using T = typename Call::arithmetic;
+  static constexpr int lanes = encode_lanes;
   const Call& call;
   const token_slot* slots;
   T* memory;
@@ -162,13 +164,13 @@ template <class Call> struct rows_in_memory {
     const int parts = (width + Part - 1) / Part;
     int across = 1;  // lanes at one row
     while (across < arch::cuda::warp_lanes && across < parts) across *= 2;
-    for (int r = lane / across; r < count(); r += encode_lanes / across) {
+    for (int r = lane / across; r < count(); r += lanes / across) {
       if (!live(r)) continue;
       for (int n = lane % across; n < parts; n += across) body(r, n * Part, min(Part, width - n * Part));
     }
   }
 
-  SEQPRIM_HD void load(int lane) const noexcept {
+  template <class Engine> SEQPRIM_HD void load(const Engine& engine, int lane) const noexcept {
     using X = typename Call::input;
     using chunk = sixteen_bytes<X>;
     for_parts<chunk::count>(lane, call.tile.in, [&](int r, int first, int elements) {
@@ -178,10 +180,10 @@ template <class Call> struct rows_in_memory {
       if (call.x_aligned && elements == chunk::count) {
         const chunk values = *reinterpret_cast<const chunk*>(x);
         SEQPRIM_UNROLL
-        for (int n = 0; n < chunk::count; ++n) to[n] = static_cast<T>(values.elements[n]);
+        for (int n = 0; n < chunk::count; ++n) engine.store(to + n, static_cast<T>(values.elements[n]));
       } else {
         SEQPRIM_ROLLED
-        for (int n = 0; n < elements; ++n) to[n] = static_cast<T>(x[n]);
+        for (int n = 0; n < elements; ++n) engine.store(to + n, static_cast<T>(x[n]));
       }
     });
   }
@@ -240,22 +242,21 @@ SEQPRIM_HD void encode_block(const Engine& engine, const Call& call, void* share
     token_slot slot{};
     slot.live = first_token + n < call.tokens.count();
     if (slot.live) {
-      const row_place at = call.tokens.of(first_token + n);
+      const auto at = call.tokens.of(first_token + n), from = call.tokens.source(first_token + n);
       slot.batch = at.first;
       slot.row = at.row;
-      slot.from = call.tokens.source(first_token + n);
+      slot.from = {from.first, from.row};
       slot.live = call.to.place(at.first, at.row, slot.to);
     }
     slots[n] = slot;
-    if constexpr (encodes<E>) {
-      if constexpr (!per_head<E>)
-        if (slot.live) detail::fill_table(call, slot, 0, tables + n * tile.table_step);
+    if constexpr (encodes<E> && !per_head<E>) {
+      if (slot.live) detail::fill_table(call, slot, 0, tables + n * tile.table_step);
     }
   }
   engine.sync_block();
   for (index_t head = first_head; head < end_head; head += tile.rows / tile.tokens) {
     const rows_in_memory<Call> here{call, slots, rows, head, end_head};
-    here.load(lane);
+    here.load(engine, lane);
     if constexpr (encodes<E>) {
       engine.sync_block();
       for (int r = lane; r < tile.rows; r += encode_lanes) {

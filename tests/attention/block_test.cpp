@@ -146,6 +146,30 @@ TEST_CASE("attention block: dims of the kernel, whole tiles and every real shape
   check(block_shape<float16, 256, 256, 64, 32, 8, 2>{}, 64, 96);
 }
 
+TEST_CASE(
+    "attention block: few keys of 256 channels, where tensor cores cut off most, within the budget of the GPU tests",
+    "[attention][cuda][property]") {
+  using Shape = block_shape<float16, 256, 256, 64, 32, 8, 2>;
+  random_numbers random(716);
+  for (int trial = 0; trial < 24; ++trial) {
+    attention_problem<float16> p(1, 1, 1, 16, 1 + trial % 4, 256, 256);
+    p.fill(random);
+    const auto op = attention::softmax{mask::causal{}}.starting_at(p.k_len);  // which hides nothing
+    const auto r = run<Shape>(op, p);
+    tensor<double, 4> exact(1, 1, p.q_len, 256);
+    tensor<double, 3> exact_lse(1, 1, p.q_len);
+    attention::reference::forward(op, p.q, p.k, p.v, exact, exact_lse);
+    tensor<float, 4> naive(1, 1, p.q_len, 256);
+    tensor<float, 3> naive_lse(1, 1, p.q_len);
+    test::naive_forward(op, p, naive, naive_lse);
+    CAPTURE(trial);
+    const double size = std::max(1.0, test::largest(exact_lse));
+    // ex2.approx of the device may add 4 of the 16 roundings, the emulated one is exact.
+    REQUIRE(test::distance(r.lse, exact_lse) <=
+            2 * test::distance(naive_lse, exact_lse) + 12 * test::rounding<float> * size);
+  }
+}
+
 TEST_CASE("attention block: no keys, no queries, rows that see nothing", "[attention][cuda][edge]") {
   random_numbers random(712);
   attention_problem<float16> no_keys(1, 2, 1, 20, 0, 24, 40);

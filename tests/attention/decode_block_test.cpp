@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA decode kernels on an emulated block of lanes: blocks, splits, pages and the merge of parts, against the definition in
 // double.
+#include <seqprim/attention/decode.hpp>
 #include <seqprim/attention/detail/cuda/decode_block.hpp>
 #include <seqprim/attention/tuning.cuh>
 #include <seqprim/mask/mask.hpp>
@@ -47,9 +48,9 @@ template <class Policy, class Call> void run_merge(const Call& call, index_t row
 }
 
 /// The kernels of decode on emulated blocks; workspace full of NaN.
-template <class Shape, class Policy, class Op, class T, class Cache>
-results<T> decode(const Op& op, const attention::detail::problem& p, const tensor_view<const T, 4>& q, const Cache& k,
-                  const Cache& v, bool k_aligned, bool v_aligned) {
+template <class Shape, class Policy, class Op, class T, class Keys, class Values>
+results<T> decode(const Op& op, const attention::detail::problem& p, const tensor_view<const T, 4>& q, const Keys& k,
+                  const Values& v) {
   using namespace attention::detail;
   const index_t rows = p.batch * p.heads * p.q_len, splits = most_decode_splits<Policy>(p.k_len);
   results<T> r{tensor<T, 4>(p.batch, p.heads, p.q_len, p.value_dim), tensor<float, 3>(p.batch, p.heads, p.q_len),
@@ -58,24 +59,24 @@ results<T> decode(const Op& op, const attention::detail::problem& p, const tenso
   r.lse.fill(77.0f);
   tensor<float, 1> parts(rows * splits * (p.value_dim + 1) + 1);
   parts.fill(std::nanf(""));
-  const decode_call<Op, T, T, Cache> call{op,
-                                          p,
-                                          static_cast<float>(op.scale_for(p.head_dim)),
-                                          q,
-                                          k,
-                                          v,
-                                          r.out.view(),
-                                          r.lse.view(),
-                                          parts.data(),
-                                          parts.data() + rows * splits * p.value_dim,
-                                          static_cast<std::uint32_t>(splits),
-                                          rows_are_aligned(q),
-                                          k_aligned,
-                                          v_aligned,
-                                          rows_are_aligned(r.out.view())};
+  const decode_call<Op, T, T, Keys, Values> call{op,
+                                                 p,
+                                                 static_cast<float>(op.scale_for(p.head_dim)),
+                                                 q,
+                                                 k,
+                                                 v,
+                                                 r.out.view(),
+                                                 r.lse.view(),
+                                                 parts.data(),
+                                                 parts.data() + rows * splits * p.value_dim,
+                                                 static_cast<std::uint32_t>(splits),
+                                                 rows_are_aligned(q),
+                                                 loads_are_wide(k.store),
+                                                 loads_are_wide(v.store),
+                                                 rows_are_aligned(r.out.view())};
   for (index_t block = 0; block < decode_blocks<Shape>(p, splits); ++block)
     test::emulated_block::run(
-        Shape::warps, decode_shared_bytes<Shape, Cache>, static_cast<std::uint32_t>(block),
+        Shape::warps, decode_shared_bytes<Shape, Keys>, static_cast<std::uint32_t>(block),
         [&](const auto& engine, std::byte* shared) { decode_block<Shape, Policy>(engine, call, shared); });
   if (splits > 1)
     for (index_t row = 0; row < rows; ++row) run_merge<Policy>(call, row);
@@ -92,12 +93,10 @@ template <class T> attention::detail::problem problem_of(const attention_problem
 
 template <class Shape, class Policy, class T, class Op>
 results<T> decode_dense(const Op& op, const attention_problem<T>& p) {
-  using cache = attention::detail::cache_of_rows<T>;
+  using cache = attention::detail::cache_of_rows<tensor_view<const T, 4>>;
   const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, p.q_len, p.k_len));
   return decode<Shape, Policy>(rows, problem_of(p, op.order), tensor_view<const T, 4>(p.q.view()),
-                               cache{tensor_view<const T, 4>(p.k.view())}, cache{tensor_view<const T, 4>(p.v.view())},
-                               attention::detail::rows_are_aligned(p.k.view()),
-                               attention::detail::rows_are_aligned(p.v.view()));
+                               cache{tensor_view<const T, 4>(p.k.view())}, cache{tensor_view<const T, 4>(p.v.view())});
 }
 
 template <class Shape, class Policy, class T, class Op>
@@ -226,7 +225,7 @@ TEST_CASE("decode block: pages of any size and order give the bits of a contiguo
   // Keys and values need not have the same pages.
   const pages_of<float16> k(p.k, lengths, page_size, true), v(p.v, lengths, page_size == 7 ? 13 : page_size, false);
   k.table(own).validate(3, k.memory.extent(0), page_size);
-  using cache = attention::detail::cache_of_pages<float16>;
+  using cache = attention::detail::cache_of_pages<tensor_view<const float16, 4>>;
   const attention::softmax op{};
   const attention::softmax padded{mask::key_padding{.lengths = own, .k_len = most}};
   const auto check = [&](auto shape, auto policy) {
@@ -234,7 +233,7 @@ TEST_CASE("decode block: pages of any size and order give the bits of a contiguo
     using Policy = decltype(policy);
     const auto paged = decode<Shape, Policy>(attention::detail::in_rows(op, {}), problem_of(p, op.order),
                                              tensor_view<const float16, 4>(p.q.view()), cache{k.view(), k.table(own)},
-                                             cache{v.view(), v.table(own)}, true, true);
+                                             cache{v.view(), v.table(own)});
     REQUIRE(same_bits(paged, decode_dense<Shape, Policy>(padded, p)));
     for (index_t h = 0; h < 4; ++h) REQUIRE(std::isinf(paged.lse(1, h, 0)));
   };
@@ -306,7 +305,7 @@ TEST_CASE("decode splits: the most of any shorter sequence, found by bisection",
 TEST_CASE("decode block: bits of a sequence depend neither on its batch nor on the size of the table",
           "[attention][cuda]") {
   using Shape = small<bfloat16>;
-  using cache = attention::detail::cache_of_pages<bfloat16>;
+  using cache = attention::detail::cache_of_pages<tensor_view<const bfloat16, 4>>;
   random_numbers random(733);
   constexpr index_t page_size = 16, max_pages = 40;  // for 640 tokens: ten times what the shorter ones have
   const index_t lengths[] = {70, 250, 0, 32, 193, 100};
@@ -325,7 +324,7 @@ TEST_CASE("decode block: bits of a sequence depend neither on its batch nor on t
     const auto rows = attention::detail::in_rows(op, attention::detail::starts_of(op, 2, k_len, own));
     return decode<Shape, growing_splits>(rows, {count, 4, 2, 2, k_len, 64, 64, op.order, {}},
                                          tensor_view<const bfloat16, 4>(q.view().slice(0, {first, first + count})),
-                                         cache{k_pages.view(), table}, cache{v_pages.view(), table}, true, true);
+                                         cache{k_pages.view(), table}, cache{v_pages.view(), table});
   };
   const auto all = run(0, batch, 250), in_table = run(0, batch, max_pages * page_size);
   for (index_t b = 0; b < batch; ++b) {
@@ -358,9 +357,125 @@ TEST_CASE("decode block: splits without a visible key leave at once", "[attentio
     }
 }
 
+namespace {
+
+/// An int8 cache [outer, heads, rows, dim] with `blocks` scales per row. Codes may lie at odd addresses.
+struct coded {
+  tensor<std::int8_t, 4> codes;
+  tensor<float, 4> scales;
+  index_t dim;
+
+  coded(random_numbers& random, index_t outer, index_t heads, index_t rows, index_t dim_, index_t blocks, bool aligned)
+      : codes(outer, heads, rows, aligned ? round_up(dim_, 16) : dim_ + 1),
+        scales(outer, heads, rows, blocks),
+        dim(dim_) {
+    for (std::int8_t& x : codes) x = static_cast<std::int8_t>(random.integer(-128, 127));
+    for (float& x : scales) x = 0.001f * static_cast<float>(random.integer(1, 20));
+  }
+  [[nodiscard]] attention::quantized<const std::int8_t, const float> cache() const {
+    const auto part = codes.view().slice(3, {codes.extent(3) - dim, codes.extent(3)});
+    return {tensor_view<const std::int8_t, 4>(part), tensor_view<const float, 4>(scales.view())};
+  }
+  /// The values, rounded to T.
+  template <class T> [[nodiscard]] tensor<T, 4> values() const {
+    tensor<T, 4> result(codes.extent(0), codes.extent(1), codes.extent(2), dim);
+    const auto from = cache();
+    for (index_t b = 0; b < codes.extent(0); ++b)
+      for (index_t h = 0; h < codes.extent(1); ++h)
+        for (index_t j = 0; j < codes.extent(2); ++j)
+          for (index_t d = 0; d < dim; ++d) result(b, h, j, d) = T(from(b, h, j, d));
+    return result;
+  }
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("decode block: int8 caches give the bits of a cache that holds their values", "[attention][cuda]",
+                   float16, bfloat16) {
+  using Shape = small<TestType>;
+  using Policy = splits_of<96>;
+  using namespace attention::detail;
+  random_numbers random(741);
+  const attention::softmax op{mask::causal{}};
+  const auto rows = in_rows(op, starts_of(op, 2, 130));
+  const auto check = [&](index_t head_dim, index_t value_dim, index_t head_blocks, index_t value_blocks, bool aligned) {
+    CAPTURE(head_dim, value_dim, aligned);
+    attention_problem<TestType> p(2, 4, 2, 2, 130, head_dim, value_dim);
+    p.fill(random);
+    const coded k(random, 2, 2, 130, head_dim, head_blocks, aligned),
+        v(random, 2, 2, 130, value_dim, value_blocks, aligned);
+    p.k = k.values<TestType>();
+    p.v = v.values<TestType>();
+    const auto expected = decode_dense<Shape, Policy>(op, p);
+    const cache_of_rows<code_store> k_cache{block_store(k.cache())}, v_cache{block_store(v.cache())};
+    REQUIRE(loads_are_wide(k_cache.store) == (aligned && head_dim % 16 == 0));
+    const tensor_view<const TestType, 4> q = p.q.view();
+    REQUIRE(same_bits(expected, decode<Shape, Policy>(rows, problem_of(p, op.order), q, k_cache, v_cache)));
+    // Codes and numbers side by side.
+    const cache_of_rows<tensor_view<const TestType, 4>> numbers{tensor_view<const TestType, 4>(p.v.view())};
+    REQUIRE(same_bits(expected, decode<Shape, Policy>(rows, problem_of(p, op.order), q, k_cache, numbers)));
+  };
+  check(64, 64, 1, 1, true);
+  check(64, 48, 4, 3, true);
+  check(32, 64, 2, 1, false);
+  check(20, 7, 1, 1, true);
+  check(20, 7, 1, 1, false);
+}
+
+TEST_CASE("decode block: int8 caches in pages agree with the CPU", "[attention][cuda]") {
+  using T = bfloat16;
+  using namespace attention::detail;
+  random_numbers random(742);
+  constexpr index_t page_size = 8, max_pages = 20, dim = 64;
+  const index_t lengths[] = {150, 1, 0, 70};
+  const index_array own(lengths, 4);
+  coded k(random, 4 * max_pages, 2, page_size, dim, 4, true), v(random, 4 * max_pages, 2, page_size, dim, 1, true);
+  tensor<std::int32_t, 2> page_of(4, max_pages);
+  page_of.fill(-1);
+  for (index_t b = 0; b < 4; ++b)
+    for (index_t n = 0; n < ceil_div(lengths[b], page_size); ++n)
+      page_of(b, n) = static_cast<std::int32_t>((b * max_pages + n) * 7 % (4 * max_pages));
+  const attention::page_table table(page_of, own);
+  tensor<T, 4> q(4, 4, 1, dim);
+  random.fill(q);
+  const attention::softmax op{};
+  const cache_of_pages<code_store> k_cache{block_store(k.cache()), table}, v_cache{block_store(v.cache()), table};
+  const problem shape{4, 4, 2, 1, 150, dim, dim, op.order, {}};
+  const auto rows = in_rows(op, {});
+  const tensor_view<const T, 4> queries = q.view();
+  const auto r = decode<small<T>, growing_splits>(rows, shape, queries, k_cache, v_cache);
+  tensor<float, 4> out(4, 4, 1, dim);
+  tensor<float, 3> lse(4, 4, 1);
+  attention::decode<arch::scalar>(cpu{}, op, q, attention::paged(k.cache(), table), attention::paged(v.cache(), table),
+                                  out, lse);
+  // Keys and values are rounded to T, and so are weights and the result. |q| <= 1, |k| and |v| <= 128 * 0.02.
+  const double roundings = test::rounding<T>, logit_error = roundings * dim * 2.56 / 8;
+  REQUIRE(test::distance(r.lse, lse) <= logit_error);
+  REQUIRE(test::distance(r.out, out) <= (2 * logit_error + 3 * roundings) * 2.56);
+  for (index_t h = 0; h < 4; ++h) REQUIRE((std::isinf(r.lse(2, h, 0)) && r.out(2, h, 0, 5).bits == 0));
+
+  // A scale that is NaN stays with the queries that attend to its row, and what no sequence holds is never used.
+  for (tensor<float, 4>* const scales : {&k.scales, &v.scales})
+    for (index_t n = 0; n < scales->size(); n += 3) scales->data()[n] = std::nanf("");
+  const auto clean_row = [&](coded& cache, index_t b, index_t j) {
+    const index_t page = page_of(b, j / page_size);
+    for (index_t h = 0; h < 2; ++h)
+      for (index_t n = 0; n < cache.scales.extent(3); ++n) cache.scales(page, h, j % page_size, n) = 0.01f;
+  };
+  for (index_t j = 0; j < lengths[0]; ++j) {
+    clean_row(k, 0, j);
+    clean_row(v, 0, j);
+  }
+  k.scales(page_of(1, 0), 0, 0, 0) = std::nanf("");
+  const auto dirty = decode<small<T>, growing_splits>(rows, shape, queries, k_cache, v_cache);
+  for (index_t h = 0; h < 4; ++h)
+    for (index_t d = 0; d < dim; ++d) REQUIRE(std::isfinite(static_cast<float>(dirty.out(0, h, 0, d))));
+  REQUIRE(std::isnan(dirty.lse(1, 0, 0)));
+}
+
 TEST_CASE("decode merge: any number of parts, empty ones unread, a NaN kept", "[attention][cuda]") {
   using namespace attention::detail;
-  using cache = cache_of_rows<float16>;
+  using cache = cache_of_rows<tensor_view<const float16, 4>>;
   constexpr float infinity = std::numeric_limits<float>::infinity();
   random_numbers random(735);
   const index_t splits = GENERATE(as<index_t>{}, 2, 31, 1024, 1025, 2100);
@@ -383,7 +498,7 @@ TEST_CASE("decode merge: any number of parts, empty ones unread, a NaN kept", "[
   keys.extents[2] = splits * 16;  // only counted
   const auto op = attention::softmax{}.with_sink(0.5f);
   const auto rows = in_rows(op, {});
-  const decode_call<std::remove_const_t<decltype(rows)>, float16, float, cache> call{
+  const decode_call<std::remove_const_t<decltype(rows)>, float16, float, cache, cache> call{
       rows,
       {1, heads, 1, 1, splits * 16, 64, value_dim, op.order, {}},
       1.0f,

@@ -121,7 +121,7 @@ numbers run_decode(const Op& op, const attention_problem<T>& p, const Cache& k, 
   tensor<float, 1> parts(rows * splits * (p.value_dim + 1));
   parts.fill(std::nanf(""));
   const auto operation = in_rows(op, p);
-  const block::decode_call<std::remove_const_t<decltype(operation)>, T, float, Cache> call{
+  const block::decode_call<std::remove_const_t<decltype(operation)>, T, float, Cache, Cache> call{
       operation,
       sizes_of(op, p),
       static_cast<float>(op.scale_for(p.head_dim)),
@@ -153,7 +153,7 @@ template <class Shape, class Cache> numbers run_decode(const attention_problem<T
                                 });
   });
 }
-using rows_cache = block::cache_of_rows<T>;
+using rows_cache = block::cache_of_rows<tensor_view<const T, 4>>;
 template <class Shape> numbers run_decode(const attention_problem<T>& p) {
   return run_decode<Shape>(p, rows_cache{tensor_view<const T, 4>(p.k.view())},
                            rows_cache{tensor_view<const T, 4>(p.v.view())});
@@ -167,7 +167,7 @@ template <class Shape> numbers run_paged_decode(const attention_problem<T>& p) {
   const attention::page_table table(entries, index_array(&p.k_len, 1));
   const auto cache = [&](const tensor<T, 4>& rows) {
     const index_t dim = rows.extent(3);
-    return block::cache_of_pages<T>{
+    return block::cache_of_pages<tensor_view<const T, 4>>{
         {rows.data(), {pages, p.kv_heads, page_size, dim}, {page_size * dim, p.k_len * dim, dim, 1}}, table};
   };
   return run_decode<Shape>(p, cache(p.k), cache(p.v));

@@ -154,6 +154,51 @@ void check_pages() {
   }
 }
 
+/// Int8 values in pages hold the bits of a contiguous cache of the same values.
+void check_codes() {
+  random_numbers random(533);
+  begin_trial("seed 533: int8 values in pages of 16");
+  constexpr index_t most = 700, page_size = 16, max_pages = ceil_div(most, page_size), pages = 2 * max_pages;
+  const index_t lengths[] = {700, 130};
+  attention_problem<bfloat16> p(2, 4, 2, 1, most, 128, 128);
+  p.fill(random);
+  tensor<std::int8_t, 4> k_codes(pages, 2, page_size, 128), v_codes(pages, 2, page_size, 128);
+  tensor<float, 4> k_scales(pages, 2, page_size, 4), v_scales(pages, 2, page_size, 1);
+  for (auto* codes : {&k_codes, &v_codes})
+    for (std::int8_t& code : *codes) code = static_cast<std::int8_t>(random.integer(-128, 127));
+  for (auto* scales : {&k_scales, &v_scales})
+    for (float& scale : *scales) scale = 0.001f * static_cast<float>(random.integer(1, 20));
+  tensor<std::int32_t, 2> entries(2, max_pages);
+  for (index_t n = 0; n < pages; ++n) entries.data()[n] = static_cast<std::int32_t>(pages - 1 - n);
+  const attention::quantized k_values(k_codes, k_scales), v_values(v_codes, v_scales);
+  for (index_t b = 0; b < 2; ++b)
+    for (index_t h = 0; h < 2; ++h)
+      for (index_t j = 0; j < most; ++j)
+        for (index_t d = 0; d < 128; ++d) {
+          p.k(b, h, j, d) = bfloat16(k_values(entries(b, j / page_size), h, j % page_size, d));
+          p.v(b, h, j, d) = bfloat16(v_values(entries(b, j / page_size), h, j % page_size, d));
+        }
+  const device_buffer<index_t> device_lengths(lengths, 2);
+  const index_array on_device = index_array(device_lengths.data(), 2).on_device();
+  const auto dense = run<128>(attention::softmax{mask::key_padding{.lengths = on_device, .k_len = most}}, p);
+  results<bfloat16> r{tensor<bfloat16, 4>(2, 4, 1, 128), tensor<float, 3>(2, 4, 1)};
+  r.out.fill(bfloat16(std::nanf("")));
+  const device_tensor<bfloat16, 4> q(p.q), out(r.out);
+  const device_tensor<std::int8_t, 4> device_k(k_codes), device_v(v_codes);
+  const device_tensor<float, 4> device_k_scales(k_scales), device_v_scales(v_scales);
+  const device_tensor<float, 3> lse(r.lse);
+  const device_tensor<std::int32_t, 2> device_entries(entries);
+  const auto table = attention::page_table(device_entries.view(), on_device).on_device();
+  // The queries fix the size of heads that is compiled.
+  attention::decode(gpu{}, attention::softmax{}, with_last<128>(q.view()),
+                    attention::paged(attention::quantized(device_k.view(), device_k_scales.view()), table),
+                    attention::paged(attention::quantized(device_v.view(), device_v_scales.view()), table),
+                    with_last<128>(out.view()), lse.view());
+  out.read(r.out);
+  lse.read(r.lse);
+  SEQPRIM_EXPECT(same_bits(r, dense));
+}
+
 void check_merge() {
   random_numbers random(541);
   begin_trial("seed 541: merge of [2, 3, 5, 40]");
@@ -201,6 +246,7 @@ const test_group registered{"decode", [] {
                               check_dense<256, bfloat16>(513);
                               check_bound();
                               check_pages();
+                              check_codes();
                               check_merge();
                               check_errors();
                             }};

@@ -7,6 +7,7 @@
 #include <seqprim/attention/detail/cuda/decode_block.hpp>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/paged.hpp>
+#include <seqprim/attention/quantized.hpp>
 #include <seqprim/attention/tuning.cuh>
 #include <seqprim/core/arrays.cuh>
 #include <seqprim/core/gpu.cuh>
@@ -30,50 +31,63 @@ __global__ void __launch_bounds__(merge_shape::lanes) merge_parts_kernel(const _
   merge_parts<Policy>(Engine{}, call, block_memory);
 }
 
-/// The view inside of a cache.
-template <class C> struct view_of_cache { using type = C; };
-template <class Store> struct view_of_cache<paged<Store>> { using type = Store; };
-template <class C>
-using cache_view = std::remove_cvref_t<decltype(as_view(std::declval<const typename view_of_cache<C>::type&>()))>;
+/// The view of the rows inside of a cache.
+template <class C> struct rows_in_cache {
+  using type = std::remove_cvref_t<decltype(as_view(std::declval<const C&>()))>;
+};
+template <class Code, class Scale> struct rows_in_cache<quantized<Code, Scale>> { using type = tensor_view<Code, 4>; };
+template <class Store> struct rows_in_cache<paged<Store>> : rows_in_cache<Store> {};
+template <class C> using cache_view = typename rows_in_cache<C>::type;
+
+/// The last extent that the type of one of two views fixes, which have the same.
+template <class A, class B>
+inline constexpr index_t static_extent =
+    std::remove_cvref_t<A>::last_extent != dynamic_extent ? std::remove_cvref_t<A>::last_extent
+                                                          : std::remove_cvref_t<B>::last_extent;
 
 /// Named requirement: a cache that kernels on CUDA read.
 template <class C> consteval bool require_block_cache() {
-  static_assert(
-      viewable<typename view_of_cache<C>::type, 4>,
-      "seqprim: a cache on CUDA is a tensor or tensor_view of 4 axes, or paged views; codes of 8 bits are not read "
-      "there. See docs/reference/attention/decode.md");
+  static_assert(is_paged<C> || is_quantized<C> || viewable<C, 4>,
+                "seqprim: a cache on CUDA is a tensor or tensor_view of 4 axes, an attention::quantized, or paged of "
+                "these. See docs/reference/attention/decode.md");
   return true;
 }
 
-/// A cache as the decode kernel reads it.
-template <class Cache> [[nodiscard]] auto block_cache(const Cache& cache) noexcept {
-  using T = typename cache_view<Cache>::value_type;
-  if constexpr (is_paged<Cache>) {
-    return cache_of_pages<T>{tensor_view<const T, 4>(as_view(cache.pages)), cache.table};
-  } else {
-    return cache_of_rows<T>{tensor_view<const T, 4>(as_view(cache))};
+/// The shape [batch, kv_heads, k_len, dim] of a cache, for checks; pages: k_len is that of the longest sequence, where the host
+/// can read the lengths, else what the table can hold. Int8 values: without memory.
+template <class Cache> [[nodiscard]] auto outline_of(const Cache& cache, index_t batch) noexcept {
+  const auto& rows = rows_of_store(cache.store);
+  using element = typename std::remove_cvref_t<decltype(rows)>::value_type;
+  tensor_view<std::conditional_t<std::is_same_v<element, std::int8_t>, const float, const element>, 4> outline;
+  if constexpr (!std::is_same_v<element, std::int8_t>) outline.data = rows.data;
+  for (int axis = 0; axis < 4; ++axis) {
+    outline.extents[axis] = rows.extent(axis);
+    outline.strides[axis] = rows.stride(axis);
   }
-}
-template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_cache(const cache_of_rows<T>& c) noexcept {
-  return c.rows;
-}
-template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_cache(const cache_of_pages<T>& c) noexcept {
-  return c.pages;
+  if constexpr (Cache::paged) {
+    outline.extents[0] = batch;
+    outline.extents[2] =
+        cache.table.host_readable() ? cache.table.longest(batch) : cache.table.max_pages() * rows.extent(2);
+    outline.strides[0] = 0;
+  }
+  return outline;
 }
 
-/// The shape [batch, kv_heads, k_len, dim] of a cache, for checks; pages: k_len is that of the longest sequence, where the host
-/// can read the lengths, else what the table can hold.
-template <class T> [[nodiscard]] tensor_view<const T, 4> outline_of(const cache_of_rows<T>& cache, index_t) noexcept {
-  return cache.rows;
+/// The checks that only int8 values need.
+template <class Cache> void validate_codes(const Cache& cache) {
+  if constexpr (is_paged<Cache>) {
+    validate_codes(cache.pages);
+  } else if constexpr (is_quantized<Cache>) {
+    cache.validate();
+  }
 }
-template <class T>
-[[nodiscard]] tensor_view<const T, 4> outline_of(const cache_of_pages<T>& cache, index_t batch) noexcept {
-  const auto& pages = cache.pages;
-  const index_t k_len =
-      cache.table.host_readable() ? cache.table.longest(batch) : cache.table.max_pages() * pages.extent(2);
-  return {pages.data,
-          {batch, pages.extent(1), k_len, pages.extent(3)},
-          {0, pages.stride(1), pages.stride(2), pages.stride(3)}};
+/// body(operand, view) for codes and scales of a store that has them.
+template <class Store, class Body>
+void for_codes(const char* codes, const char* scales, const Store& store, const Body& body) {
+  if constexpr (std::is_same_v<Store, code_store>) {
+    body(codes, store.rows.codes);
+    body(scales, store.rows.scales);
+  }
 }
 
 /// Checks the page tables of a call, if it has any.
@@ -94,7 +108,7 @@ template <class K, class V> void expect_tables(const gpu& executor, index_t batc
 template <class Policy, class Q, class K, class V>
 [[nodiscard]] index_t decode_floats(const Q& q, const K& k, const V& v) noexcept {
   const index_t splits = most_decode_splits<Policy>(outline_of(k, q.extent(0)).extent(2));
-  return splits <= 1 ? 0 : q.extent(0) * q.extent(1) * q.extent(2) * splits * (rows_of_cache(v).extent(3) + 1);
+  return splits <= 1 ? 0 : q.extent(0) * q.extent(1) * q.extent(2) * splits * (v.store.extent(3) + 1);
 }
 
 template <class Engine, class Policy, class T, class Dims> struct decode_shapes {
@@ -118,27 +132,26 @@ void launch_decode_block(const gpu& executor, const Call& call) {
 }
 
 /// The kernels of one size of heads; `memory` holds decode_workspace() floats.
-template <class Engine, class Policy, class Dims, class Op, class T, class Cache, class Out>
-void launch_decode(const gpu& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
-                   const Cache& k, const Cache& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse,
-                   float* memory) {
+template <class Engine, class Policy, class Dims, class Op, class T, class Keys, class Values, class Out>
+void launch_decode(const gpu& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q, const Keys& k,
+                   const Values& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse, float* memory) {
   using shapes = decode_shapes<Engine, Policy, T, Dims>;
   const index_t splits = most_decode_splits<Policy>(p.k_len);
-  const decode_call<Op, T, Out, Cache> call{op,
-                                            p,
-                                            static_cast<float>(op.scale_for(p.head_dim)),
-                                            q,
-                                            k,
-                                            v,
-                                            out,
-                                            lse,
-                                            memory,
-                                            memory + p.batch * p.heads * p.q_len * splits * p.value_dim,
-                                            static_cast<std::uint32_t>(splits),
-                                            rows_are_aligned(q),
-                                            rows_are_aligned(rows_of_cache(k)),
-                                            rows_are_aligned(rows_of_cache(v)),
-                                            rows_are_aligned(out)};
+  const decode_call<Op, T, Out, Keys, Values> call{op,
+                                                   p,
+                                                   static_cast<float>(op.scale_for(p.head_dim)),
+                                                   q,
+                                                   k,
+                                                   v,
+                                                   out,
+                                                   lse,
+                                                   memory,
+                                                   memory + p.batch * p.heads * p.q_len * splits * p.value_dim,
+                                                   static_cast<std::uint32_t>(splits),
+                                                   rows_are_aligned(q),
+                                                   loads_are_wide(k.store),
+                                                   loads_are_wide(v.store),
+                                                   rows_are_aligned(out)};
   if (p.group() * p.q_len <= shapes::narrow::q_tile) {
     launch_decode_block<typename shapes::narrow, Policy, Engine>(executor, call);
   } else {
@@ -172,8 +185,8 @@ template <class Policy = default_block_policy, class Q, class K, class V>
 ///
 /// Shapes   as on the CPU; workspace [decode_workspace(q, k, v)] float, or left out: then it comes from the memory pool of the
 ///          stream (cudaMallocAsync).
-/// Types    q, k, v of one 16-bit type with dims up to 256. Other contiguous caches go through the simple kernel of forward. Int8
-///          caches are not supported.
+/// Types    q of a 16-bit type, k and v of the same or quantized, with dims up to 256. Other contiguous caches go through the simple
+///          kernel of forward. Int8 values times their scales are rounded to the type of q: beyond 65504 they are infinite in float16.
 /// Limits   op.position must be position::none: encode queries and keys before. Below 2^31: k_len, and query heads of a key head times
 ///          q_len.
 /// Errors   precondition_error before the launch, also for page table entries where the host can read them; entries
@@ -199,9 +212,14 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
   using T = element_of<Q>;
   using k_view = detail::cache_view<K>;
   using v_view = detail::cache_view<V>;
-  constexpr bool matches = detail::block_elements<T, typename k_view::value_type, typename v_view::value_type>;
-  static_assert(matches || !is_paged<K>,
-                "seqprim: paged decode on CUDA takes float16 or bfloat16, one type for q, k and v");
+  using k_element = typename k_view::value_type;
+  using v_element = typename v_view::value_type;
+  constexpr bool k_codes = std::is_same_v<k_element, std::int8_t>, v_codes = std::is_same_v<v_element, std::int8_t>;
+  constexpr bool matches =
+      detail::block_elements<T, std::conditional_t<k_codes, T, k_element>, std::conditional_t<v_codes, T, v_element>>;
+  static_assert(matches || (!is_paged<K> && !k_codes && !v_codes),
+                "seqprim: decode on CUDA takes queries of float16 or bfloat16 where the cache is paged or quantized, "
+                "and keys and values of the same type or quantized");
   if constexpr (!matches) {
     forward<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp);
   } else {
@@ -212,7 +230,10 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     const auto lse = tensor_view<float, 3>(as_view(log_sum_exp));
     const auto k = detail::block_cache(keys), v = detail::block_cache(values);
     detail::expect_tables(executor, q.extent(0), keys, values);
-    const auto &k_rows = detail::rows_of_cache(k), &v_rows = detail::rows_of_cache(v);
+    detail::validate_codes(keys);
+    detail::validate_codes(values);
+    const auto& k_rows = detail::rows_of_store(k.store);
+    const auto& v_rows = detail::rows_of_store(v.store);
     index_array lengths;
     if constexpr (is_paged<K>) lengths = keys.table.lengths();
     const detail::problem p = detail::validate_inputs<self>(executor, op, q, detail::outline_of(k, q.extent(0)),
@@ -223,12 +244,20 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     expect_memory(executor, detail::subject_of<self>, "out", out);
     expect_memory(executor, detail::subject_of<self>, "lse", lse);
     expect_memory(executor, detail::subject_of<self>, "workspace", workspace);
+    const auto codes_apart = [&](const char* name, const auto& view) {
+      expect_memory(executor, detail::subject_of<self>, name, view);
+      detail::expect_apart<self>("out", out, name, view);
+      if (lse.data != nullptr) detail::expect_apart<self>("lse", lse, name, view);
+      detail::expect_apart<self>("workspace", workspace, name, view);
+    };
+    detail::for_codes("k", "the scales of k", k.store, codes_apart);
+    detail::for_codes("v", "the scales of v", v.store, codes_apart);
+    constexpr bool by_rows = !is_paged<K> && !k_codes && !v_codes;  // what the simple kernel of forward reads
     const bool in_blocks = p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim;
     SEQPRIM_EXPECTS(
-        in_blocks ||
-            (!is_paged<K> && p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim),
+        in_blocks || (by_rows && p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim),
         "attention::decode: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
-        ") must be <= ", is_paged<K> ? detail::largest_block_dim : detail::largest_cuda_dim, " on CUDA", page);
+        ") must be <= ", by_rows ? detail::largest_cuda_dim : detail::largest_block_dim, " on CUDA", page);
     const index_t needed = detail::decode_floats<Policy>(q, k, v);
     detail::subject_of<self>.expects_workspace(workspace, needed, "floats", 16);
     detail::expect_apart<self>("workspace", workspace, "q", q);
@@ -236,7 +265,8 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     detail::expect_apart<self>("workspace", workspace, "v", v_rows);
     detail::expect_apart<self>("workspace", workspace, "out", out);
     detail::expect_apart<self>("workspace", workspace, "lse", lse);
-    constexpr index_t head_dim = k_view::last_extent, value_dim = v_view::last_extent;
+    constexpr index_t head_dim = detail::static_extent<k_view, decltype(as_view(queries))>;
+    constexpr index_t value_dim = detail::static_extent<v_view, decltype(as_view(result))>;
     if constexpr (head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
       if (in_blocks) {
         detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
@@ -246,7 +276,7 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     }
     constexpr bool always_blocks = head_dim != dynamic_extent && value_dim != dynamic_extent &&
                                    head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
-    if constexpr (!is_paged<K> && !always_blocks) {
+    if constexpr (by_rows && !always_blocks) {
       if (!in_blocks) detail::launch_forward_rows<16>(executor, rows, p, q, k_rows, v_rows, out, lse);
     }
   }

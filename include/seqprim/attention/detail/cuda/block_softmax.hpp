@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/cuda/fragment.hpp>
+#include <seqprim/attention/detail/cuda/code_rows.hpp>
 #include <seqprim/attention/detail/cuda/tile_list.hpp>
 #include <seqprim/core/element.hpp>
 #include <seqprim/core/index.hpp>
@@ -95,8 +96,8 @@ template <class View> [[nodiscard]] bool rows_are_aligned(const View& view) noex
 /// Begins to copy rows [first, first + Rows) into a swizzled tile. Rows from `end` on and channels from `dim` on become zero and
 /// are not read.
 template <class Shape, int Rows, class Layout, class Engine, class T, class Source>
-SEQPRIM_HD void copy_rows(const Engine& engine, T* tile, const Source& source, index_t first, index_t end, int dim,
-                          bool aligned) noexcept {
+SEQPRIM_HD void copy_numbers(const Engine& engine, T* tile, const Source& source, index_t first, index_t end, int dim,
+                             bool aligned) noexcept {
   // `across` lanes read neighboring chunks of a row; a lane keeps its chunk of the row, so that its addresses differ by constants.
   constexpr int chunks = Layout::chunks, across = (chunks & -chunks) < Shape::lanes ? (chunks & -chunks) : Shape::lanes;
   constexpr int down = Shape::lanes / across, repeats = chunks / across, steps = (Rows + down - 1) / down;
@@ -126,6 +127,17 @@ SEQPRIM_HD void copy_rows(const Engine& engine, T* tile, const Source& source, i
       const int r = id / Layout::width, d = id % Layout::width;
       engine.store(tile + Layout::offset(r, d), r < left && d < dim ? source.row(first + r)[d] : T::from_bits(0));
     }
+  }
+}
+
+/// The same from any source: rows of T, or of int8 values, which are converted.
+template <class Shape, int Rows, class Layout, class Engine, class T, class Source>
+SEQPRIM_HD void copy_rows(const Engine& engine, T* tile, const Source& source, index_t first, index_t end, int dim,
+                          bool aligned) noexcept {
+  if constexpr (holds_codes<Source>) {
+    copy_codes<Shape, Rows, Layout>(engine, tile, source, first, end, dim, aligned);
+  } else {
+    copy_numbers<Shape, Rows, Layout>(engine, tile, source, first, end, dim, aligned);
   }
 }
 

@@ -4,24 +4,72 @@
 #include <seqprim/attention/detail/cuda/forward_block.hpp>
 #include <seqprim/attention/merge.hpp>
 #include <seqprim/attention/paged.hpp>
+#include <seqprim/attention/quantized.hpp>
 
 namespace seqprim::attention::detail {
 
-/// A contiguous cache, as blocks read it.
-template <class T> struct cache_of_rows {
-  static constexpr bool paged = false;
-  tensor_view<const T, 4> rows;  // [batch, kv_heads, k_len, dim]
-
-  [[nodiscard]] SEQPRIM_HD index_t length(index_t) const noexcept { return rows.extent(2); }
-  [[nodiscard]] SEQPRIM_HD dense_rows<T> of(index_t b, index_t g) const noexcept {
-    return {rows.data + b * rows.stride(0) + g * rows.stride(1), rows.stride(2)};
+/// Rows of one head in pages.
+template <class T> struct page_rows {
+  const T* data;
+  index_t page_step, step;
+  [[nodiscard]] SEQPRIM_HD const T* at(page_place place) const noexcept {
+    return data + place.page * page_step + place.row * step;
   }
 };
 
+/// What holds the rows of a cache, [batch or pages, kv_heads, rows, dim]: a view of numbers, or of int8 values with scales.
+template <class T> using number_store = tensor_view<const T, 4>;
+struct code_store {
+  quantized<const std::int8_t, const float> rows;
+  std::uint32_t block;  ///< channels that share a scale
+
+  [[nodiscard]] SEQPRIM_HD index_t extent(int axis) const noexcept { return rows.extent(axis); }
+};
+
+/// The rows of one (sequence, head) of a contiguous cache.
+template <class T>
+[[nodiscard]] SEQPRIM_HD dense_rows<T> dense_rows_of(const number_store<T>& store, index_t b, index_t g) noexcept {
+  return {store.data + b * store.stride(0) + g * store.stride(1), store.stride(2)};
+}
+struct dense_codes {
+  dense_rows<std::int8_t> codes;
+  dense_rows<float> scales;
+  std::uint32_t block;
+  [[nodiscard]] SEQPRIM_HD code_row row(index_t j) const noexcept { return {codes.row(j), scales.row(j), block}; }
+};
+[[nodiscard]] SEQPRIM_HD dense_codes dense_rows_of(const code_store& store, index_t b, index_t g) noexcept {
+  return {dense_rows_of(store.rows.codes, b, g), dense_rows_of(store.rows.scales, b, g), store.block};
+}
+
+/// The rows of one head in all pages.
+template <class T>
+[[nodiscard]] SEQPRIM_HD page_rows<T> page_rows_of(const number_store<T>& store, index_t g) noexcept {
+  return {store.data + g * store.stride(1), store.stride(0), store.stride(2)};
+}
+struct page_codes {
+  page_rows<std::int8_t> codes;
+  page_rows<float> scales;
+  std::uint32_t block;
+  [[nodiscard]] SEQPRIM_HD code_row at(page_place place) const noexcept {
+    return {codes.at(place), scales.at(place), block};
+  }
+};
+[[nodiscard]] SEQPRIM_HD page_codes page_rows_of(const code_store& store, index_t g) noexcept {
+  return {page_rows_of(store.rows.codes, g), page_rows_of(store.rows.scales, g), store.block};
+}
+
+/// A contiguous cache, as blocks read it.
+template <class Store> struct cache_of_rows {
+  static constexpr bool paged = false;
+  Store store;  // [batch, kv_heads, k_len, dim]
+
+  [[nodiscard]] SEQPRIM_HD index_t length(index_t) const noexcept { return store.extent(2); }
+  [[nodiscard]] SEQPRIM_HD auto of(index_t b, index_t g) const noexcept { return dense_rows_of(store, b, g); }
+};
+
 /// Rows of one (sequence, head) in pages.
-template <class T> struct paged_rows {
-  const T* data;
-  index_t page_step, step;
+template <class Rows> struct paged_rows {
+  Rows rows;
   const page_table* table;
   index_t b;
   std::uint32_t page_size;
@@ -29,21 +77,54 @@ template <class T> struct paged_rows {
     const auto token = static_cast<std::uint32_t>(j);
     return {static_cast<std::uint32_t>(table->page(b, token / page_size)), token % page_size};
   }
-  [[nodiscard]] SEQPRIM_HD const T* at(page_place place) const noexcept {
-    return data + place.page * page_step + place.row * step;
-  }
+  [[nodiscard]] SEQPRIM_HD auto at(page_place place) const noexcept { return rows.at(place); }
 };
-template <class T> struct cache_of_pages {
+template <class Store> struct cache_of_pages {
   static constexpr bool paged = true;
-  tensor_view<const T, 4> pages;  // [pages, kv_heads, page_size, dim]
+  Store store;  // [pages, kv_heads, page_size, dim]
   page_table table;
 
   [[nodiscard]] SEQPRIM_HD index_t length(index_t b) const noexcept { return table.length(b); }
-  [[nodiscard]] SEQPRIM_HD paged_rows<T> of(index_t b, index_t g) const noexcept {
-    return {pages.data + g * pages.stride(1),           pages.stride(0), pages.stride(2), &table, b,
-            static_cast<std::uint32_t>(pages.extent(2))};
+  [[nodiscard]] SEQPRIM_HD auto of(index_t b, index_t g) const noexcept {
+    const auto rows = page_rows_of(store, g);
+    return paged_rows<std::remove_const_t<decltype(rows)>>{rows, &table, b,
+                                                           static_cast<std::uint32_t>(store.extent(2))};
   }
 };
+
+/// A cache given to decode, as blocks read it.
+template <class T> [[nodiscard]] number_store<T> block_store(const tensor_view<T, 4>& view) noexcept { return view; }
+template <class T, index_t Last> [[nodiscard]] auto block_store(const tensor_view<T, 4, Last>& view) noexcept {
+  return number_store<std::remove_const_t<T>>(view);
+}
+template <class Code, class Scale> [[nodiscard]] code_store block_store(const quantized<Code, Scale>& cache) noexcept {
+  return {cache, static_cast<std::uint32_t>(cache.block())};
+}
+template <class Cache> [[nodiscard]] auto block_cache(const Cache& cache) noexcept {
+  if constexpr (is_paged<Cache>) {
+    const auto store = block_store(as_view(cache.pages));
+    return cache_of_pages<std::remove_const_t<decltype(store)>>{store, cache.table};
+  } else {
+    const auto store = block_store(as_view(cache));
+    return cache_of_rows<std::remove_const_t<decltype(store)>>{store};
+  }
+}
+
+/// The view of the rows of a cache.
+template <class T> [[nodiscard]] const tensor_view<const T, 4>& rows_of_store(const number_store<T>& store) noexcept {
+  return store;
+}
+[[nodiscard]] inline const tensor_view<const std::int8_t, 4>& rows_of_store(const code_store& store) noexcept {
+  return store.rows.codes;
+}
+
+/// True when blocks may load 16 bytes of a row at once.
+template <class T> [[nodiscard]] bool loads_are_wide(const number_store<T>& store) noexcept {
+  return rows_are_aligned(store);
+}
+[[nodiscard]] inline bool loads_are_wide(const code_store& store) noexcept {
+  return rows_are_aligned(store.rows.codes) && store.extent(3) % 16 == 0;
+}
 
 /// Shared memory of a block of the decode kernel.
 template <class Shape, class Cache>
@@ -51,18 +132,19 @@ inline constexpr int decode_shared_bytes = Cache::paged ? Shape::paged_bytes : S
 
 /// Everything a block of the decode kernel reads and writes. The query heads that share a key head are rows of one tile:
 /// row n * q_len + i is query i of the n-th of them.
-template <class Op, class T, class Out, class Cache> struct decode_call {
+template <class Op, class T, class Out, class Keys, class Values> struct decode_call {
   Op op;
   problem p;
   float scale;
   tensor_view<const T, 4> q;
-  Cache k, v;
+  Keys k;
+  Values v;
   tensor_view<Out, 4> out;
   tensor_view<float, 3> lse;
   float* parts;      ///< [batch, heads, q_len, splits, value_dim] when there is more than one split
   float* part_lses;  ///< [batch, heads, q_len, splits]
   std::uint32_t splits;
-  bool q_aligned, k_aligned, v_aligned, out_aligned;
+  bool q_aligned, k_aligned, v_aligned, out_aligned;  ///< 16 bytes of a row may be read or written at once
 };
 
 /// Rows of one key head, keys of a sequence, blocks: kernels count them in 32 bits.

@@ -61,7 +61,8 @@ void append_in_blocks(const Op& op, const Tokens& tokens, const Starts& starts, 
 template <class Op, class K, class V, class Keys, class Values>
 void append_in_blocks(const Op& op, const tensor<K, 4>& k, const tensor<V, 4>& v, index_t start, Keys&& k_cache,
                       Values&& v_cache) {
-  const auto keys = attention::detail::writable(k_cache), values = attention::detail::writable(v_cache);
+  const auto keys = attention::detail::writable(k_cache);
+  const auto values = attention::detail::writable(v_cache);
   const auto starts = attention::detail::checked_starts(cpu{}, op, k.view(), v.view(), keys, values, start);
   append_in_blocks(op, position::detail::dense_tokens{k.extent(0), k.extent(2)}, starts, k.view(), v.view(), keys,
                    values);
@@ -69,7 +70,8 @@ void append_in_blocks(const Op& op, const tensor<K, 4>& k, const tensor<V, 4>& v
 template <class Op, class K, class V, class StoreK, class StoreV>
 void append_in_blocks(const Op& op, const tensor<K, 4>& k, const tensor<V, 4>& v, const paged<StoreK>& k_cache,
                       const paged<StoreV>& v_cache) {
-  const auto keys = attention::detail::writable(k_cache), values = attention::detail::writable(v_cache);
+  const auto keys = attention::detail::writable(k_cache);
+  const auto values = attention::detail::writable(v_cache);
   const auto starts = attention::detail::checked_starts(cpu{}, op, k.view(), v.view(), keys, values);
   append_in_blocks(op, position::detail::dense_tokens{k.extent(0), k.extent(2)}, starts, k.view(), v.view(), keys,
                    values);
@@ -77,7 +79,8 @@ void append_in_blocks(const Op& op, const tensor<K, 4>& k, const tensor<V, 4>& v
 template <class Op, class K, class V, class StoreK, class StoreV>
 void append_in_blocks(const Op& op, const ragged<K>& k, const ragged<V>& v, const paged<StoreK>& k_cache,
                       const paged<StoreV>& v_cache) {
-  const auto keys = attention::detail::writable(k_cache), values = attention::detail::writable(v_cache);
+  const auto keys = attention::detail::writable(k_cache);
+  const auto values = attention::detail::writable(v_cache);
   attention::detail::expect_ragged_append(cpu{}, op, k, v, keys, values);
   append_in_blocks(op, attention::detail::ragged_tokens{k.offsets, k.rows.extent(2)},
                    attention::detail::ragged_starts{keys.lengths(), k.offsets}, k.rows, v.rows, keys, values);

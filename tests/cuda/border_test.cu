@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What lies between a program and the kernels: launches, errors, kinds of memory, streams. Against a runtime that runs no kernel and
 // refuses on command, so this needs no GPU.
+#include <seqprim/attention/append.cuh>
 #include <seqprim/attention/backward.cuh>
 #include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.cuh>
@@ -10,6 +11,7 @@
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/mask/block_map.cuh>
 #include <seqprim/mask/mask.hpp>
+#include <seqprim/position/position.hpp>
 #include <seqprim/score/score.hpp>
 
 #include <cuda/expect.cuh>
@@ -79,6 +81,10 @@ void expect_says(const std::string& message, const std::vector<const char*>& par
 const cudaStream_t stream = reinterpret_cast<cudaStream_t>(std::uintptr_t{0x1230});
 const gpu executor{stream};
 
+const position::rotary<position::half_split> rope{};
+const position::sequential map{};
+const attention::softmax with_position{mask::causal{}, score::identity{}, rope};
+
 struct entry {
   const char* name;
   std::size_t kernels;
@@ -105,6 +111,14 @@ const entry entries[] = {
        attention::merge(executor, out, x.lse, part,
                         tensor_view<float, 3>(part.data + part.size(), batch, heads, q_len));
      }},
+    {"position::encode", 1, [](const operands& x) { position::encode(executor, rope, map, x.q, x.out); }},
+    {"attention::append", 2,
+     [](const operands& x) { attention::append(executor, with_position, x.q, x.dq, 0, x.out, x.dout); }},
+    // With a position: queries and keys first, by kernels of their own; decode has keys that are encoded.
+    {"attention::forward", 3,
+     [](const operands& x) { attention::forward(executor, with_position, x.q, x.k, x.v, x.out, x.lse, x.workspace); }},
+    {"attention::decode", 3,
+     [](const operands& x) { attention::decode(executor, with_position, x.q, x.k, x.v, x.out, x.lse, x.workspace); }},
 };
 
 void launches_are_on_the_stream() {
@@ -180,6 +194,12 @@ void pool_memory_is_freed() {
   refuse("cudaLaunchKernelExC", cudaErrorInvalidConfiguration);
   SEQPRIM_EXPECT(!message_of<cuda_error>(decode).empty());
   SEQPRIM_EXPECT(count("cudaFreeAsync") == 2);
+  // Encoded copies come from the pool, too; without a position there are none.
+  const auto forward = [&](const auto& op) { attention::forward(executor, op, x.q, x.k, x.v, x.out, x.lse); };
+  forward(attention::softmax{mask::causal{}});
+  SEQPRIM_EXPECT(count("cudaFreeAsync") == 2);
+  forward(with_position);
+  SEQPRIM_EXPECT(count("cudaFreeAsync") == 3);
 }
 
 /// Ordinary memory of the host is refused for every operand, and nothing starts.
@@ -207,6 +227,13 @@ void host_operands_are_refused() {
   expect_refused("out", &operands::out, {0, 1, 2});
   expect_refused("lse", &operands::lse, {0, 1, 2, 3});
   expect_refused("workspace", &operands::workspace, {1, 2});
+  expect_refused("workspace", &operands::workspace, {6, 7});
+  expect_refused("x", &operands::q, {4});
+  expect_refused("y", &operands::out, {4});
+  expect_refused("k_new", &operands::q, {5});
+  expect_refused("v_new", &operands::dq, {5});
+  expect_refused("k_cache", &operands::out, {5});
+  expect_refused("v_cache", &operands::dout, {5});
   expect_refused("dout", &operands::dout, {2});
   expect_refused("dq", &operands::dq, {2});
   expect_refused("dk", &operands::dk, {2});

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors encoded and appended on CUDA against the CPU. The block algorithms run on the host (tests/position/encode_block_test.cpp,
+// Vectors encoded and appended on CUDA against the CPU; attention with a position. The block algorithms run on the host (tests/position/encode_block_test.cpp,
 // tests/attention/append_block_test.cpp) with every encoding, type and cache; here is one of each, so that little is compiled.
 #include <seqprim/attention/append.cuh>
 #include <seqprim/attention/append.hpp>
+#include <seqprim/attention/decode.cuh>
+#include <seqprim/attention/forward.cuh>
+#include <seqprim/attention/forward.hpp>
 #include <seqprim/core/bfloat16.hpp>
 #include <seqprim/mask/causal.hpp>
 #include <seqprim/position/encode.cuh>
 #include <seqprim/position/rotary.hpp>
-#include <seqprim/position/token_ids.hpp>
+#include <seqprim/position/shifted.hpp>
 
 #include <cuda/expect.cuh>
+#include <cuda/kernels.cuh>
 
 #include <attention/problem.hpp>
 #include <cmath>
@@ -36,19 +40,16 @@ void check_encode() {
     random.fill(x);
     y.fill(bfloat16(std::nanf("")));
     dx.fill(bfloat16(std::nanf("")));
-    std::vector<index_t> ids(static_cast<std::size_t>(len));
-    for (index_t i = 0; i < len; ++i) ids[static_cast<std::size_t>(i)] = i * i % 1009;
+    const position::sequential map{.start = 1000003};
     const device_tensor<bfloat16, 4> device_x(x), device_y(y), device_dx(dx);
-    const device_buffer<index_t> device_ids(ids.data(), len);
-    const position::token_ids map{.ids = index_array(device_ids.data(), len).on_device()};
     position::encode(gpu{}, rope, map, device_x.view(), device_y.view());
     position::encode_backward(gpu{}, rope, map, device_x.view(), device_dx.view());
     device_y.read(y);
     device_dx.read(dx);
     const double budget = rounding_budget(2 * std::max(1.0, largest(x)));
-    position::encode(cpu{}, rope, position::token_ids{.ids = ids}, x, expected);
+    position::encode(cpu{}, rope, map, x, expected);
     SEQPRIM_EXPECT_AT_MOST(distance(y, expected), budget);
-    position::encode_backward(cpu{}, rope, position::token_ids{.ids = ids}, x, expected);
+    position::encode_backward(cpu{}, rope, map, x, expected);
     SEQPRIM_EXPECT_AT_MOST(distance(dx, expected), budget);
   }
 }
@@ -106,9 +107,78 @@ void check_append() {
   check(k_pages, host_k_pages, v_pages, host_v_pages);
 }
 
+template <class T, int Rank> bool same_bits(const tensor<T, Rank>& a, const tensor<T, Rank>& b) {
+  return std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(T)) == 0;
+}
+
+/// An operator with a position does what encoding before the call does, bit for bit, with workspace and without.
+void check_attention() {
+  constexpr index_t q_len = 70, k_len = 150;
+  begin_trial("seed 603: q_len 70, k_len 150");
+  random_numbers random(603);
+  const rotary rope{};
+  const attention::softmax plain{mask::causal{}};
+  const attention::softmax op{mask::causal{}, score::identity{}, rope};
+  attention_problem<bfloat16> p(2, 4, 2, q_len, k_len, 64, 64);
+  p.fill(random);
+  const device_tensor<bfloat16, 4> q(p.q), k(p.k), v(p.v), q_encoded(p.q), k_encoded(p.k);
+  const position::shifted_rows queries{position::sequential{}, row_starts{.common = k_len - q_len}};
+  position::encode(gpu{}, rope, queries, q.view(), q_encoded.view());
+  position::encode(gpu{}, rope, position::sequential{}, k.view(), k_encoded.view());
+  tensor<bfloat16, 4> out(2, 4, q_len, 64);
+  tensor<float, 3> lse(2, 4, q_len);
+  const auto run = [&](const auto& call) {
+    out.fill(bfloat16(std::nanf("")));
+    lse.fill(std::nanf(""));
+    const device_tensor<bfloat16, 4> device_out(out);
+    const device_tensor<float, 3> device_lse(lse);
+    call(with_last<64>(device_out.view()), device_lse.view());
+    device_out.read(out);
+    device_lse.read(lse);
+  };
+  const auto expect_same = [&](const auto& expected, const auto& call) {
+    run(expected);
+    const tensor<bfloat16, 4> expected_out = out;
+    const tensor<float, 3> expected_lse = lse;
+    run(call);
+    SEQPRIM_EXPECT(same_bits(out, expected_out));
+    SEQPRIM_EXPECT(same_bits(lse, expected_lse));
+  };
+  const auto floats = [](index_t count) {
+    tensor<float, 1> memory(count);
+    memory.fill(std::nanf(""));
+    return memory;
+  };
+  const auto q64 = with_last<64>(q.view()), k64 = with_last<64>(k.view()), v64 = with_last<64>(v.view()),
+             k64_encoded = with_last<64>(k_encoded.view()), q64_encoded = with_last<64>(q_encoded.view());
+  const auto forward_encoded = [&](const auto& to, const auto& sums) {
+    attention::forward(gpu{}, plain, q64_encoded, k64_encoded, v64, to, sums);
+  };
+  expect_same(forward_encoded,
+              [&](const auto& to, const auto& sums) { attention::forward(gpu{}, op, q64, k64, v64, to, sums); });
+  expect_same(forward_encoded, [&](const auto& to, const auto& sums) {
+    const device_tensor<float, 1> workspace(floats(attention::forward_workspace(op, q64, k64)));
+    attention::forward(gpu{}, op, q64, k64, v64, to, sums, workspace.view());
+  });
+  tensor<bfloat16, 4> host(2, 4, q_len, 64);
+  attention::forward(cpu{}, op, p.q, p.k, p.v, host);
+  SEQPRIM_EXPECT_AT_MOST(distance(out, host), 16 * rounding<bfloat16> * std::max(1.0, largest(host)));
+
+  const auto decode_encoded = [&](const auto& to, const auto& sums) {
+    attention::decode(gpu{}, plain, q64_encoded, k64_encoded, v64, to, sums);
+  };
+  expect_same(decode_encoded,
+              [&](const auto& to, const auto& sums) { attention::decode(gpu{}, op, q64, k64_encoded, v64, to, sums); });
+  expect_same(decode_encoded, [&](const auto& to, const auto& sums) {
+    const device_tensor<float, 1> workspace(floats(attention::decode_workspace(op, q64, k64_encoded, v64)));
+    attention::decode(gpu{}, op, q64, k64_encoded, v64, to, sums, workspace.view());
+  });
+}
+
 const test_group registered{"position", [] {
                               check_encode();
                               check_append();
+                              check_attention();
                             }};
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <seqprim/arch/cuda/mma_sync.cuh>
 #include <seqprim/attention/detail/cuda/block_dims.cuh>
 #include <seqprim/attention/detail/cuda/decode_block.hpp>
+#include <seqprim/attention/detail/cuda/encoded.cuh>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/paged.hpp>
 #include <seqprim/attention/quantized.hpp>
@@ -118,8 +119,8 @@ template <class Engine, class Policy, class T, class Dims> struct decode_shapes 
   using wide = block_shape<T, Dims::head, Dims::value, many.q_tile, many.k_tile, many.warps, many.stages>;
 };
 
-template <class Shape, class Policy, class Engine, class Call>
-void launch_decode_block(const gpu& executor, const Call& call) {
+template <class Shape, class Policy, class Engine, class Call, class Before>
+void launch_decode_block(const gpu& executor, const Call& call, const Before& before) {
   constexpr const char* self = "attention::decode";
   const index_t rows = call.p.batch * call.p.heads * call.p.q_len;
   const auto parts = arch::cuda::prepare(
@@ -127,14 +128,17 @@ void launch_decode_block(const gpu& executor, const Call& call) {
       {decode_blocks<Shape>(call.p, call.splits), Shape::lanes, decode_shared_bytes<Shape, decltype(Call::k)>});
   const auto merge = arch::cuda::prepare(self, merge_parts_kernel<Policy, Engine, Call>,
                                          {call.splits > 1 ? rows : 0, merge_shape::lanes, merge_shape::shared_bytes});
+  before();
   parts.launch(executor, call);
   merge.launch(executor, call);
 }
 
-/// The kernels of one size of heads; `memory` holds decode_workspace() floats.
-template <class Engine, class Policy, class Dims, class Op, class T, class Keys, class Values, class Out>
+/// The kernels of one size of heads; `memory` holds decode_floats() floats. before() launches what comes before them.
+template <class Engine, class Policy, class Dims, class Op, class T, class Keys, class Values, class Out,
+          class Before = nothing_before>
 void launch_decode(const gpu& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q, const Keys& k,
-                   const Values& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse, float* memory) {
+                   const Values& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse, float* memory,
+                   const Before& before = {}) {
   using shapes = decode_shapes<Engine, Policy, T, Dims>;
   const index_t splits = most_decode_splits<Policy>(p.k_len);
   const decode_call<Op, T, Out, Keys, Values> call{op,
@@ -153,9 +157,9 @@ void launch_decode(const gpu& executor, const Op& op, const problem& p, const te
                                                    loads_are_wide(v.store),
                                                    rows_are_aligned(out)};
   if (p.group() * p.q_len <= shapes::narrow::q_tile) {
-    launch_decode_block<typename shapes::narrow, Policy, Engine>(executor, call);
+    launch_decode_block<typename shapes::narrow, Policy, Engine>(executor, call, before);
   } else {
-    launch_decode_block<typename shapes::wide, Policy, Engine>(executor, call);
+    launch_decode_block<typename shapes::wide, Policy, Engine>(executor, call, before);
   }
 }
 
@@ -173,22 +177,34 @@ template <class Policy = default_block_policy, class Q, class K, class V>
   return detail::decode_floats<Policy>(q, detail::block_cache(keys), detail::block_cache(values));
 }
 
+/// The same, and a copy of the queries that carries the position of op, if it has one.
+template <class Policy = default_block_policy, class Op, class Q, class K, class V>
+[[nodiscard]] index_t decode_workspace(const Op& op, const Q& queries, const K& keys, const V& values) {
+  static_assert(require_op<Op>());
+  const index_t floats = decode_workspace<Policy>(queries, keys, values);
+  const auto q = as_view(queries);
+  return detail::with_copies(floats, detail::encoded_floats(op, q.extent(3), q));
+}
+
 /// Attention of a few new queries against a cache on CUDA, contiguous or in pages: the same operator value, shapes, edge values
 /// and errors as on the CPU.
 ///
 ///     attention::decode(gpu{stream}, op, q_new, k_cache, v_cache, out, lse, workspace);
 ///     attention::decode(gpu{stream}, op, q_new, paged{k_pages, table.on_device()}, paged{v_pages, table.on_device()}, out, lse);
 ///
+/// Keys in the cache already carry their positions (append encodes them); op.position is applied to the queries alone, by a kernel of
+/// its own.
+///
 /// The keys of each sequence are divided every Policy::split_keys(its length) tokens; a block takes one split and all query heads that
 /// share a key head, as rows of one tile, so keys and values are read once. Parts are merged in order by a second kernel. Splits that
 /// a sequence does not have, or whose keys no query attends to, cost a block that leaves at once.
 ///
-/// Shapes   as on the CPU; workspace [decode_workspace(q, k, v)] float, or left out: then it comes from the memory pool of the
+/// Shapes   as on the CPU; workspace [decode_workspace(op, q, k, v)] float, or left out: then it comes from the memory pool of the
 ///          stream (cudaMallocAsync).
 /// Types    q of a 16-bit type, k and v of the same or quantized, with dims up to 256. Other contiguous caches go through the simple
 ///          kernel of forward. Int8 values times their scales are rounded to the type of q: beyond 65504 they are infinite in float16.
-/// Limits   op.position must be position::none: encode queries and keys before. Below 2^31: k_len, and query heads of a key head times
-///          q_len.
+/// Limits   position::on_read is not supported: forward encodes the keys of a contiguous cache. Below 2^31: k_len, and query heads of
+///          a key head times q_len.
 /// Errors   precondition_error before the launch, also for page table entries where the host can read them; entries
 ///          `on_device` are not validated. cuda_error when a launch fails.
 /// Repeat   same bits in every run, for any batch, pages and page tables of any size: the splits of a sequence follow from the last key
@@ -203,9 +219,9 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_block_cache<K>() &&
                 detail::require_block_cache<V>() && detail::require_result<Out, 4>() &&
                 detail::require_result<Lse, 3>());
-  static_assert(std::is_same_v<decltype(Op::position), position::none>,
-                "seqprim: attention on CUDA takes queries and keys that are encoded: encode them before the call and "
-                "leave the position of the operator out. See docs/gpu.md");
+  static_assert(!detail::encodes_on_read<Op>,
+                "seqprim: decode on CUDA reads keys that append has encoded: it takes no 'position::on_read'. forward "
+                "does, for a contiguous cache. See docs/reference/attention/decode.md");
   static_assert(is_paged<K> == is_paged<V>, "seqprim: keys and values are both paged or both not");
   static_assert(!std::is_same_v<element_of<Out>, double> && std::is_same_v<element_of<Lse>, float>,
                 "seqprim: attention on CUDA takes float, float16 and bfloat16, and float lse");
@@ -220,7 +236,7 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
   static_assert(matches || (!is_paged<K> && !k_codes && !v_codes),
                 "seqprim: decode on CUDA takes queries of float16 or bfloat16 where the cache is paged or quantized, "
                 "and keys and values of the same type or quantized");
-  if constexpr (!matches) {
+  if constexpr (!matches && !detail::encodes_positions<Op>) {
     forward<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp);
   } else {
     constexpr auto self = detail::entry::decode;
@@ -228,7 +244,8 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     const auto q = tensor_view<const T, 4>(as_view(queries));
     const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
     const auto lse = tensor_view<float, 3>(as_view(log_sum_exp));
-    const auto k = detail::block_cache(keys), v = detail::block_cache(values);
+    const auto k = detail::block_cache(keys);
+    const auto v = detail::block_cache(values);
     detail::expect_tables(executor, q.extent(0), keys, values);
     detail::validate_codes(keys);
     detail::validate_codes(values);
@@ -239,7 +256,6 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     const detail::problem p = detail::validate_inputs<self>(executor, op, q, detail::outline_of(k, q.extent(0)),
                                                             detail::outline_of(v, q.extent(0)), lengths);
     detail::expect_decode_counts(p);
-    const auto rows = detail::in_rows(op, p.starts);
     detail::expect_results<self>(p, q, k_rows, v_rows, out, lse);
     expect_memory(executor, detail::subject_of<self>, "out", out);
     expect_memory(executor, detail::subject_of<self>, "lse", lse);
@@ -253,31 +269,41 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     detail::for_codes("k", "the scales of k", k.store, codes_apart);
     detail::for_codes("v", "the scales of v", v.store, codes_apart);
     constexpr bool by_rows = !is_paged<K> && !k_codes && !v_codes;  // what the simple kernel of forward reads
-    const bool in_blocks = p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim;
+    const detail::encoded_problem<Op> encoded(op, p);
+    const detail::problem& shape = encoded.shape;
+    const bool in_blocks =
+        matches && shape.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim;
     SEQPRIM_EXPECTS(
-        in_blocks || (by_rows && p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim),
-        "attention::decode: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
+        in_blocks || (by_rows && shape.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim),
+        "attention::decode: head_dim (", shape.head_dim, ") and value_dim (", p.value_dim,
         ") must be <= ", by_rows ? detail::largest_cuda_dim : detail::largest_block_dim, " on CUDA", page);
-    const index_t needed = detail::decode_floats<Policy>(q, k, v);
+    const index_t floats = detail::decode_floats<Policy>(q, k, v);
+    const index_t needed = detail::with_copies(floats, detail::encoded_floats(op, p.head_dim, q));
     detail::subject_of<self>.expects_workspace(workspace, needed, "floats", 16);
     detail::expect_apart<self>("workspace", workspace, "q", q);
     detail::expect_apart<self>("workspace", workspace, "k", k_rows);
     detail::expect_apart<self>("workspace", workspace, "v", v_rows);
     detail::expect_apart<self>("workspace", workspace, "out", out);
     detail::expect_apart<self>("workspace", workspace, "lse", lse);
-    constexpr index_t head_dim = detail::static_extent<k_view, decltype(as_view(queries))>;
+    seqprim::workspace memory = detail::memory_behind(workspace, floats);
+    const auto q_in = detail::encoded_queries(executor, detail::subject_of<self>, op, p, q, memory);
+    const auto encode = [&] { q_in.launch(executor); };
+    constexpr index_t q_dim = detail::encoded_extent<Op, decltype(as_view(queries))::last_extent>;
+    constexpr index_t head_dim = k_view::last_extent != dynamic_extent ? k_view::last_extent : q_dim;
     constexpr index_t value_dim = detail::static_extent<v_view, decltype(as_view(result))>;
-    if constexpr (head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
+    if constexpr (matches && head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
       if (in_blocks) {
-        detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
-          detail::launch_decode<Engine, Policy, decltype(dims)>(executor, rows, p, q, k, v, out, lse, workspace.data);
+        detail::with_dims<head_dim, value_dim>(shape.head_dim, p.value_dim, [&](auto dims) {
+          detail::launch_decode<Engine, Policy, decltype(dims)>(executor, encoded.op, shape, q_in.rows, k, v, out, lse,
+                                                                workspace.data, encode);
         });
       }
     }
-    constexpr bool always_blocks = head_dim != dynamic_extent && value_dim != dynamic_extent &&
+    constexpr bool always_blocks = matches && head_dim != dynamic_extent && value_dim != dynamic_extent &&
                                    head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
     if constexpr (by_rows && !always_blocks) {
-      if (!in_blocks) detail::launch_forward_rows<16>(executor, rows, p, q, k_rows, v_rows, out, lse);
+      if (!in_blocks)
+        detail::launch_forward_rows<16>(executor, encoded.op, shape, q_in.rows, k_rows, v_rows, out, lse, encode);
     }
   }
 }
@@ -287,7 +313,7 @@ template <class Engine = arch::cuda::mma_sync, class Policy = default_block_poli
           class Out, class Lse>
 void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
             Lse&& log_sum_exp) {
-  const index_t floats = decode_workspace<Policy>(queries, keys, values);
+  const index_t floats = decode_workspace<Policy>(op, queries, keys, values);
   const pool_memory<float> memory(executor, floats, "attention::decode");
   decode<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp,
                          tensor_view<float, 1>(memory.data(), floats));

@@ -4,6 +4,7 @@
 #include <seqprim/arch/cuda/launch.cuh>
 #include <seqprim/arch/cuda/mma_sync.cuh>
 #include <seqprim/attention/detail/cuda/block_dims.cuh>
+#include <seqprim/attention/detail/cuda/encoded.cuh>
 #include <seqprim/attention/detail/cuda/forward_block.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/softmax.hpp>
@@ -33,6 +34,10 @@ __device__ __forceinline__ float warp_max(float x) {
   }
   return x;
 }
+
+struct nothing_before {
+  void operator()() const noexcept {}
+};
 
 /// One warp owns one query row and walks over the keys, 32 at a time: each lane computes the logit of one key; then each lane
 /// owns the value channels lane, lane + 32, ... `Chunks` of them. Tiles that the mask calls empty for the rows of the block
@@ -110,14 +115,17 @@ __global__ void __launch_bounds__(warp_lanes* rows_per_block, 1)
   if (lse.data != nullptr && lane == 0) lse(b, h, i) = sum == 0 ? -infinity : last_top + logf(sum);
 }
 
-template <int Chunks, class Op, class Q, class K, class V, class Out>
+/// before() launches what comes before the kernel, when nothing can be refused any more.
+template <int Chunks, class Op, class Q, class K, class V, class Out, class Before = nothing_before>
 void launch_forward_rows(const gpu& executor, const Op& op, const problem& p, const tensor_view<const Q, 4>& q,
                          const tensor_view<const K, 4>& k, const tensor_view<const V, 4>& v,
-                         const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse) {
-  arch::cuda::launch(executor, "attention::forward", forward_rows_kernel<Chunks, Op, Q, K, V, Out>,
-                     {p.batch * p.heads * ceil_div(p.q_len, rows_per_block), warp_lanes * rows_per_block,
-                      static_cast<std::size_t>(rows_per_block * p.head_dim) * sizeof(float)},
-                     op, static_cast<float>(op.scale_for(p.head_dim)), p, q, k, v, out, lse);
+                         const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse, const Before& before = {}) {
+  const auto kernel =
+      arch::cuda::prepare("attention::forward", forward_rows_kernel<Chunks, Op, Q, K, V, Out>,
+                          {p.batch * p.heads * ceil_div(p.q_len, rows_per_block), warp_lanes * rows_per_block,
+                           static_cast<std::size_t>(rows_per_block * p.head_dim) * sizeof(float)});
+  before();
+  kernel.launch(executor, op, static_cast<float>(op.scale_for(p.head_dim)), p, q, k, v, out, lse);
 }
 
 /// Tensor cores: see detail/block_softmax.hpp.
@@ -127,21 +135,32 @@ __global__ void __launch_bounds__(Shape::lanes, 1) forward_block_kernel(const __
   forward_block<Shape>(Engine{}, call, block_memory);
 }
 
-template <class Engine, class Policy, class Dims, class Op, class T, class Out>
+template <class Engine, class Policy, class Dims, class Op, class T, class Out, class Before = nothing_before>
 void launch_forward_block(const gpu& executor, const Op& op, const problem& p, const tensor_view<const T, 4>& q,
                           const tensor_view<const T, 4>& k, const tensor_view<const T, 4>& v,
-                          const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse) {
+                          const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse, const Before& before = {}) {
   constexpr block_policy policy = Policy::template forward<Engine, T, Dims::head, Dims::value>();
   using shape = block_shape<T, Dims::head, Dims::value, policy.q_tile, policy.k_tile, policy.warps, policy.stages>;
-  arch::cuda::launch(executor, "attention::forward", forward_block_kernel<shape, Engine, forward_call<Op, T, Out>>,
-                     {forward_blocks<shape>(p), shape::lanes, shape::shared_bytes},
-                     make_forward_call(op, p, q, k, v, out, lse));
+  const auto kernel =
+      arch::cuda::prepare("attention::forward", forward_block_kernel<shape, Engine, forward_call<Op, T, Out>>,
+                          {forward_blocks<shape>(p), shape::lanes, shape::shared_bytes});
+  before();
+  kernel.launch(executor, make_forward_call(op, p, q, k, v, out, lse));
 }
 
 }  // namespace detail
 
+/// Floats of workspace that forward on CUDA needs for these operands: copies of queries and keys with their positions, 0 without a
+/// position.
+template <class Op, class Q, class K>
+[[nodiscard]] index_t forward_workspace(const Op& op, const Q& queries, const K& keys) {
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>());
+  const auto q = as_view(queries);
+  return detail::encoded_floats(op, q.extent(3), q, as_view(keys));
+}
+
 /// Attention forward on CUDA: the same operator value, shapes, edge values and errors as on the CPU; the definition is the
-/// same. Views point to device memory, and so do arrays inside the mask, the score and the sinks (index_array::on_device()).
+/// same. Views point to device memory, and so do arrays inside the operator (index_array::on_device()).
 ///
 /// q, k and v of one 16-bit type with dims up to 256 go through the tensor cores: blocks of 128 query rows, keys and values copied
 /// to shared memory while the previous ones are multiplied, weights rounded to the type of v and kept in registers. Everything else goes through a simple kernel, one warp per query row. A view whose last extent is part of its type
@@ -149,24 +168,24 @@ void launch_forward_block(const gpu& executor, const Op& op, const problem& p, c
 ///
 /// `Engine` and `Policy` choose instructions and tile sizes: attention/tuning.cuh.
 ///
-/// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before.
+/// Shapes   as on the CPU; workspace [forward_workspace(op, q, k)] float, or left out: then it comes from the memory pool of the stream
+///          (cudaMallocAsync). Without a position in op that is nothing.
+/// Limits   encoded head_dim and value_dim up to 512
 /// Layout   as on the CPU. Rows at multiples of 16 bytes are copied 16 bytes at a time, others element by element.
 /// Errors   precondition_error before the launch; cuda_error when the launch fails. Errors inside the kernel surface at
 ///          the caller's next synchronization.
 /// Repeat   same bits in every run and any batch, for one policy.
-/// Cost     no allocation, no synchronization; can be captured into a graph.
+/// Cost     op.position: two kernels that encode q and k into the workspace, before the one of attention. No synchronization; can be
+///          captured into a graph.
 /// Page     docs/reference/attention/forward.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
           class Out, class Lse>
 void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
-             Lse&& log_sum_exp) {
+             Lse&& log_sum_exp, const tensor_view<float, 1>& space) {
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>() &&
                 detail::require_operand<V, 4>() && detail::require_result<Out, 4>() &&
                 detail::require_result<Lse, 3>());
   static_assert(detail::require_one_precision<Q, K, V, Out>());
-  static_assert(std::is_same_v<decltype(Op::position), position::none>,
-                "seqprim: attention on CUDA takes queries and keys that are encoded: encode them before the call and "
-                "leave the position of the operator out. See docs/gpu.md");
   using T = element_of<Q>;
   const auto q = tensor_view<const T, 4>(as_view(queries));
   const auto k = tensor_view<const element_of<K>, 4>(as_view(keys));
@@ -182,17 +201,37 @@ void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys,
   detail::expect_results<self>(p, q, k, v, out, lse);
   expect_memory(executor, detail::subject_of<self>, "out", out);
   expect_memory(executor, detail::subject_of<self>, "lse", lse);
-  const auto rows = detail::in_rows(op, p.starts);
-  SEQPRIM_EXPECTS(p.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim,
-                  "attention::forward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
+  constexpr const subject& subject = detail::subject_of<self>;
+  expect_memory(executor, subject, "workspace", space);
+  subject.expects_workspace(space, forward_workspace(op, q, k), "floats", 16);
+  const auto expect_apart_from_workspace = [&](const char* name, const auto& operand) {
+    detail::expect_apart<self>("workspace", space, name, operand);
+  };
+  expect_apart_from_workspace("q", q);
+  expect_apart_from_workspace("k", k);
+  expect_apart_from_workspace("v", v);
+  expect_apart_from_workspace("out", out);
+  expect_apart_from_workspace("lse", lse);
+  workspace memory = detail::memory_behind(space, 0);
+  const detail::encoded_problem<Op> encoded(op, p);
+  const detail::problem& shape = encoded.shape;
+  const auto q_in = detail::encoded_queries(executor, subject, op, p, q, memory);
+  const auto k_in = detail::encoded_keys(executor, subject, op, p, k, memory);
+  const auto encode = [&] {
+    q_in.launch(executor);
+    k_in.launch(executor);
+  };
+  SEQPRIM_EXPECTS(shape.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim,
+                  "attention::forward: head_dim (", shape.head_dim, ") and value_dim (", p.value_dim,
                   ") must be <= 512 on CUDA. See docs/reference/attention/forward.md");
-  constexpr index_t head_dim = decltype(as_view(queries))::last_extent,
+  constexpr index_t head_dim = detail::encoded_extent<Op, decltype(as_view(queries))::last_extent>,
                     value_dim = decltype(as_view(values))::last_extent;
   if constexpr (detail::block_elements<T, element_of<K>, element_of<V>> && head_dim <= detail::largest_block_dim &&
                 value_dim <= detail::largest_block_dim) {
-    if (p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
-      detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
-        detail::launch_forward_block<Engine, Policy, decltype(dims)>(executor, rows, p, q, k, v, out, lse);
+    if (shape.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
+      detail::with_dims<head_dim, value_dim>(shape.head_dim, p.value_dim, [&](auto dims) {
+        detail::launch_forward_block<Engine, Policy, decltype(dims)>(executor, encoded.op, shape, q_in.rows, k_in.rows,
+                                                                     v, out, lse, encode);
       });
       return;
     }
@@ -202,11 +241,22 @@ void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys,
                                  head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
   if constexpr (!always_blocks) {
     if (p.value_dim <= 128) {
-      detail::launch_forward_rows<4>(executor, rows, p, q, k, v, out, lse);
+      detail::launch_forward_rows<4>(executor, encoded.op, shape, q_in.rows, k_in.rows, v, out, lse, encode);
     } else {
-      detail::launch_forward_rows<16>(executor, rows, p, q, k, v, out, lse);
+      detail::launch_forward_rows<16>(executor, encoded.op, shape, q_in.rows, k_in.rows, v, out, lse, encode);
     }
   }
+}
+
+/// The same with workspace from the memory pool of the stream.
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
+          class Out, class Lse>
+void forward(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, Out&& result,
+             Lse&& log_sum_exp) {
+  const index_t floats = forward_workspace(op, queries, keys);
+  const pool_memory<float> memory(executor, floats, "attention::forward");
+  forward<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp,
+                          tensor_view<float, 1>(memory.data(), floats));
 }
 
 /// The same without lse.

@@ -5,6 +5,7 @@
 #include <seqprim/attention/detail/cpu/ordered_sum.hpp>
 #include <seqprim/attention/detail/encoded.hpp>
 #include <seqprim/attention/detail/problem.hpp>
+#include <seqprim/attention/detail/score_gradients.hpp>
 #include <seqprim/attention/gradients.hpp>
 #include <seqprim/attention/softmax.hpp>
 #include <seqprim/attention/tuning.hpp>
@@ -42,15 +43,6 @@ template <class Isa, class T, class X> void store_row(const T* in, index_t count
   if (d < count) v::store_partial(out + d, v::load(in + d), static_cast<int>(count - d));
 }
 
-/// Where the gradients of what the score learns go: views without data where they are not requested.
-template <class T, int Parameters, bool Table, bool Rows> struct score_gradients {
-  using sums = score_sums<Parameters, Table, Rows>;
-
-  tensor_view<T, 2> dscore;  ///< [heads, Parameters]
-  tensor_view<T, 2> dtable;  ///< [heads, table_size]
-  tensor_view<T, 3> drow;    ///< [batch, heads, q_len]
-};
-
 /// Everything after validation and position encoding.
 ///
 /// A task is one tile of keys: it owns dk and dv there, and adds to dq of the queries that attend to it, in order, and likewise
@@ -63,7 +55,8 @@ template <class Isa, class Policy, class Op, class Inputs, class Results> class 
   using T = accumulator<Q>;
   using engine =
       key_tile<Isa, T, products_for<Isa, T, Q, element_of<decltype(Inputs::k)>, element_of<decltype(Inputs::v)>, Dout>>;
-  using learned_sums = typename decltype(Results::learned)::sums;
+  using learned_sums = score_sums<decltype(Results::learned)::parameters, decltype(Results::learned)::table,
+                                  decltype(Results::learned)::rows>;
   static constexpr tile_policy policy = Policy::template choose<Isa>();
   static_assert(policy.backward_keys > 0 && policy.backward_keys % 64 == 0 && policy.backward_rows > 0,
                 "seqprim: backward_keys of an attention policy must be a multiple of 64, and backward_rows positive");
@@ -237,37 +230,6 @@ template <class Isa, class Policy, class Op, class Inputs, class Results> class 
   tensor<double, 2> chain_sums_, head_sums_;  ///< of parameters and table: of the chains at hand, of each head
 };
 
-/// The gradients of what a score learns: their shapes, and memory that is theirs alone.
-template <entry Entry, class Op, class Inputs, class Results>
-void expect_score_gradients(const problem& p, const Op& op, const Inputs& in, const Results& to) {
-  const auto& learned = to.learned;
-  using sums = typename std::remove_cvref_t<decltype(learned)>::sums;
-  const auto expect_own_memory = [&](const char* name, const auto& gradient, const auto&... others) {
-    expect_distinct<Entry>(name, gradient);
-    for_operands(in, [&](const char* other, const auto& x) { expect_apart<Entry>(name, gradient, other, x); });
-    for_results(to, [&](const char* other, const auto& x) { expect_apart<Entry>(name, gradient, other, x); });
-    (expect_apart<Entry>(name, gradient, "another gradient of the score", others), ...);
-  };
-  if constexpr (sums::parameters > 0) {
-    expect_shape<Entry>("dscore", learned.dscore, {p.heads_axis(), {sums::parameters, "parameters", "the score"}});
-    expect_own_memory("dscore", learned.dscore, learned.dtable, learned.drow);
-  }
-  if constexpr (sums::table) {
-    const auto expect_entries = [&](index_t table_size) {
-      expect_shape<Entry>("dtable", learned.dtable,
-                          {p.heads_axis(), {table_size, "entries", "the table of the score"}});
-    };
-    if (p.batch * p.heads == 0) expect_entries(learned.dtable.extent(1));
-    for (index_t b = 0; b < p.batch; ++b)
-      for (index_t h = 0; h < p.heads; ++h) expect_entries(score::bind(op.score, b, h).table_size());
-    expect_own_memory("dtable", learned.dtable, learned.drow);
-  }
-  if constexpr (sums::rows) {
-    expect_shape<Entry>("drow", learned.drow, {p.batch_axis(), p.heads_axis(), p.q_len_axis()});
-    expect_own_memory("drow", learned.drow);
-  }
-}
-
 /// Checks everything, then runs.
 template <class Isa, class Policy, class Op, class Inputs, class Results>
 void run_backward(const cpu& executor, const Op& op, const Inputs& in, const Results& to) {
@@ -289,10 +251,6 @@ void run_backward(const cpu& executor, const Op& op, const Inputs& in, const Res
         });
       });
 }
-
-/// The score modifier of one head.
-template <class Op>
-using bound_score = std::remove_cvref_t<decltype(score::bind(std::declval<const Op&>().score, 0, 0))>;
 
 }  // namespace detail
 
@@ -333,34 +291,7 @@ void backward(const cpu& executor, const Op& op, const Q& queries, const K& keys
               const Lse& log_sum_exp, const Dout& result_gradient, const Gradients& wanted) {
   static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && require_gradients<Gradients>());
   using T = accumulator<element_of<Q>>;
-  using score_type = detail::bound_score<Op>;
-  constexpr bool by_parameter = is_wanted<decltype(Gradients::score)>, by_table = is_wanted<decltype(Gradients::table)>,
-                 by_row = is_wanted<decltype(Gradients::row)>;
-  constexpr int parameters = score::parameters<score_type>;
-  static_assert(!by_parameter || parameters > 0,
-                "seqprim: this score modifier has no parameters to learn: it lacks 'static constexpr int "
-                "parameters' and 'parameter_derivative'. See docs/reference/score/rule.md");
-  static_assert(
-      !by_table || score::differentiable_by_table<score_type>,
-      "seqprim: this score modifier has no table to learn: it lacks 'static constexpr bool learns_table = true', "
-      "'table_size', 'table_index' and 'table_derivative', or two of its parts have a table. See "
-      "docs/reference/score/rule.md");
-  static_assert(!by_row || score::differentiable_by_row<score_type>,
-                "seqprim: this score modifier has no values of rows to learn: it lacks 'row_derivative', or two of its "
-                "parts have one. See docs/reference/score/rule.md");
-  detail::score_gradients<T, by_parameter ? parameters : 0, by_table, by_row> learned{};
-  const auto take = [](auto& to, const auto& from) {
-    using View = std::remove_cvref_t<decltype(to)>;
-    using Given = std::remove_cvref_t<decltype(from)>;
-    static_assert(detail::require_result<Given, View::rank>());
-    static_assert(std::is_same_v<element_of<Given>, T>,
-                  "seqprim: the gradients of what a score learns are float (double when the queries are double). See "
-                  "docs/reference/attention/backward.md");
-    to = View(from);
-  };
-  if constexpr (by_parameter) take(learned.dscore, wanted.score);
-  if constexpr (by_table) take(learned.dtable, wanted.table);
-  if constexpr (by_row) take(learned.drow, wanted.row);
+  const auto learned = detail::requested_score_gradients<Op, T>(wanted);
   static_assert(detail::require_operand<K, 4>() && detail::require_operand<V, 4>() &&
                 detail::require_operand<Out, 4>() && detail::require_operand<Lse, 3>() &&
                 detail::require_operand<Dout, 4>() && detail::require_result<decltype(Gradients::query), 4>() &&

@@ -148,8 +148,10 @@ class emulated_engine {
   void sync_block(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
   void sync_warp(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
   [[nodiscard]] float shuffle_xor(float x, int mask) const;
+  [[nodiscard]] float shuffle(float x, int lane) const;
   [[nodiscard]] bool any(bool condition) const { return ballot(condition) != 0; }
   [[nodiscard]] std::uint32_t ballot(bool condition) const;
+  [[nodiscard]] std::uint32_t matching(std::uint32_t value) const;
   [[nodiscard]] float exp2(float x) const { return std::exp2(x); }
   template <class T> [[nodiscard]] std::uint32_t pack(float low, float high) const {
     return std::uint32_t{T(low).bits} | std::uint32_t{T(high).bits} << 16;
@@ -545,6 +547,23 @@ inline float emulated_engine::shuffle_xor(float x, int mask) const {
   return result;
 }
 
+inline float emulated_engine::shuffle(float x, int lane) const {
+  struct operands {
+    float x, result;
+    int lane;
+  } mine{x, 0, lane};
+  auto& self = block_->state(warp(), this->lane());
+  self.operand = &mine;
+  self.result = &mine;
+  block_->meet_warp(warp(), self, "shuffle", [&] {
+    for (int l = 0; l < 32; ++l) {
+      auto& reader = *static_cast<operands*>(block_->state(warp(), l).result);
+      reader.result = static_cast<const operands*>(block_->state(warp(), reader.lane % 32).operand)->x;
+    }
+  });
+  return mine.result;
+}
+
 inline std::uint32_t emulated_engine::ballot(bool condition) const {
   std::uint32_t result = 0;
   auto& self = block_->state(warp(), lane());
@@ -555,6 +574,21 @@ inline std::uint32_t emulated_engine::ballot(bool condition) const {
     for (int l = 0; l < 32; ++l)
       if (*static_cast<const bool*>(block_->state(warp(), l).operand)) found |= std::uint32_t{1} << l;
     for (int l = 0; l < 32; ++l) *static_cast<std::uint32_t*>(block_->state(warp(), l).result) = found;
+  });
+  return result;
+}
+
+inline std::uint32_t emulated_engine::matching(std::uint32_t value) const {
+  std::uint32_t result = 0;
+  auto& self = block_->state(warp(), lane());
+  self.operand = &value;
+  self.result = &result;
+  block_->meet_warp(warp(), self, "matching", [&] {
+    const auto of = [&](int l) { return *static_cast<const std::uint32_t*>(block_->state(warp(), l).operand); };
+    for (int l = 0; l < 32; ++l)
+      for (int other = 0; other < 32; ++other)
+        if (of(other) == of(l))
+          *static_cast<std::uint32_t*>(block_->state(warp(), l).result) |= std::uint32_t{1} << other;
   });
   return result;
 }

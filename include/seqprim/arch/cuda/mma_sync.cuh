@@ -105,6 +105,10 @@ struct mma_sync {
   [[nodiscard]] __device__ __forceinline__ float shuffle_xor(float x, int mask) const {
     return __shfl_xor_sync(0xffffffffu, x, mask);
   }
+  /// The value that one lane holds.
+  [[nodiscard]] __device__ __forceinline__ float shuffle(float x, int lane) const {
+    return __shfl_sync(0xffffffffu, x, lane);
+  }
   /// True when it is for any lane.
   [[nodiscard]] __device__ __forceinline__ bool any(bool condition) const {
     return __any_sync(0xffffffffu, condition) != 0;
@@ -112,6 +116,10 @@ struct mma_sync {
   /// Bit n: what it is for lane n.
   [[nodiscard]] __device__ __forceinline__ std::uint32_t ballot(bool condition) const {
     return __ballot_sync(0xffffffffu, condition);
+  }
+  /// The lanes that hold the value of this one, one bit each.
+  [[nodiscard]] __device__ __forceinline__ std::uint32_t matching(std::uint32_t value) const {
+    return __match_any_sync(0xffffffffu, value);
   }
 
   /// 2^x, relative error about 2^-22; 0 for -inf. One lane.

@@ -4,6 +4,7 @@
 #include <seqprim/attention/backward.cuh>
 #include <seqprim/attention/backward.hpp>
 #include <seqprim/attention/forward.hpp>
+#include <seqprim/attention/sink_gradient.cuh>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
 
@@ -24,7 +25,7 @@ namespace {
 template <int Dims> constexpr int shared_bytes() {
   using dims = attention::detail::dims_constant<Dims>;
   using shape = attention::detail::backward_shape<dims::head, dims::value, arch::cuda::mma_sync>;
-  return max(shape::key_shared, shape::query_shared);
+  return max(shape::key_shared, shape::tabulating_query_shared);
 }
 static_assert(shared_bytes<0>() <= least_shared_memory && shared_bytes<1>() <= least_shared_memory &&
               shared_bytes<2>() <= least_shared_memory && shared_bytes<3>() <= least_shared_memory &&
@@ -192,6 +193,95 @@ void check_not_finite() {
   SEQPRIM_EXPECT(same_bits(clean, run<64, 64>(op, p, out, lse, dout)));
 }
 
+/// Gradients of parameters, table, rows and sinks of one operator against the CPU, which tests hold against the definition.
+void check_learned() {
+  using T = float16;
+  random_numbers random(605);
+  for (int trial = 0; trial < trials(6); ++trial) {
+    const auto p = problem_of<T>(random, 64, 64);
+    begin_trial("seed 605, gradients of the score, trial ", trial, ": ", sizes_of(p));
+    tensor<float, 3> factors(1, p.heads, p.q_len);
+    tensor<float, 2> table(p.heads, 50);
+    tensor<float, 1> sinks(p.heads);
+    random.fill(factors);
+    random.fill(table);
+    random.fill(sinks);
+    const device_tensor<float, 3> device_factors(factors);
+    const device_tensor<float, 2> device_table(table);
+    const device_tensor<float, 1> device_sinks(sinks);
+    const auto op_of = [](const auto& of_query, const auto& of_distance, const auto& of_head) {
+      return attention::softmax{mask::causal{}, score::query_scale{of_query} | score::relative_bias{of_distance, -40} |
+                                                    score::soft_cap{.cap = 3.0f}}
+          .starting_at(0)
+          .with_sinks(of_head);
+    };
+    const auto host_op = op_of(factors.view(), table.view(), sinks.view());
+    const auto op = op_of(device_factors.view(), device_table.view(), device_sinks.view());
+    tensor<T, 4> out(p.batch, p.heads, p.q_len, 64), dout(p.batch, p.heads, p.q_len, 64);
+    tensor<float, 3> lse(p.batch, p.heads, p.q_len), drow(p.batch, p.heads, p.q_len);
+    tensor<float, 2> dscore(p.heads, 1), dtable(p.heads, 50);
+    tensor<float, 1> dsinks(p.heads);
+    gradients<T> host(p);
+    random.fill(dout);
+    attention::forward(cpu{}, host_op, p.q, p.k, p.v, out, lse);
+    attention::backward(
+        cpu{}, host_op, p.q, p.k, p.v, out, lse, dout,
+        attention::gradients{}.dq(host.dq).dk(host.dk).dv(host.dv).dscore(dscore).dtable(dtable).drow(drow));
+    attention::sink_gradient(cpu{}, host_op, out, lse, dout, dsinks);
+
+    const device_tensor<T, 4> q(p.q), k(p.k), v(p.v), device_out(out), device_dout(dout), dq(host.dq), dk(host.dk),
+        dv(host.dv);
+    const device_tensor<float, 3> device_lse(lse);
+    tensor<float, 2> first_score, first_table;
+    tensor<float, 3> first_row;
+    for (int time = 0; time < 2; ++time) {
+      tensor<float, 2> found_score(p.heads, 1), found_table(p.heads, 50);
+      tensor<float, 3> found_row(p.batch, p.heads, p.q_len);
+      tensor<float, 1> found_sinks(p.heads);
+      found_score.fill(std::nanf(""));
+      found_table.fill(std::nanf(""));
+      found_row.fill(std::nanf(""));
+      found_sinks.fill(std::nanf(""));
+      const device_tensor<float, 2> device_dscore(found_score), device_dtable(found_table);
+      const device_tensor<float, 3> device_drow(found_row);
+      const device_tensor<float, 1> device_dsinks(found_sinks);
+      const auto wanted = attention::gradients{}
+                              .dq(dq.view())
+                              .dk(dk.view())
+                              .dv(dv.view())
+                              .dscore(device_dscore.view())
+                              .dtable(device_dtable.view())
+                              .drow(device_drow.view());
+      tensor<float, 1> workspace(attention::backward_workspace(p.q, wanted));
+      workspace.fill(std::nanf(""));
+      const device_tensor<float, 1> device_workspace(workspace);
+      attention::backward(gpu{}, op, with_last<64>(q.view()), with_last<64>(k.view()), with_last<64>(v.view()),
+                          device_out.view(), device_lse.view(), device_dout.view(), wanted, device_workspace.view());
+      attention::sink_gradient(gpu{}, op, device_out.view(), device_lse.view(), device_dout.view(),
+                               device_dsinks.view());
+      device_dscore.read(found_score);
+      device_dtable.read(found_table);
+      device_drow.read(found_row);
+      device_dsinks.read(found_sinks);
+      // Sums of up to 260 terms for a row, of all pairs for the rest; half operands are exact, products and weights float.
+      const auto compare = [](const auto& found, const auto& expected) {
+        SEQPRIM_EXPECT_AT_MOST(distance(found, expected), 0x1p-16 * std::max(1.0, largest(expected)));
+      };
+      compare(found_score, dscore);
+      compare(found_table, dtable);
+      compare(found_row, drow);
+      compare(found_sinks, dsinks);
+      if (time == 0) {
+        first_score = found_score;
+        first_table = found_table;
+        first_row = found_row;
+      }
+      SEQPRIM_EXPECT(distance(found_score, first_score) == 0 && distance(found_table, first_table) == 0 &&
+                     distance(found_row, first_row) == 0);
+    }
+  }
+}
+
 void check_errors() {
   begin_trial("refusals");
   attention_problem<bfloat16> p(1, 1, 1, 4, 4, 8, 8);
@@ -257,6 +347,7 @@ const test_group registered{"backward", [] {
                               check_compositions();
                               check_example();
                               check_not_finite();
+                              check_learned();
                               check_errors();
                             }};
 
@@ -274,10 +365,24 @@ void causal_backward_by_rows(const gpu& executor, index_t start, const backward_
   const tensor_view<const bfloat16, 4> q(views.q), k(views.k), v(views.v), out(views.out), dout(views.dout);
   const problem p = validate_inputs<entry::backward>(executor, op, q, k, v);
   auto* const statistics = reinterpret_cast<row_statistics*>(views.workspace.data);
-  launch_backward_rows(
-      executor, in_rows(op, p.starts), p, q, k, v, dout, statistics, tensor_view<bfloat16, 4>(views.dq),
-      tensor_view<bfloat16, 4>(views.dk), tensor_view<bfloat16, 4>(views.dv),
-      [&] { launch_row_statistics(executor, p, out, tensor_view<const float, 3>(views.lse), dout, statistics); });
+  const auto rows = in_rows(op, p.starts);
+  using T = bfloat16;
+  const backward_rows_operands<decltype(rows.mask), decltype(rows.score), T, T, T, T, T, T, T> in{
+      rows.mask,
+      rows.score,
+      p,
+      static_cast<float>(op.scale_for(p.head_dim)),
+      q,
+      k,
+      v,
+      dout,
+      statistics,
+      tensor_view<T, 4>(views.dq),
+      tensor_view<T, 4>(views.dk),
+      tensor_view<T, 4>(views.dv)};
+  launch_backward_rows<arch::cuda::mma_sync>(executor, in, [&] {
+    launch_row_statistics(executor, p, out, tensor_view<const float, 3>(views.lse), dout, statistics);
+  });
 }
 
 }  // namespace seqprim::test

@@ -39,12 +39,10 @@ void launch_backward_blocks(const gpu& executor, const Operands& in, const auto&
   const auto keys = arch::cuda::prepare(
       self, backward_key_block_kernel<Shape, Engine, Operands>,
       {p.batch * p.kv_heads * ceil_div(p.k_len, Shape::key_tile), Shape::key_threads, Shape::key_shared});
-  const auto queries = arch::cuda::prepare(
-      self, backward_query_block_kernel<Shape, Engine, Operands>,
-      {p.batch * p.heads * ceil_div(p.q_len, Shape::query_tile), Shape::query_threads, Shape::query_shared});
-  launch_statistics();
-  keys.launch(executor, in);
-  queries.launch(executor, in);
+  const auto queries = arch::cuda::prepare(self, backward_query_block_kernel<Shape, Engine, Operands>,
+                                           {query_blocks(p, in.learned, Shape::query_tile), Shape::query_threads,
+                                            Shape::template query_shared_for<decltype(Operands::learned)>});
+  launch_backward_passes(executor, in, keys, queries, launch_statistics);
 }
 
 }  // namespace detail
@@ -56,6 +54,19 @@ template <class Q> [[nodiscard]] index_t backward_workspace(const Q& queries) {
   return 2 * q.extent(0) * q.extent(1) * q.extent(2);
 }
 
+/// The same where gradients of what the score learns are requested, too: 8 bytes for each parameter and entry of the table, times the
+/// warps that sum for one head: as many as have 16 rows, at most 4096 for all heads and what fits 64 MiB, at least 16.
+template <class Q, class Gradients>
+[[nodiscard]] index_t backward_workspace(const Q& queries, const Gradients& wanted) {
+  static_assert(require_gradients<Gradients>());
+  const auto q = as_view(queries);
+  index_t width = 0;
+  if constexpr (is_wanted<decltype(Gradients::score)>) width += wanted.score.extent(1);
+  if constexpr (is_wanted<decltype(Gradients::table)>) width += wanted.table.extent(1);
+  const index_t heads = q.extent(1);
+  return backward_workspace(q) + 2 * heads * width * detail::summing_warps(heads, q.extent(0) * q.extent(2), width);
+}
+
 /// Attention backward on CUDA: the same operator value, shapes, edge values and errors as on the CPU; the definition is the same.
 /// Views point to device memory, and so do arrays inside the mask and the score (index_array::on_device()).
 ///
@@ -64,29 +75,30 @@ template <class Q> [[nodiscard]] index_t backward_workspace(const Q& queries) {
 /// row of a result: each pass recomputes the weights. A view whose last extent is part of its type (`tensor_view<T, 4, 128>`)
 /// compiles one size of kernels instead of five. `Engine` and `Policy` choose instructions and tile sizes.
 ///
-/// Shapes   as on the CPU; workspace [>= backward_workspace(queries)], overwritten.
-/// Types    q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own. lse and workspace: float.
-/// Limits   head_dim and value_dim up to 512. op.position must be position::none: encode queries and keys before, and apply
+/// Gradients of what the score learns come from the pass over the queries: drow from the owner of the row, dscore and dtable from sums
+/// in double that every warp keeps for itself in the workspace and a third kernel adds up in the order of the warps.
+///
+/// Shapes   as on the CPU; workspace [>= backward_workspace(queries)], or [>= backward_workspace(queries, gradients)] where those of
+///          the score are among them; overwritten.
+/// Types    q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own. lse, workspace, dscore, dtable, drow: float.
+/// Limits   head_dim and value_dim up to 512; tables up to 2^31 - 1 entries. op.position must be position::none: encode queries and keys before, and apply
 ///          encode_backward to dq and dk after.
 /// Layout   as on the CPU; fast where rows of q, k, v and dout begin at multiples of 16 bytes. The workspace at one of 8 bytes.
 /// Edge     as on the CPU, except that a NaN or an infinity in a visible row of dout, q or k may turn a whole row of the gradients
 ///          that attend to it into NaN. Other rows stay untouched.
 /// Errors   precondition_error before the launch; cuda_error when a launch fails. Errors inside the kernels surface at
 ///          the caller's next synchronization.
-/// Repeat   same bits in every run and any batch.
+/// Repeat   same bits in every run, and in any batch but for dscore and dtable, which are sums over it.
 /// Cost     tensor cores: 4 head_dim + 3 value_dim multiply-adds per visible pair and head. No allocation, no synchronization; can be
-///          captured into a graph.
+///          captured into a graph. Gradients of the score: its derivatives once per visible pair; for a table its index too, and
+///          one addition in memory wherever the entry changes along a column of a tile, or a diagonal where entries follow the
+///          distance.
 /// Page     docs/reference/attention/backward.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_backward_policy, class Op, class Q, class K,
           class V, class Out, class Lse, class Dout, class Gradients, class Workspace>
 void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys, const V& values, const Out& result,
               const Lse& log_sum_exp, const Dout& result_gradient, const Gradients& wanted, Workspace&& workspace) {
   static_assert(require_gradients<Gradients>());
-  static_assert(
-      !is_wanted<decltype(Gradients::score)> && !is_wanted<decltype(Gradients::table)> &&
-          !is_wanted<decltype(Gradients::row)>,
-      "seqprim: attention on CUDA does not compute gradients of what a score learns (dscore, dtable, drow) yet; "
-      "the CPU does. See docs/gpu.md");
   using Dq = decltype(Gradients::query);
   using Dk = decltype(Gradients::key);
   using Dv = decltype(Gradients::value);
@@ -118,26 +130,36 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   constexpr const char* page = ". See docs/reference/attention/backward.md";
   const detail::problem p = detail::validate_inputs<self>(executor, op, q, k, v);
   const detail::backward_inputs given{q, k, v, out, lse, dout};
-  const detail::backward_results written{dq, dk, dv, 0};
+  const auto learned = detail::requested_score_gradients<Op, float>(wanted);
+  const detail::backward_results written{dq, dk, dv, learned};
   detail::expect_gradients<self>(p, given, written);
+  detail::expect_score_gradients<self>(p, op, given, written);
+  SEQPRIM_EXPECTS(learned.dtable.extent(1) <= 0x7fffffff, "attention::backward: the table of the score has ",
+                  learned.dtable.extent(1), " entries, more than the 2^31 - 1 of CUDA", page);
   const auto expect_on_device = [&](const char* name, const auto& operand) {
     expect_memory(executor, detail::subject_of<self>, name, operand);
   };
   detail::for_operands(given, expect_on_device);
   detail::for_results(written, expect_on_device);
+  detail::for_score_gradients(learned, expect_on_device);
   expect_on_device("workspace", space);
   const auto rows = detail::in_rows(op, p.starts);
   SEQPRIM_EXPECTS(p.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,
                   "attention::backward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
                   ") must be <= ", detail::largest_backward_dim, " on CUDA", page);
-  detail::subject_of<self>.expects_workspace(space, backward_workspace(q), "floats", alignof(detail::row_statistics));
+  detail::subject_of<self>.expects_workspace(space, backward_workspace(q, wanted), "floats",
+                                             alignof(detail::row_statistics));
   const auto expect_apart_from_workspace = [&](const char* name, const auto& operand) {
     detail::expect_apart<self>("workspace", space, name, operand);
   };
   detail::for_operands(given, expect_apart_from_workspace);
   detail::for_results(written, expect_apart_from_workspace);
+  detail::for_score_gradients(learned, expect_apart_from_workspace);
 
   auto* const statistics = reinterpret_cast<detail::row_statistics*>(space.data);
+  auto* const sums = reinterpret_cast<double*>(space.data + backward_workspace(q));
+  const auto scale = static_cast<float>(op.scale_for(p.head_dim));
+  using learned_type = detail::learned_by<std::remove_const_t<decltype(learned)>>;
   const auto launch_statistics = [&] { detail::launch_row_statistics(executor, p, out, lse, dout, statistics); };
   constexpr index_t head_dim = decltype(as_view(queries))::last_extent,
                     value_dim = decltype(as_view(values))::last_extent;
@@ -146,16 +168,20 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   if constexpr (one_type && head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
     if (p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
       using operands = detail::backward_operands<decltype(rows.mask), decltype(rows.score), T, element_of<Dq>,
-                                                 element_of<Dk>, element_of<Dv>>;
+                                                 element_of<Dk>, element_of<Dv>, learned_type>;
       const bool wide = detail::rows_are_aligned(q) && detail::rows_are_aligned(k) && detail::rows_are_aligned(v) &&
                         detail::rows_are_aligned(dout);
-      const operands in{
-          rows.mask, rows.score, p, static_cast<float>(op.scale_for(p.head_dim)), wide, q, k, v, dout, statistics,
-          dq,        dk,         dv};
       detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
-        using size = decltype(dims);
-        detail::launch_backward_blocks<detail::backward_shape<size::head, size::value, Engine, Policy>, Engine>(
-            executor, in, launch_statistics);
+        using shape = detail::backward_shape<decltype(dims)::head, decltype(dims)::value, Engine, Policy>;
+        const operands in{
+            rows.mask, rows.score,
+            p,         scale,
+            wide,      q,
+            k,         v,
+            dout,      statistics,
+            dq,        dk,
+            dv,        detail::learned_in(learned, sums, p, shape::policy.query_warps, shape::query_tile)};
+        detail::launch_backward_blocks<shape, Engine>(executor, in, launch_statistics);
       });
       return;
     }
@@ -163,7 +189,23 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   constexpr bool always_blocks = one_type && head_dim != dynamic_extent && value_dim != dynamic_extent &&
                                  head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
   if constexpr (!always_blocks) {
-    detail::launch_backward_rows(executor, rows, p, q, k, v, dout, statistics, dq, dk, dv, launch_statistics);
+    using operands =
+        detail::backward_rows_operands<decltype(rows.mask), decltype(rows.score), T, element_of<K>, element_of<V>,
+                                       element_of<Dout>, element_of<Dq>, element_of<Dk>, element_of<Dv>, learned_type>;
+    const operands in{rows.mask,
+                      rows.score,
+                      p,
+                      scale,
+                      q,
+                      k,
+                      v,
+                      dout,
+                      statistics,
+                      dq,
+                      dk,
+                      dv,
+                      detail::learned_in(learned, sums, p, detail::backward_warps, detail::backward_warps)};
+    detail::launch_backward_rows<Engine>(executor, in, launch_statistics);
   }
 }
 

@@ -8,6 +8,32 @@
 
 namespace seqprim::attention {
 
+namespace detail {
+
+inline constexpr subject sink_gradient_subject{"attention::sink_gradient", "attention/sink_gradient"};
+
+/// Everything but the arrays of the operator: shapes agree, and dsinks overlaps nothing.
+template <class Op, class Out, class Lse, class Dout, class Dsinks>
+void expect_sink_gradient(const Op& op, const Out& out, const Lse& lse, const Dout& dout, const Dsinks& dsinks) {
+  constexpr const subject& self = sink_gradient_subject;
+  const index_t batch = out.extent(0), heads = out.extent(1), rows = out.extent(2), dim = out.extent(3);
+  self.expects_lengths("out", out);
+  self.expects_shape(
+      "dout", dout,
+      {{batch, "batch", "out"}, {heads, "heads", "out"}, {rows, "q_len", "out"}, {dim, "value_dim", "out"}});
+  self.expects_shape("lse", lse, {{batch, "batch", "out"}, {heads, "heads", "out"}, {rows, "q_len", "out"}});
+  self.expects_shape("dsinks", dsinks, {{heads, "heads", "out"}});
+  self.expects(op.sinks.data == nullptr || op.sinks.extent(0) == heads, "the op has ", op.sinks.extent(0),
+               " sinks for ", heads, " heads");
+  self.expects_apart("dsinks", dsinks, "out", out);
+  self.expects_apart("dsinks", dsinks, "lse", lse);
+  self.expects_apart("dsinks", dsinks, "dout", dout);
+  self.expects_apart("dsinks", dsinks, "the sinks", op.sinks);
+  self.expects_distinct("dsinks", dsinks);
+}
+
+}  // namespace detail
+
 /// Gradients of sum(out * dout) with respect to the logits of the sinks, given out and lse of the forward pass:
 ///
 ///     dsinks(h) = - sum over batch and rows of exp(sink(h) - lse) * <dout, out>
@@ -34,21 +60,8 @@ void sink_gradient(const cpu& executor, const Op& op, const Out& result, const L
   executor.validate();
   op.validate();
   op.validate_sinks();
-  constexpr subject self{"attention::sink_gradient", "attention/sink_gradient"};
+  detail::expect_sink_gradient(op, out, lse, dout, dsinks);
   const index_t batch = out.extent(0), heads = out.extent(1), rows = out.extent(2), dim = out.extent(3);
-  self.expects_lengths("out", out);
-  self.expects_shape(
-      "dout", dout,
-      {{batch, "batch", "out"}, {heads, "heads", "out"}, {rows, "q_len", "out"}, {dim, "value_dim", "out"}});
-  self.expects_shape("lse", lse, {{batch, "batch", "out"}, {heads, "heads", "out"}, {rows, "q_len", "out"}});
-  self.expects_shape("dsinks", dsinks, {{heads, "heads", "out"}});
-  self.expects(op.sinks.data == nullptr || op.sinks.extent(0) == heads, "the op has ", op.sinks.extent(0),
-               " sinks for ", heads, " heads");
-  self.expects_apart("dsinks", dsinks, "out", out);
-  self.expects_apart("dsinks", dsinks, "lse", lse);
-  self.expects_apart("dsinks", dsinks, "dout", dout);
-  self.expects_apart("dsinks", dsinks, "the sinks", op.sinks);
-  self.expects_distinct("dsinks", dsinks);
   parallel_for(executor, heads, [&](index_t h, int) {
     const auto sink = static_cast<double>(op.sink_of(h));
     double total = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/arch/cuda/fragment.hpp>
+#include <seqprim/attention/detail/cuda/score_sums.hpp>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/core/bits.hpp>
 #include <seqprim/core/tensor_view.hpp>
@@ -71,6 +72,12 @@ struct backward_shape {
   static constexpr int key_shared = (key_tile + 2 * policy.query_step) * (HeadDim + ValueDim) * 2 +
                                     key_tile * policy.query_step * 4 + 2 * policy.query_step * 8;
   static constexpr int query_shared = (query_tile + 2 * policy.key_step) * (HeadDim + ValueDim) * 2;
+
+  /// Of query blocks that sum the gradient of a table.
+  static constexpr int tabulating_query_shared =
+      query_shared + policy.query_warps * staged_floats<policy.key_step> * static_cast<int>(sizeof(float));
+  template <class Learned>
+  static constexpr int query_shared_for = tabulates<Learned> ? tabulating_query_shared : query_shared;
 };
 
 /// The values of a query row that backward needs: lse in units of log 2 (+inf where the row attends to nothing, so that its weights are 0) and
@@ -78,6 +85,9 @@ struct backward_shape {
 struct alignas(8) row_statistics {
   float lse;
   float delta;
+
+  /// Such a row takes no part, whatever else it holds.
+  [[nodiscard]] SEQPRIM_HD constexpr bool blank() const noexcept { return lse == __builtin_huge_valf(); }
 };
 /// From what forward left: lse in natural units.
 [[nodiscard]] SEQPRIM_HD constexpr row_statistics row_statistics_of(float lse, float delta) noexcept {
@@ -85,8 +95,9 @@ struct alignas(8) row_statistics {
   return lse == -infinity ? row_statistics{infinity, 0} : row_statistics{lse * 1.4426950408889634f, delta};
 }
 
-/// Operands of one launch. Dq, Dk, Dv: T or float.
-template <class Mask, class Score, class T, class Dq, class Dk, class Dv> struct backward_operands {
+/// Operands of one launch. Dq, Dk, Dv: T or float. Learned: learned_operands where the score learns.
+template <class Mask, class Score, class T, class Dq, class Dk, class Dv, class Learned = nothing_learned>
+struct backward_operands {
   Mask mask;
   Score score;
   problem sizes;
@@ -97,6 +108,7 @@ template <class Mask, class Score, class T, class Dq, class Dk, class Dv> struct
   tensor_view<Dq, 4> dq;
   tensor_view<Dk, 4> dk;
   tensor_view<Dv, 4> dv;
+  Learned learned{};
 };
 
 /// Pairs that a lane holds of a tile of products, one bit each: bit (fragment * Columns / 8 + n) * 4 + element.
@@ -240,19 +252,21 @@ SEQPRIM_HD void round_tile(const Engine& engine, const float (&c)[Fragments][Pla
 }
 
 /// Which pairs of a lane are inside the problem and visible. Rows of the tile run from rows.begin, columns from columns.begin;
-/// what is beyond their ends is hidden and the mask is not evaluated there. KeysAreRows: rows are keys and columns queries.
+/// what is beyond their ends is hidden and the mask is not evaluated there; queries that are blank are hidden, too. KeysAreRows: rows are
+/// keys and columns queries, `blank` has one bit for each column; else one for each row that the lane has pairs of, two for a fragment.
 template <bool KeysAreRows, int Fragments, int Columns, class Engine, class Mask>
 [[nodiscard]] SEQPRIM_HD pair_bits visible_pairs(const Engine& engine, const Mask& mask, bool partial, range rows,
-                                                 range columns) {
+                                                 range columns, std::uint32_t blank) {
   static_assert(Fragments * Columns / 8 * 4 <= 32, "seqprim: one word holds the visible pairs of a lane");
   if (!partial) return ~pair_bits{0};
   pair_bits bits = 0;
   SEQPRIM_ROLLED
   for (int n = 0; n < Fragments * Columns / 8 * 4; ++n) {
     const auto at = arch::cuda::accumulator_coordinates(engine.lane(), n % 4);
-    const index_t row = rows.begin + n / (Columns / 2) * 16 + at.row;
-    const index_t column = columns.begin + n / 4 % (Columns / 8) * 8 + at.column;
-    bool seen = row < rows.end && column < columns.end;
+    const int fragment = n / (Columns / 2), in_tile = n / 4 % (Columns / 8) * 8 + at.column;
+    const index_t row = rows.begin + fragment * 16 + at.row, column = columns.begin + in_tile;
+    const bool inside = row < rows.end && column < columns.end;
+    bool seen = inside && !(blank >> (KeysAreRows ? in_tile : fragment * 2 + n % 4 / 2) & 1u);
     if (seen) seen = KeysAreRows ? mask(column, row) : mask(row, column);
     bits |= seen ? pair_bits{1} << n : 0u;
   }
@@ -389,8 +403,9 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
       const T* const query = queries + stage * step * head_dim;
       const T* const gradient = douts + stage * step * value_dim;
       const row_statistics* const row = statistics + stage * step;
-      const bool cut = partial || block.size() < tile;
-      const pair_bits visible = visible_pairs<true, fragments, step>(engine, mask, cut, own, rows);
+      const std::uint32_t blank = engine.ballot(engine.lane() < step && row[engine.lane() % step].blank());
+      const bool cut = partial || block.size() < tile || blank != 0;
+      const pair_bits visible = visible_pairs<true, fragments, step>(engine, mask, cut, own, rows, blank);
       float c[fragments][step / 8][4] = {};
       float* const exchanged = exchange + (pair * arch::cuda::warp_lanes + engine.lane()) * 4;
       constexpr int exchange_step = Shape::policy.key_pairs * arch::cuda::warp_lanes * 4;  // one 16-byte slot a lane
@@ -459,9 +474,10 @@ SEQPRIM_HD void backward_key_block(const Engine& engine, const Operands& in, ind
   }
 }
 
-/// One query block: dq of a tile of queries. `piece` is the index of the tile, the last ones first, within heads within batch rows.
-template <class Shape, class Engine, class Operands>
-SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, index_t piece, std::byte* shared) {
+/// dq of one tile of queries, and what the warps sum of it for what the score learns.
+template <class Shape, class Engine, class Operands, class Sums>
+SEQPRIM_HD void backward_query_tile(const Engine& engine, const Operands& in, index_t b, index_t h, index_t begin,
+                                    std::byte* shared, Sums& sums) {
   using T = typename decltype(Operands::q)::value_type;
   constexpr int head_dim = Shape::head_dim, value_dim = Shape::value_dim, step = Shape::policy.key_step,
                 fragments = Shape::policy.query_fragments, threads = Shape::query_threads, tile = Shape::query_tile;
@@ -469,11 +485,14 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
   T* const douts = queries + tile * head_dim;
   T* const keys = douts + tile * value_dim;      // two stages
   T* const values = keys + 2 * step * head_dim;  // two stages
+  [[maybe_unused]] float* staged = nullptr;      // of this warp
+  if constexpr (Sums::any) {
+    if constexpr (Sums::table)
+      staged = reinterpret_cast<float*>(values + 2 * step * value_dim) + engine.warp() * staged_floats<step>;
+  }
 
   const problem& p = in.sizes;
-  const index_t tiles = ceil_div(p.q_len, tile);
-  const index_t b = piece / tiles / p.heads, h = piece / tiles % p.heads, g = p.kv_head(h);
-  const index_t begin = (tiles - 1 - piece % tiles) * tile;
+  const index_t g = p.kv_head(h);
   const range block{begin, min(begin + tile, p.q_len)};
   const int first_query = engine.warp() * fragments * 16;
   const range own{block.begin + first_query, block.end};
@@ -495,13 +514,17 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
   };
 
   float acc[fragments][head_dim / 8][4] = {};
+  [[maybe_unused]] float of_row[fragments][2] = {};
   row_statistics row[fragments][2];
+  std::uint32_t blank = 0;
   SEQPRIM_UNROLL
   for (int m = 0; m < fragments; ++m) SEQPRIM_UNROLL
   for (int r = 0; r < 2; ++r) {
     const index_t i = own.begin + m * 16 + arch::cuda::accumulator_coordinates(engine.lane(), r * 2).row;
     row[m][r] = i < own.end ? in.statistics[(b * p.heads + h) * p.q_len + i] : row_statistics{0, 0};
+    blank |= row[m][r].blank() ? 1u << (m * 2 + r) : 0u;
   }
+  const bool blanks = engine.any(blank != 0);
 
   const auto classify = [&](range part) { return mask.classify(block, part); };
   auto walk = walk_visible(mask::key_bounds(mask, block, p.k_len), step, p.k_len, classify);
@@ -516,8 +539,8 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
 
     const T* const key = keys + stage * step * head_dim;
     const T* const value = values + stage * step * value_dim;
-    const bool cut = partial || block.size() < tile;
-    const pair_bits visible = visible_pairs<false, fragments, step>(engine, mask, cut, own, part);
+    const bool cut = partial || block.size() < tile || blanks;
+    const pair_bits visible = visible_pairs<false, fragments, step>(engine, mask, cut, own, part, blank);
     float c[fragments][step / 8][4] = {}, dp[fragments][step / 8][4] = {};
     multiply_tiles<fragments, step, head_dim, T>(engine, queries, first_query, key, c);
     multiply_tiles<fragments, step, value_dim, T>(engine, douts, first_query, value, dp);
@@ -527,9 +550,21 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
     for (int e = 0; e < 4; ++e) {
       const auto at = arch::cuda::accumulator_coordinates(engine.lane(), e);
       const bool seen = visible >> ((m * (step / 8) + n) * 4 + e) & 1u;
-      const auto w = weigh_pair(engine, score, seen, c[m][n][e], in.scale, row[m][e / 2].lse,
-                                score::site{own.begin + m * 16 + at.row, part.begin + n * 8 + at.column});
+      const score::site pair{own.begin + m * 16 + at.row, part.begin + n * 8 + at.column};
+      const auto w = weigh_pair(engine, score, seen, c[m][n][e], in.scale, row[m][e / 2].lse, pair);
+      [[maybe_unused]] float of_entry = 0;
+      if constexpr (Sums::any) {
+        if (seen)
+          of_entry = sums.add_pair(score, in.scale * c[m][n][e], w.weight * (dp[m][n][e] - row[m][e / 2].delta), pair,
+                                   of_row[m][e / 2]);
+      }
       c[m][n][e] = seen ? w.factor * (dp[m][n][e] - row[m][e / 2].delta) : 0.0f;
+      if constexpr (Sums::any) dp[m][n][e] = of_entry;
+    }
+    if constexpr (Sums::any) {
+      sums.end_step();
+      if constexpr (Sums::table)
+        sums.template add_tile<fragments, step>(engine, score, dp, visible, own.begin, part.begin, staged);
     }
     std::uint32_t rounded[fragments][step / 16][4];
     round_tile<T>(engine, c, rounded);
@@ -545,6 +580,44 @@ SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, i
   engine.template wait_copies<0>();  // queries that attend to nothing are still on their way
   store_rows<head_dim>(engine, acc, in.scale, own.begin, own.end, static_cast<int>(p.head_dim), &in.dq(b, h, 0, 0),
                        in.dq.stride(2));
+  if constexpr (Sums::any) {
+    if constexpr (Sums::rows) {
+      SEQPRIM_UNROLL
+      for (int m = 0; m < fragments; ++m) SEQPRIM_UNROLL
+      for (int r = 0; r < 2; ++r) {
+        float sum = of_row[m][r];
+        sum += engine.shuffle_xor(sum, 1);
+        sum += engine.shuffle_xor(sum, 2);  // four lanes share a row
+        const auto at = arch::cuda::accumulator_coordinates(engine.lane(), r * 2);
+        const index_t i = own.begin + m * 16 + at.row;
+        if (i < own.end && at.column == 0) in.learned.to.drow(b, h, i) = sum;
+      }
+    }
+  }
+}
+
+/// One query block: dq of a tile of queries. `piece` is the index of the tile, the last ones first, within heads within batch rows.
+/// Where the score learns, a block owns every `parts`-th tile of a head, in all batch rows, and `piece` is the index of the part
+/// within heads.
+template <class Shape, class Engine, class Operands>
+SEQPRIM_HD void backward_query_block(const Engine& engine, const Operands& in, index_t piece, std::byte* shared) {
+  const problem& p = in.sizes;
+  const index_t tiles = ceil_div(p.q_len, Shape::query_tile);
+  if constexpr (decltype(Operands::learned)::any) {
+    static_assert(Shape::policy.query_warps <= most_summing_warps,
+                  "seqprim: blocks that sum gradients of a score have at most 16 warps");
+    const index_t parts = in.learned.parts, h = piece / parts, part = piece % parts;
+    warp_sums sums(engine, in.learned, h, part * Shape::policy.query_warps + engine.warp());
+    for (index_t n = part; n < p.batch * tiles; n += parts) {
+      if (n != part) engine.sync_block();  // the tile before has been read
+      backward_query_tile<Shape>(engine, in, n / tiles, h, (tiles - 1 - n % tiles) * Shape::query_tile, shared, sums);
+    }
+    sums.finish(engine);
+  } else {
+    nothing_learned sums;
+    backward_query_tile<Shape>(engine, in, piece / tiles / p.heads, piece / tiles % p.heads,
+                               (tiles - 1 - piece % tiles) * Shape::query_tile, shared, sums);
+  }
 }
 
 }  // namespace seqprim::attention::detail

@@ -141,14 +141,14 @@ FUNCTIONS = {"forward": "forward_block_kernel", "decode, few rows": "decode_bloc
 
 
 def compiled(s, kernels, architecture):
-    """What the compiler made of a shape, for operators without a score."""
+    """What the compiler made of a shape, for 16-bit operands and operators without a score."""
     if "q_tile" in s:
         numbers = ", ".join(str(s[n]) for n in ("head_dim", "value_dim", "q_tile", "k_tile", "warps", "stages"))
         shape = rf"block_shape<b?float16, {numbers}>"
     else:
         shape = rf"backward_shape<{s['head_dim']}, {s['value_dim']}, "
     return [k for k in kernels if k["architecture"] == architecture and "score::identity" in k["kernel"] and
-            re.match(FUNCTIONS[s["kernel"]] + "<" + shape, k["kernel"])]
+            "code_store" not in k["kernel"] and re.match(FUNCTIONS[s["kernel"]] + "<" + shape, k["kernel"])]
 
 
 def blocks_of(registers, warps, bytes_of_block, bytes_of_device):

@@ -183,6 +183,23 @@ TEST_CASE("emulated block: a stored number is seen by whom a barrier shows it, a
   }
 }
 
+TEST_CASE("emulated block: lanes exchange values through global memory across a barrier", "[arch][cuda]") {
+  for (const bool meets : {false, true}) {
+    float numbers[64] = {};
+    int right = 0;
+    test::emulated_block::run(2, 0, 7, [&](const auto& engine, std::byte*) {
+      const int thread = engine.warp() * 32 + engine.lane();
+      engine.store_global(numbers + thread, 1.0f);
+      if (meets) engine.sync_warp();
+      right += numbers[thread ^ 1] == 1;
+      engine.sync_block();
+      engine.store_global(numbers + thread, numbers[thread] + 1);
+    });
+    REQUIRE(right == (meets ? 64 : 0));
+    for (const float x : numbers) REQUIRE(x == 2);
+  }
+}
+
 TEST_CASE("emulated block: what functors write reaches the other warps at the next barrier", "[arch][cuda]") {
   for (const bool meets : {false, true}) {
     int right = 0;
@@ -218,6 +235,11 @@ TEST_CASE("emulated block: what breaks a rule of the device throws", "[arch][cud
     engine.sync_block();
   });
   breaks([](const auto& engine, std::byte* memory) { engine.store(memory + 64 * 16, std::byte{1}); });
+  breaks([](const auto& engine, std::byte* memory) {
+    static_cast<void>(engine.load(memory));
+    static_cast<void>(engine.any(true));  // no barrier
+    if (engine.lane() == 3) engine.store(memory, std::byte{1});
+  });
   alignas(16) static const float source[8] = {};
   breaks([](const auto& engine, std::byte* memory) { engine.copy_async(memory, source + 1, 16); });
   breaks([](const auto& engine, std::byte* memory) {

@@ -2,11 +2,14 @@
 // Every barrier, wait and commit of the tensor-core blocks is left out once, on the emulated block: something must notice.
 #include <seqprim/attention/detail/cuda/append_block.hpp>
 #include <seqprim/attention/detail/cuda/backward_block.hpp>
+#include <seqprim/attention/detail/cuda/backward_rows.hpp>
 #include <seqprim/attention/detail/cuda/decode_block.hpp>
 #include <seqprim/attention/detail/cuda/forward_block.hpp>
+#include <seqprim/attention/detail/cuda/sink_block.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/position/detail/cuda/encode_block.hpp>
 #include <seqprim/position/position.hpp>
+#include <seqprim/score/score.hpp>
 
 #include <attention/problem.hpp>
 #include <csignal>
@@ -75,37 +78,139 @@ template <class Shape, class Op> numbers run_forward(const Op& op, const attenti
   return numbers_of(out, lse);
 }
 
-/// dq, dk and dv; the inputs of backward that forward leaves are any numbers of their size.
-template <class Shape, class Op> numbers run_backward(const Op& op, const attention_problem<T>& p, bool wide) {
-  test::random_numbers random(802);
-  tensor<T, 4> dout(p.batch, p.heads, p.q_len, p.value_dim);
-  random.fill(dout);
+/// What forward leaves for backward, any numbers of their size, and the gradients.
+struct backward_data {
+  tensor<T, 4> dout;
   std::vector<block::row_statistics> statistics;
-  for (index_t row = 0; row < p.heads * p.q_len; ++row)
-    statistics.push_back(block::row_statistics_of(3.0f + random.uniform(), random.uniform()));
-  tensor<float, 4> dq(p.batch, p.heads, p.q_len, p.head_dim), dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
-      dv(p.batch, p.kv_heads, p.k_len, p.value_dim);
-  for (auto* x : {&dq, &dk, &dv}) x->fill(77.0f);
-  const auto rows = in_rows(op, p);
-  const block::backward_operands<decltype(rows.mask), decltype(rows.score), T, float, float, float> in{
-      rows.mask,   rows.score,        sizes_of(op, p), static_cast<float>(op.scale_for(p.head_dim)),
-      wide,        p.q.view(),        p.k.view(),      p.v.view(),
-      dout.view(), statistics.data(), dq.view(),       dk.view(),
-      dv.view()};
-  const index_t key_blocks = p.kv_heads * ceil_div(p.k_len, Shape::key_tile);
-  for (index_t piece = 0; piece < key_blocks; ++piece)
-    test::emulated_block::run(Shape::key_threads / 32, Shape::key_shared, static_cast<std::uint32_t>(piece),
-                              [&](const test::emulated_engine& engine, std::byte* shared) {
-                                block::backward_key_block<Shape>(engine, in, piece, shared);
-                              });
-  const index_t query_blocks = p.heads * ceil_div(p.q_len, Shape::query_tile);
-  for (index_t piece = 0; piece < query_blocks; ++piece)
-    test::emulated_block::run(Shape::query_threads / 32, Shape::query_shared, static_cast<std::uint32_t>(piece),
-                              [&](const test::emulated_engine& engine, std::byte* shared) {
-                                block::backward_query_block<Shape>(engine, in, piece, shared);
-                              });
-  return numbers_of(dq, dk, dv);
+  tensor<float, 4> dq, dk, dv;
+
+  explicit backward_data(const attention_problem<T>& p)
+      : dout(p.batch, p.heads, p.q_len, p.value_dim),
+        dq(p.batch, p.heads, p.q_len, p.head_dim),
+        dk(p.batch, p.kv_heads, p.k_len, p.head_dim),
+        dv(p.batch, p.kv_heads, p.k_len, p.value_dim) {
+    test::random_numbers random(802);
+    random.fill(dout);
+    for (index_t row = 0; row < p.heads * p.q_len; ++row)
+      statistics.push_back(block::row_statistics_of(3.0f + random.uniform(), random.uniform()));
+    for (auto* x : {&dq, &dk, &dv}) x->fill(77.0f);
+  }
+};
+
+/// A block for each piece of [0, pieces).
+template <class Body> void run_blocks(index_t pieces, int threads, int shared_bytes, const Body& body) {
+  for (index_t piece = 0; piece < pieces; ++piece)
+    test::emulated_block::run(threads / 32, static_cast<std::size_t>(shared_bytes), static_cast<std::uint32_t>(piece),
+                              [&](const auto& engine, std::byte* shared) { body(engine, piece, shared); });
 }
+
+template <class Shape, class Op, class Learned = block::nothing_learned>
+numbers run_backward(const Op& op, const attention_problem<T>& p, bool wide, const Learned& learned = {}) {
+  backward_data data(p);
+  const auto rows = in_rows(op, p);
+  const block::backward_operands<decltype(rows.mask), decltype(rows.score), T, float, float, float, Learned> in{
+      rows.mask,
+      rows.score,
+      sizes_of(op, p),
+      static_cast<float>(op.scale_for(p.head_dim)),
+      wide,
+      p.q.view(),
+      p.k.view(),
+      p.v.view(),
+      data.dout.view(),
+      data.statistics.data(),
+      data.dq.view(),
+      data.dk.view(),
+      data.dv.view(),
+      learned};
+  run_blocks(p.kv_heads * ceil_div(p.k_len, Shape::key_tile), Shape::key_threads, Shape::key_shared,
+             [&](const auto& engine, index_t piece, std::byte* shared) {
+               block::backward_key_block<Shape>(engine, in, piece, shared);
+             });
+  run_blocks(block::query_blocks(in.sizes, learned, Shape::query_tile), Shape::query_threads,
+             Shape::template query_shared_for<Learned>, [&](const auto& engine, index_t piece, std::byte* shared) {
+               block::backward_query_block<Shape>(engine, in, piece, shared);
+             });
+  return numbers_of(data.dq, data.dk, data.dv);
+}
+/// One warp for each row.
+template <class Op, class Learned>
+numbers run_backward_rows(const Op& op, const attention_problem<T>& p, const Learned& learned) {
+  backward_data data(p);
+  const auto rows = in_rows(op, p);
+  const block::backward_rows_operands<decltype(rows.mask), decltype(rows.score), T, T, T, T, float, float, float,
+                                      Learned>
+      in{rows.mask,
+         rows.score,
+         sizes_of(op, p),
+         static_cast<float>(op.scale_for(p.head_dim)),
+         p.q.view(),
+         p.k.view(),
+         p.v.view(),
+         data.dout.view(),
+         data.statistics.data(),
+         data.dq.view(),
+         data.dk.view(),
+         data.dv.view(),
+         learned};
+  const int threads = block::backward_warps * 32,
+            shared_bytes = block::backward_warps * static_cast<int>(p.head_dim + p.value_dim) * 4;
+  run_blocks(p.kv_heads * ceil_div(p.k_len, index_t{block::backward_warps}), threads, shared_bytes,
+             [&](const auto& engine, index_t piece, std::byte* shared) {
+               block::backward_key_rows(engine, in, piece, reinterpret_cast<float*>(shared));
+             });
+  run_blocks(block::query_blocks(in.sizes, learned, block::backward_warps), threads, shared_bytes,
+             [&](const auto& engine, index_t piece, std::byte* shared) {
+               block::backward_query_rows(engine, in, piece, reinterpret_cast<float*>(shared));
+             });
+  return numbers_of(data.dq, data.dk, data.dv);
+}
+
+/// Gradients of a parameter too, and of a table; one block owns all rows of a head. `run(op, what is learned)` is one of the above.
+template <bool Table, class Run>
+numbers run_learning(const attention_problem<T>& p, int block_warps, index_t block_rows, const Run& run) {
+  constexpr index_t entries = 41;
+  test::random_numbers random(805);
+  tensor<float, 2> table(p.heads, entries), dscore(p.heads, 1), dtable(p.heads, entries);
+  random.fill(table);
+  dscore.fill(77.0f);
+  dtable.fill(77.0f);
+  const auto op = attention::softmax{mask::full{}, score::relative_bias{table.view(), -20} | score::soft_cap{.cap = 3}};
+  block::score_gradients<float, 1, Table, false> to;
+  to.dscore = dscore.view();
+  if (Table) to.dtable = dtable.view();
+  const index_t width = 1 + to.dtable.extent(1);
+  std::vector<double> sums(static_cast<std::size_t>(p.heads * width * block::summing_warps(p.heads, p.q_len, width)),
+                           std::nan(""));
+  auto learned = block::learned_in(to, sums.data(), sizes_of(op, p), block_warps, block_rows);
+  learned.parts = 1;
+  learned.warps = block_warps;
+  numbers all = run(op, learned);
+  for (index_t n = 0; n < p.heads * width; ++n) block::join_score_sums(learned, n);
+  const numbers of_score = numbers_of(dscore, dtable);
+  all.insert(all.end(), of_score.begin(), of_score.end());
+  return all;
+}
+
+numbers run_sinks() {
+  constexpr index_t heads = 3, rows = 45, dim = 40;
+  test::random_numbers random(806);
+  tensor<float, 4> out(1, heads, rows, dim), dout(1, heads, rows, dim);
+  tensor<float, 3> lse(1, heads, rows);
+  tensor<float, 1> sinks(heads), dsinks(heads);
+  random.fill(out);
+  random.fill(dout);
+  random.fill(lse);
+  random.fill(sinks);
+  dsinks.fill(77.0f);
+  const block::sink_operands<float, float> in{sinks.view(), 0, out.view(), lse.view(), dout.view(), dsinks.view()};
+  run_blocks(heads, block::sink_warps * 32, block::sink_warps * 8,
+             [&](const auto& engine, index_t h, std::byte* shared) {
+               block::sink_block(engine, in, h, reinterpret_cast<double*>(shared));
+             });
+  return numbers_of(dsinks);
+}
+
 template <int Keys> struct splits_of {
   static constexpr int split_keys(index_t) noexcept { return Keys; }
 };
@@ -266,7 +371,7 @@ TEST_CASE("cuda barriers: every one that is left out is noticed", "[attention][c
   const auto causal = attention::softmax{mask::causal{}}.starting_at(-35);
   const auto forward = problem_of(2, 1, 70, 150, 64), deep = problem_of(1, 1, 20, 70, 128),
              decode = problem_of(6, 2, 3, 150, 64), merge = problem_of(4, 1, 1, 300, 200),
-             backward = problem_of(4, 2, 70, 70, 32);
+             backward = problem_of(4, 2, 70, 70, 32), learning = problem_of(2, 1, 70, 50, 32);
   std::vector<trial> trials{
       {"forward", [&] { return run_forward<two_stages>(attention::softmax{}, forward); }},
       {"forward, three stages", [&] { return run_forward<three_stages>(attention::softmax{}, deep); }},
@@ -278,6 +383,26 @@ TEST_CASE("cuda barriers: every one that is left out is noticed", "[attention][c
       {"append of few rows", [] { return run_append(3, 10); }, true},
       {"backward", [&] { return run_backward<small_shape>(causal, backward, true); }},
       {"backward, rows not aligned", [&] { return run_backward<small_shape>(causal, backward, false); }},
+      {"backward with a table",
+       [&] {
+         return run_learning<true>(learning, small_shape::policy.query_warps, small_shape::query_tile,
+                                   [&](const auto& op, const auto& learned) {
+                                     return run_backward<small_shape>(op, learning, true, learned);
+                                   });
+       }},
+      {"backward with a table, by rows",
+       [&] {
+         return run_learning<true>(
+             learning, block::backward_warps, block::backward_warps,
+             [&](const auto& op, const auto& learned) { return run_backward_rows(op, learning, learned); });
+       }},
+      {"backward with a parameter, by rows",
+       [&] {
+         return run_learning<false>(
+             learning, block::backward_warps, block::backward_warps,
+             [&](const auto& op, const auto& learned) { return run_backward_rows(op, learning, learned); });
+       }},
+      {"sinks", run_sinks},
   };
 
   std::set<barrier_site> sites;

@@ -14,6 +14,7 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -43,7 +44,9 @@
 ///                   reaches the copy of its warp at sync_warp() and those of all at sync_block(). Until then the place is
 ///                   poisoned (0xff) in every copy, for the lane that wrote as well; the destination of a copy from the moment
 ///                   that it begins. Data that comes too early so destroys what others still read. What is written without
-///                   store(), by functors, reaches the other warps at sync_block() too, but destroys nothing.
+///                   store(), by functors, reaches the other warps at sync_block() too, but destroys nothing. Of global memory,
+///                   what store_global() wrote is poisoned until any of these barriers, or the end of the block. Votes and shuffles
+///                   order no memory: who stores what another lane has read with load() without a barrier in between throws.
 ///     order         Lanes and warps are switched at random at any call of the engine, not only where they meet: in some blocks
 ///                   often, in others a warp runs on until it must wait. The seed is the index of the block.
 ///     sums          Tensor cores add like truncated_sum.
@@ -140,6 +143,8 @@ class emulated_engine {
   void load_matrices(std::uint32_t (&r)[4], const void* row) const { load(r, row, false); }
   void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) const { load(r, row, true); }
   template <class T> void store(T* shared, const std::type_identity_t<T>& value) const;
+  template <class T> void store_global(T* place, const std::type_identity_t<T>& value) const;
+  template <class T> [[nodiscard]] T load(const T* shared) const;
   void copy_async(void* shared, const void* global, int bytes) const;
   void commit_copies(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const;
   template <int Pending> void wait_copies(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
@@ -189,7 +194,8 @@ class emulated_block {
   };
   /// Written, and not yet published in the block.
   struct written {
-    std::size_t to;
+    std::size_t to;     // in shared memory
+    std::byte* global;  // or, where not null, in global memory
     std::size_t bytes;
     std::array<std::byte, 16> data;
   };
@@ -214,8 +220,9 @@ class emulated_block {
   };
   struct warp_state {
     meeting place;
-    std::vector<written> stores;  // in the order in which they were made
-    std::size_t in_warp = 0;      // how many of them the warp sees
+    std::vector<written> stores;                 // in the order in which they were made
+    std::size_t in_warp = 0;                     // how many of them the warp sees
+    std::map<std::size_t, std::uint32_t> loads;  // since its last barrier: lanes that have read a place
   };
 
   emulated_block(int warps, std::size_t shared_bytes, std::uint32_t index)
@@ -331,6 +338,7 @@ class emulated_block {
       }
       if (any_left && !any_progress) throw std::logic_error("emulated block: lanes wait for each other for ever");
     }
+    for (int warp = 0; warp < static_cast<int>(warps_.size()); ++warp) publish_in_warp(warp);
   }
 
   /// Lets others run, at random.
@@ -374,13 +382,16 @@ class emulated_block {
   void publish_in_warp(int warp) {
     warp_state& it = warps_[static_cast<std::size_t>(warp)];
     for (; it.in_warp < it.stores.size(); ++it.in_warp) write(it.stores[it.in_warp], warp);
+    it.loads.clear();
   }
   void publish_in_block() {
     for (warp_state& it : warps_) {
-      for (const written& store : it.stores)
-        for (int n = 0; n <= static_cast<int>(warps_.size()); ++n) write(store, n);
+      for (std::size_t at = 0; at < it.stores.size(); ++at)
+        for (int n = 0; n <= static_cast<int>(warps_.size()); ++n)
+          if (it.stores[at].global == nullptr || at >= it.in_warp) write(it.stores[at], n);
       it.stores.clear();
       it.in_warp = 0;
+      it.loads.clear();
     }
     publish_plain_stores();
   }
@@ -399,7 +410,9 @@ class emulated_block {
       }
     for (int n = 0; n < warps; ++n) std::memcpy(memory(n), published(), shared_bytes_);
   }
-  void write(const written& store, int n) const { std::memcpy(memory(n) + store.to, store.data.data(), store.bytes); }
+  void write(const written& store, int n) const {
+    std::memcpy(store.global != nullptr ? store.global : memory(n) + store.to, store.data.data(), store.bytes);
+  }
 
   lane_state& state(int warp, int lane) { return lanes_[static_cast<std::size_t>(warp * 32 + lane)]; }
 
@@ -484,9 +497,29 @@ template <class T> void emulated_engine::store(T* shared, const std::type_identi
   auto& self = block_->state(warp(), lane());
   block_->may_switch(self);
   const std::size_t to = block_->offset_of(warp(), self, shared, sizeof(T));
+  const auto& loads = block_->warps_[static_cast<std::size_t>(warp())].loads;
+  const auto read = loads.find(to);
+  if (read != loads.end() && (read->second & ~(std::uint32_t{1} << lane())) != 0)
+    block_->fail(self, "a lane stores what another one of its warp may still read");
   block_->poison(to, sizeof(T));
-  emulated_block::written store{to, sizeof(T), {}};
+  emulated_block::written store{to, nullptr, sizeof(T), {}};
   std::memcpy(store.data.data(), &value, sizeof(T));
+  block_->warps_[static_cast<std::size_t>(warp())].stores.push_back(store);
+}
+
+template <class T> T emulated_engine::load(const T* shared) const {
+  auto& self = block_->state(warp(), lane());
+  const std::size_t from = block_->offset_of(warp(), self, shared, sizeof(T));
+  block_->warps_[static_cast<std::size_t>(warp())].loads[from] |= std::uint32_t{1} << lane();
+  return *shared;
+}
+
+template <class T> void emulated_engine::store_global(T* place, const std::type_identity_t<T>& value) const {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 16);
+  block_->may_switch(block_->state(warp(), lane()));
+  emulated_block::written store{0, reinterpret_cast<std::byte*>(place), sizeof(T), {}};
+  std::memcpy(store.data.data(), &value, sizeof(T));
+  std::memset(store.global, 0xff, sizeof(T));
   block_->warps_[static_cast<std::size_t>(warp())].stores.push_back(store);
 }
 
@@ -516,7 +549,7 @@ inline void emulated_engine::wait(int pending, const barrier_site& site) const {
   auto& groups = self.groups;
   for (; groups.size() > static_cast<std::size_t>(pending); groups.pop_front())
     for (const auto& copy : groups.front()) {
-      emulated_block::written store{copy.to, 16, {}};
+      emulated_block::written store{copy.to, nullptr, 16, {}};
       if (copy.bytes > 0) std::memcpy(store.data.data(), copy.from, static_cast<std::size_t>(copy.bytes));
       block_->warps_[static_cast<std::size_t>(warp())].stores.push_back(store);
     }

@@ -83,6 +83,16 @@ struct mma_sync {
     *shared = value;
   }
 
+  /// Reads one element of shared memory that another lane of the warp will overwrite. Between the two stands a barrier: shuffles and
+  /// votes order no memory. Where a barrier of the block does, and for matrices, a plain load will do. One lane.
+  template <class T> [[nodiscard]] __device__ __forceinline__ T load(const T* shared) const { return *shared; }
+
+  /// store() for an element of global memory through which the lanes of a block exchange values.
+  template <class T>
+  __device__ __forceinline__ void store_global(T* place, const std::type_identity_t<T>& value) const {
+    *place = value;
+  }
+
   /// Begins to copy the first `bytes` (0..16) of 16 bytes from global to shared memory and to set the rest to zero. Both
   /// addresses are multiples of 16 bytes; with 0 bytes nothing is read. Any lane alone.
   __device__ __forceinline__ void copy_async(address shared, const void* global, int bytes) const {

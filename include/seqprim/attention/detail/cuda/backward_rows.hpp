@@ -40,13 +40,13 @@ struct pair_gradients {
   float raw = 0, of_score = 0, weight = 0, factor = 0;
 };
 /// From the vectors of one side in shared memory (a: query or key, c: dout or value) and of the other in global memory.
-template <class Score, class X, class Y>
-[[nodiscard]] SEQPRIM_HD pair_gradients pair_gradient(const Score& score, float scale, row_statistics row,
-                                                      score::site at, const float* a, const X* b, index_t head_dim,
-                                                      const float* c, const Y* d, index_t value_dim) {
+template <class Engine, class Score, class X, class Y>
+[[nodiscard]] SEQPRIM_HD pair_gradients pair_gradient(const Engine& engine, const Score& score, float scale,
+                                                      row_statistics row, score::site at, const float* a, const X* b,
+                                                      index_t head_dim, const float* c, const Y* d, index_t value_dim) {
   float dot = 0, dp = 0;
-  for (index_t n = 0; n < head_dim; ++n) dot = fmaf(a[n], static_cast<float>(b[n]), dot);
-  for (index_t n = 0; n < value_dim; ++n) dp = fmaf(c[n], static_cast<float>(d[n]), dp);
+  for (index_t n = 0; n < head_dim; ++n) dot = fmaf(engine.load(a + n), static_cast<float>(b[n]), dot);
+  for (index_t n = 0; n < value_dim; ++n) dp = fmaf(engine.load(c + n), static_cast<float>(d[n]), dp);
   const float raw = scale * dot;
   const float weight = exp2f(static_cast<float>(score(raw, at)) * 1.4426950408889634f - row.lse);
   return {raw, weight * (dp - row.delta), weight,
@@ -88,8 +88,8 @@ SEQPRIM_HD void backward_query_row(const Engine& engine, const Operands& in, ind
     const bool visible = j < keys.end && (kind == mask::tile_kind::full || mask(i, j));
     pair_gradients pair;
     if (visible)
-      pair = pair_gradient(score, in.scale, row, score::site{i, j}, query, &in.k(b, g, j, 0), p.head_dim, gradient,
-                           &in.v(b, g, j, 0), p.value_dim);
+      pair = pair_gradient(engine, score, in.scale, row, score::site{i, j}, query, &in.k(b, g, j, 0), p.head_dim,
+                           gradient, &in.v(b, g, j, 0), p.value_dim);
     if constexpr (Sums::any) {
       float term = 0;
       if (visible) term = sums.add_pair(score, pair.raw, pair.of_score, score::site{i, j}, of_row);
@@ -177,8 +177,8 @@ SEQPRIM_HD void backward_key_rows(const Engine& engine, const Operands& in, inde
       const bool visible = i < rows.end && (kind == mask::tile_kind::full || mask(i, j)) && !statistics[i].blank();
       pair_gradients pair;
       if (visible)
-        pair = pair_gradient(score, in.scale, statistics[i], score::site{i, j}, key, &in.q(b, h, i, 0), p.head_dim,
-                             value, &in.dout(b, h, i, 0), p.value_dim);
+        pair = pair_gradient(engine, score, in.scale, statistics[i], score::site{i, j}, key, &in.q(b, h, i, 0),
+                             p.head_dim, value, &in.dout(b, h, i, 0), p.value_dim);
       const std::uint32_t seen = engine.ballot(visible);
       for (int n = 0; n < backward_lanes; ++n) {
         const float weight = engine.shuffle(pair.weight, n), ds = engine.shuffle(pair.factor, n);

@@ -110,13 +110,12 @@ template <class Learned> class warp_sums {
  public:
   static constexpr bool any = true, table = Learned::table, rows = Learned::rows;
 
-  /// `warp` counts those of the head. All lanes together.
+  /// `warp` counts those of the head. All lanes together; a barrier of the warp or the block follows before the first term.
   template <class Engine>
   SEQPRIM_HD warp_sums(const Engine& engine, const Learned& in, index_t head, index_t warp)
       : sums_(in.sums + (head * in.warps + warp) * in.width) {
     SEQPRIM_ROLLED
-    for (index_t i = engine.lane(); i < in.width; i += arch::cuda::warp_lanes) sums_[i] = 0;
-    engine.sync_warp();
+    for (index_t i = engine.lane(); i < in.width; i += arch::cuda::warp_lanes) engine.store_global(sums_ + i, 0.0);
   }
 
   /// One visible pair: `raw` is its logit before the score, `gradient` that of the logit after it. Returns what it adds to its entry of
@@ -200,7 +199,10 @@ template <class Learned> class warp_sums {
       }
     }
     const bool first = (peers & ((1u << engine.lane()) - 1)) == 0;
-    if (run.entry >= 0 && first) sums_[Learned::parameters + run.entry] += sum;
+    if (run.entry >= 0 && first) {
+      double* const to = sums_ + Learned::parameters + run.entry;
+      engine.store_global(to, *to + sum);
+    }
     engine.sync_warp();
   }
 
@@ -209,7 +211,7 @@ template <class Learned> class warp_sums {
     SEQPRIM_UNROLL
     for (int n = 0; n < Learned::parameters; ++n) {
       const double sum = sum_over_lanes(engine, of_parameter_[n]);
-      if (engine.lane() == 0) sums_[n] = sum;
+      if (engine.lane() == 0) engine.store_global(sums_ + n, sum);
     }
   }
 
@@ -232,9 +234,9 @@ template <class Learned> class warp_sums {
       index_t entry = -1;
       float term = 0;
       if (0 <= column && column < Step &&
-          (seen[row * 4 + column % 8 / 2] >> (bit + column / 8 * 4 + column % 2) & 1u)) {
+          (engine.load(seen + row * 4 + column % 8 / 2) >> (bit + column / 8 * 4 + column % 2) & 1u)) {
         entry = score.table_index({first.q + row, first.k + column});
-        term = staged[row * Step + column];
+        term = engine.load(staged + row * Step + column);
       }
       add_term(engine, entry, term, run);
     }

@@ -119,6 +119,11 @@ const entry entries[] = {
      [](const operands& x) { attention::forward(executor, with_position, x.q, x.k, x.v, x.out, x.lse, x.workspace); }},
     {"attention::decode", 3,
      [](const operands& x) { attention::decode(executor, with_position, x.q, x.k, x.v, x.out, x.lse, x.workspace); }},
+    {"attention::backward", 7,
+     [](const operands& x) {
+       attention::backward(executor, with_position, x.q, x.k, x.v, x.out, x.lse, x.dout,
+                           attention::gradients{}.dq(x.dq).dk(x.dk).dv(x.dv), x.workspace);
+     }},
 };
 
 void launches_are_on_the_stream() {
@@ -227,7 +232,7 @@ void host_operands_are_refused() {
   expect_refused("out", &operands::out, {0, 1, 2});
   expect_refused("lse", &operands::lse, {0, 1, 2, 3});
   expect_refused("workspace", &operands::workspace, {1, 2});
-  expect_refused("workspace", &operands::workspace, {6, 7});
+  expect_refused("workspace", &operands::workspace, {6, 7, 8});
   expect_refused("x", &operands::q, {4});
   expect_refused("y", &operands::out, {4});
   expect_refused("k_new", &operands::q, {5});

@@ -3,6 +3,7 @@
 // tests/attention/append_block_test.cpp) with every encoding, type and cache; here is one of each, so that little is compiled.
 #include <seqprim/attention/append.cuh>
 #include <seqprim/attention/append.hpp>
+#include <seqprim/attention/backward.cuh>
 #include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/forward.hpp>
@@ -175,10 +176,59 @@ void check_attention() {
   });
 }
 
+/// Backward with a position takes dq and dk back through the encoding.
+void check_backward() {
+  constexpr index_t q_len = 70, k_len = 150;
+  begin_trial("seed 604: q_len 70, k_len 150");
+  random_numbers random(604);
+  const rotary rope{};
+  const attention::softmax plain{mask::causal{}};
+  const attention::softmax op{mask::causal{}, score::identity{}, rope};
+  attention_problem<bfloat16> p(1, 4, 2, q_len, k_len, 64, 64);
+  p.fill(random);
+  tensor<bfloat16, 4> out(1, 4, q_len, 64), dout = out;
+  tensor<float, 3> lse(1, 4, q_len);
+  random.fill(dout);
+  attention::forward(cpu{}, op, p.q, p.k, p.v, out, lse);
+  const device_tensor<bfloat16, 4> q(p.q), k(p.k), v(p.v), q_encoded(p.q), k_encoded(p.k), outs(out), douts(dout);
+  const device_tensor<float, 3> sums(lse);
+  const position::shifted_rows queries{position::sequential{}, row_starts{.common = k_len - q_len}};
+  position::encode(gpu{}, rope, queries, q.view(), q_encoded.view());
+  position::encode(gpu{}, rope, position::sequential{}, k.view(), k_encoded.view());
+  struct gradients {
+    tensor<bfloat16, 4> dq, dk, dv;
+  };
+  const auto run = [&](const auto& op_, const auto& queries_, const auto& keys, bool encoded) {
+    gradients host{p.q, p.k, p.v};
+    for (auto* x : {&host.dq, &host.dk, &host.dv}) x->fill(bfloat16(std::nanf("")));
+    const device_tensor<bfloat16, 4> dq(host.dq), dk(host.dk), dv(host.dv);
+    const auto wanted = attention::gradients{}.dq(dq.view()).dk(dk.view()).dv(dv.view());
+    tensor<float, 1> memory(attention::backward_workspace(op_, queries_, keys, wanted));
+    memory.fill(std::nanf(""));
+    const device_tensor<float, 1> workspace(memory);
+    attention::backward(gpu{}, op_, with_last<64>(queries_), keys, with_last<64>(v.view()), outs.view(), sums.view(),
+                        douts.view(), wanted, workspace.view());
+    if (encoded) {
+      position::encode_backward(gpu{}, rope, queries, dq.view(), dq.view());
+      position::encode_backward(gpu{}, rope, position::sequential{}, dk.view(), dk.view());
+    }
+    dq.read(host.dq);
+    dk.read(host.dk);
+    dv.read(host.dv);
+    return host;
+  };
+  const gradients expected = run(plain, q_encoded.view(), k_encoded.view(), true);
+  const gradients with_position = run(op, q.view(), k.view(), false);
+  SEQPRIM_EXPECT(same_bits(with_position.dq, expected.dq));
+  SEQPRIM_EXPECT(same_bits(with_position.dk, expected.dk));
+  SEQPRIM_EXPECT(same_bits(with_position.dv, expected.dv));
+}
+
 const test_group registered{"position", [] {
                               check_encode();
                               check_append();
                               check_attention();
+                              check_backward();
                             }};
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <seqprim/attention/detail/cuda/backward_rows.cuh>
 #include <seqprim/attention/detail/cuda/block_dims.cuh>
 #include <seqprim/attention/detail/cuda/block_softmax.hpp>
+#include <seqprim/attention/detail/cuda/encoded.cuh>
 #include <seqprim/attention/detail/problem.hpp>
 #include <seqprim/attention/gradients.hpp>
 #include <seqprim/attention/softmax.hpp>
@@ -67,8 +68,24 @@ template <class Q, class Gradients>
   return backward_workspace(q) + 2 * heads * width * detail::summing_warps(heads, q.extent(0) * q.extent(2), width);
 }
 
+/// The same for any operator: with a position also copies of queries and keys that carry it, and of their gradients where encoded
+/// vectors are wider. The copies need a workspace at a multiple of 16 bytes.
+template <class Op, class Q, class K, class Gradients>
+[[nodiscard]] index_t backward_workspace(const Op& op, const Q& queries, const K& keys, const Gradients& wanted) {
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_operand<K, 4>());
+  const index_t floats = backward_workspace(queries, wanted);
+  const auto q = as_view(queries);
+  const auto k = as_view(keys);
+  if constexpr (detail::keeps_width<Op>) {
+    return detail::with_copies(floats, detail::encoded_floats(op, q.extent(3), q, k));
+  } else {
+    return detail::with_copies(
+        floats, detail::encoded_floats(op, q.extent(3), q, k, as_view(wanted.query), as_view(wanted.key)));
+  }
+}
+
 /// Attention backward on CUDA: the same operator value, shapes, edge values and errors as on the CPU; the definition is the same.
-/// Views point to device memory, and so do arrays inside the mask and the score (index_array::on_device()).
+/// Views point to device memory, and so do arrays inside the operator (index_array::on_device()).
 ///
 /// q, k, v and dout of one 16-bit type with dims up to 256 go through the tensor cores; weights and logit gradients are rounded to
 /// that type before their products. Everything else goes through simple kernels, one warp per row. Two passes, one owner for each
@@ -79,18 +96,19 @@ template <class Q, class Gradients>
 /// in double that every warp keeps for itself in the workspace and a third kernel adds up in the order of the warps.
 ///
 /// Shapes   as on the CPU; workspace [>= backward_workspace(queries)], or [>= backward_workspace(queries, gradients)] where those of
-///          the score are among them; overwritten.
+///          the score are among them, or [>= backward_workspace(op, queries, keys, gradients)], which serves any call; overwritten.
 /// Types    q, k, v, out, dout, dq, dk, dv: float, float16, bfloat16, each its own. lse, workspace, dscore, dtable, drow: float.
-/// Limits   head_dim and value_dim up to 512; tables up to 2^31 - 1 entries. op.position must be position::none: encode queries and keys before, and apply
-///          encode_backward to dq and dk after.
-/// Layout   as on the CPU; fast where rows of q, k, v and dout begin at multiples of 16 bytes. The workspace at one of 8 bytes.
+/// Limits   head_dim and value_dim up to 512; tables up to 2^31 - 1 entries. All dims are those of encoded vectors.
+/// Layout   as on the CPU; fast where rows of q, k, v and dout begin at multiples of 16 bytes. The workspace at one of 8 bytes, of 16
+///          with a position.
 /// Edge     as on the CPU, except that a NaN or an infinity in a visible row of dout, q or k may turn a whole row of the gradients
 ///          that attend to it into NaN. Other rows stay untouched.
 /// Errors   precondition_error before the launch; cuda_error when a launch fails. Errors inside the kernels surface at
 ///          the caller's next synchronization.
 /// Repeat   same bits in every run, and in any batch but for dscore and dtable, which are sums over it.
 /// Cost     tensor cores: 4 head_dim + 3 value_dim multiply-adds per visible pair and head. No allocation, no synchronization; can be
-///          captured into a graph. Gradients of the score: its derivatives once per visible pair; for a table its index too, and
+///          captured into a graph. op.position: a kernel each that encodes q and k before, and takes dq and dk back after. Gradients of
+///          the score: its derivatives once per visible pair; for a table its index too, and
 ///          one addition in memory wherever the entry changes along a column of a tile, or a diagonal where entries follow the
 ///          distance.
 /// Page     docs/reference/attention/backward.md
@@ -107,9 +125,6 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
                 detail::require_operand<Lse, 3>() && detail::require_operand<Dout, 4>() &&
                 detail::require_result<Dq, 4>() && detail::require_result<Dk, 4>() && detail::require_result<Dv, 4>() &&
                 detail::require_result<Workspace, 1>());
-  static_assert(std::is_same_v<decltype(Op::position), position::none>,
-                "seqprim: attention on CUDA takes queries and keys that are encoded: encode them before the call and "
-                "leave the position of the operator out. See docs/gpu.md");
   constexpr auto single = [](auto... x) { return (!std::is_same_v<decltype(x), double> && ...); };
   static_assert(single(element_of<Q>{}, element_of<K>{}, element_of<V>{}, element_of<Out>{}, element_of<Dout>{},
                        element_of<Dq>{}, element_of<Dk>{}, element_of<Dv>{}) &&
@@ -143,12 +158,15 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   detail::for_results(written, expect_on_device);
   detail::for_score_gradients(learned, expect_on_device);
   expect_on_device("workspace", space);
-  const auto rows = detail::in_rows(op, p.starts);
-  SEQPRIM_EXPECTS(p.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,
-                  "attention::backward: head_dim (", p.head_dim, ") and value_dim (", p.value_dim,
+  const detail::encoded_problem<Op> encoded(op, p);
+  const auto& rows = encoded.op;
+  const detail::problem& sizes = encoded.shape;
+  SEQPRIM_EXPECTS(sizes.head_dim <= detail::largest_backward_dim && p.value_dim <= detail::largest_backward_dim,
+                  "attention::backward: head_dim (", sizes.head_dim, ") and value_dim (", p.value_dim,
                   ") must be <= ", detail::largest_backward_dim, " on CUDA", page);
-  detail::subject_of<self>.expects_workspace(space, backward_workspace(q, wanted), "floats",
-                                             alignof(detail::row_statistics));
+  constexpr const subject& subject = detail::subject_of<self>;
+  subject.expects_workspace(space, backward_workspace(op, q, k, wanted), "floats",
+                            detail::encodes_positions<Op> ? 16 : int{alignof(detail::row_statistics)});
   const auto expect_apart_from_workspace = [&](const char* name, const auto& operand) {
     detail::expect_apart<self>("workspace", space, name, operand);
   };
@@ -156,33 +174,47 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
   detail::for_results(written, expect_apart_from_workspace);
   detail::for_score_gradients(learned, expect_apart_from_workspace);
 
+  seqprim::workspace memory = detail::memory_behind(space, backward_workspace(q, wanted));
+  const auto q_in = detail::encoded_queries(executor, subject, op, p, q, memory);
+  const auto k_in = detail::encoded_keys(executor, subject, op, p, k, memory);
+  const auto dq_in = detail::encoded_query_gradient(executor, subject, op, p, dq, memory);
+  const auto dk_in = detail::encoded_key_gradient(executor, subject, op, p, dk, memory);
+  const auto take_back = [&] {
+    dq_in.launch(executor);
+    dk_in.launch(executor);
+  };
   auto* const statistics = reinterpret_cast<detail::row_statistics*>(space.data);
   auto* const sums = reinterpret_cast<double*>(space.data + backward_workspace(q));
-  const auto scale = static_cast<float>(op.scale_for(p.head_dim));
+  const auto scale = static_cast<float>(rows.scale_for(sizes.head_dim));
   using learned_type = detail::learned_by<std::remove_const_t<decltype(learned)>>;
-  const auto launch_statistics = [&] { detail::launch_row_statistics(executor, p, out, lse, dout, statistics); };
-  constexpr index_t head_dim = decltype(as_view(queries))::last_extent,
+  const auto launch_first = [&] {
+    detail::launch_row_statistics(executor, p, out, lse, dout, statistics);
+    q_in.launch(executor);
+    k_in.launch(executor);
+  };
+  constexpr index_t head_dim = detail::encoded_extent<Op, decltype(as_view(queries))::last_extent>,
                     value_dim = decltype(as_view(values))::last_extent;
   constexpr bool one_type =
       detail::block_elements<T, element_of<K>, element_of<V>> && std::is_same_v<T, element_of<Dout>>;
   if constexpr (one_type && head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim) {
-    if (p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
+    if (sizes.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim) {
       using operands = detail::backward_operands<decltype(rows.mask), decltype(rows.score), T, element_of<Dq>,
                                                  element_of<Dk>, element_of<Dv>, learned_type>;
-      const bool wide = detail::rows_are_aligned(q) && detail::rows_are_aligned(k) && detail::rows_are_aligned(v) &&
-                        detail::rows_are_aligned(dout);
-      detail::with_dims<head_dim, value_dim>(p.head_dim, p.value_dim, [&](auto dims) {
+      const bool wide = detail::rows_are_aligned(q_in.rows) && detail::rows_are_aligned(k_in.rows) &&
+                        detail::rows_are_aligned(v) && detail::rows_are_aligned(dout);
+      detail::with_dims<head_dim, value_dim>(sizes.head_dim, p.value_dim, [&](auto dims) {
         using shape = detail::backward_shape<decltype(dims)::head, decltype(dims)::value, Engine, Policy>;
         const operands in{
-            rows.mask, rows.score,
-            p,         scale,
-            wide,      q,
-            k,         v,
-            dout,      statistics,
-            dq,        dk,
-            dv,        detail::learned_in(learned, sums, p, shape::policy.query_warps, shape::query_tile)};
-        detail::launch_backward_blocks<shape, Engine>(executor, in, launch_statistics);
+            rows.mask,  rows.score,
+            sizes,      scale,
+            wide,       q_in.rows,
+            k_in.rows,  v,
+            dout,       statistics,
+            dq_in.rows, dk_in.rows,
+            dv,         detail::learned_in(learned, sums, p, shape::policy.query_warps, shape::query_tile)};
+        detail::launch_backward_blocks<shape, Engine>(executor, in, launch_first);
       });
+      take_back();
       return;
     }
   }
@@ -194,18 +226,19 @@ void backward(const gpu& executor, const Op& op, const Q& queries, const K& keys
                                        element_of<Dout>, element_of<Dq>, element_of<Dk>, element_of<Dv>, learned_type>;
     const operands in{rows.mask,
                       rows.score,
-                      p,
+                      sizes,
                       scale,
-                      q,
-                      k,
+                      q_in.rows,
+                      k_in.rows,
                       v,
                       dout,
                       statistics,
-                      dq,
-                      dk,
+                      dq_in.rows,
+                      dk_in.rows,
                       dv,
                       detail::learned_in(learned, sums, p, detail::backward_warps, detail::backward_warps)};
-    detail::launch_backward_rows<Engine>(executor, in, launch_statistics);
+    detail::launch_backward_rows<Engine>(executor, in, launch_first);
+    take_back();
   }
 }
 

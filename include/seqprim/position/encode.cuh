@@ -78,7 +78,8 @@ void encode(const char* name, const gpu& executor, const E& given, side which, c
 ///          differ in the last place: a cosine or sine of a float table is that of the CPU to about one unit in the last place, an
 ///          element to that and one rounding. Tables that are read from memory have the same bits.
 /// Cost     a table per token and 8 heads; reads and writes each vector once. One launch; no allocation, no synchronization; can be
-///          captured into a graph. A `table` in device memory saves the trigonometry, which dominates where few tokens are encoded.
+///          captured into a graph. Where few tokens are encoded the trigonometry dominates: `tabled<E>{encoding, values}`, with the
+///          values of a position::table copied to device memory, saves it.
 /// Page     docs/reference/position/encode.md
 template <class E, class Map, viewable<4> X, viewable<4> Y>
 void encode(const gpu& executor, const E& encoding, const Map& map, side which, const X& x, Y&& y) {

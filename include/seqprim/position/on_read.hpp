@@ -17,6 +17,7 @@ namespace seqprim::position {
 /// forward and backward give what the encoding itself gives. The positions of keys are those of the operator's key map over
 /// cache rows, evaluated by every call.
 ///
+/// Limits  decode on CUDA does not take it; append, forward and backward do there.
 /// Cost  decode: encodes the visible keys in every call; a few times the work of one query, less the more queries share them.
 /// Page  docs/reference/position/on_read.md
 template <encoding E>

@@ -28,6 +28,7 @@ concept learnable = encoding<E> && requires(const E& e, const float* x, const ty
 ///          overwritten. A model adds those of its queries and of its keys.
 /// Types    x, dy float, float16 or bfloat16, or both double; sums in double
 /// Layout   the last axis contiguous, other strides free
+/// Limits   on the CPU only
 /// Errors   precondition_error: shapes disagree, the encoding does not fit head_dim, the map has fewer rows
 /// Repeat   same bits for any number of threads: blocks of 64 tokens are summed in order
 /// Cost     what add_parameter_gradient costs per vector; allocates 8 bytes per parameter and 64 tokens

@@ -62,9 +62,9 @@ template <position::detail::direction Way, class Op, class Map, class X, class Y
       position::detail::dense_results<Y>{y, position::detail::rows_at_16_bytes(y)});
 }
 
-/// One operand as kernels take it, and what must be launched before them.
+/// One operand as kernels take it, and what must be launched before them, or after them for a gradient.
 template <class T, class Kernel> struct kernel_operand {
-  tensor_view<const T, 4> rows;
+  tensor_view<T, 4> rows;
   Kernel kernel;
 
   void launch(const gpu& executor) const { kernel.launch(executor); }
@@ -81,9 +81,9 @@ template <class Op, class Map, class T>
   if constexpr (encodes_positions<Op>) {
     const tensor_view<T, 4> rows = rows_like<T>(x, encoded_problem<Op>(op, p).shape.head_dim, memory);
     const auto kernel = prepare_rows<position::detail::direction::forward>(executor, self, op, p, which, map, x, rows);
-    return kernel_operand<T, std::remove_const_t<decltype(kernel)>>{rows, kernel};
+    return kernel_operand<const T, std::remove_const_t<decltype(kernel)>>{rows, kernel};
   } else {
-    return kernel_operand<T, no_kernel>{x, {}};
+    return kernel_operand<const T, no_kernel>{x, {}};
   }
 }
 template <class Op, class T>
@@ -96,6 +96,33 @@ template <class Op, class T>
 [[nodiscard]] auto encoded_keys(const gpu& executor, const subject& self, const Op& op, const problem& p,
                                 const tensor_view<const T, 4>& k, workspace& memory) {
   return encoded_operand(executor, self, op, p, position::side::key, position::place(op.position).keys, k, memory);
+}
+
+/// The gradient with respect to encoded vectors, in the memory of dx where the width stays, and the kernel that takes it back to plain ones.
+template <class Op, class Map, class T>
+[[nodiscard]] auto encoded_gradient(const gpu& executor, const subject& self, const Op& op, const problem& p,
+                                    position::side which, const Map& map, const tensor_view<T, 4>& dx,
+                                    workspace& memory) {
+  if constexpr (encodes_positions<Op>) {
+    tensor_view<T, 4> rows = dx;
+    if constexpr (!keeps_width<Op>) rows = rows_like<T>(dx, encoded_problem<Op>(op, p).shape.head_dim, memory);
+    const auto kernel = prepare_rows<position::detail::direction::backward>(executor, self, op, p, which, map,
+                                                                            tensor_view<const T, 4>(rows), dx);
+    return kernel_operand<T, std::remove_const_t<decltype(kernel)>>{rows, kernel};
+  } else {
+    return kernel_operand<T, no_kernel>{dx, {}};
+  }
+}
+template <class Op, class T>
+[[nodiscard]] auto encoded_query_gradient(const gpu& executor, const subject& self, const Op& op, const problem& p,
+                                          const tensor_view<T, 4>& dq, workspace& memory) {
+  return encoded_gradient(executor, self, op, p, position::side::query,
+                          position::shifted_rows{position::place(op.position).queries, p.starts}, dq, memory);
+}
+template <class Op, class T>
+[[nodiscard]] auto encoded_key_gradient(const gpu& executor, const subject& self, const Op& op, const problem& p,
+                                        const tensor_view<T, 4>& dk, workspace& memory) {
+  return encoded_gradient(executor, self, op, p, position::side::key, position::place(op.position).keys, dk, memory);
 }
 
 }  // namespace seqprim::attention::detail

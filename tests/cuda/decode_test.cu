@@ -110,7 +110,15 @@ void check_bound() {
   check<64>(make({lengths, 2}), make(index_array(device_lengths.data(), 2).on_device()), p);
 }
 
-/// Pages in any order and of any size hold the bits of the contiguous cache.
+/// One query and few heads: only the kernel for few rows is compiled.
+struct few_rows_policy : attention::default_block_policy {
+  template <class Engine, class T, int HeadDim, int ValueDim>
+  static constexpr attention::block_policy decode_rows() noexcept {
+    return decode<Engine, T, HeadDim, ValueDim>();
+  }
+};
+
+/// Pages in any order and of any size hold the bits of the contiguous cache of each sequence.
 void check_pages() {
   random_numbers random(531);
   constexpr index_t most = 1100;
@@ -119,7 +127,23 @@ void check_pages() {
   p.fill(random);
   const device_buffer<index_t> device_lengths(lengths, 3);
   const index_array on_device = index_array(device_lengths.data(), 3).on_device();
-  const auto dense = run<128>(attention::softmax{mask::key_padding{.lengths = on_device, .k_len = most}}, p);
+  results<bfloat16> dense{tensor<bfloat16, 4>(3, 4, 1, 128), tensor<float, 3>(3, 4, 1)};
+  for (index_t b = 0; b < 3; ++b) {
+    attention_problem<bfloat16> alone(1, 4, 2, 1, lengths[b], 128, 128);
+    for (index_t h = 0; h < 4; ++h)
+      for (index_t d = 0; d < 128; ++d) {
+        alone.q(0, h, 0, d) = p.q(b, h, 0, d);
+        for (index_t j = 0; j < lengths[b] && h < 2; ++j) {
+          alone.k(0, h, j, d) = p.k(b, h, j, d);
+          alone.v(0, h, j, d) = p.v(b, h, j, d);
+        }
+      }
+    const auto r = run<128>(attention::softmax{mask::causal{}}, alone);
+    for (index_t h = 0; h < 4; ++h) {
+      dense.lse(b, h, 0) = r.lse(0, h, 0);
+      for (index_t d = 0; d < 128; ++d) dense.out(b, h, 0, d) = r.out(0, h, 0, d);
+    }
+  }
   const index_t page_sizes[] = {16, 1, 48, 256};
   for (int n = 0; n < trials(4); ++n) {
     const index_t page_size = page_sizes[n];
@@ -146,8 +170,9 @@ void check_pages() {
     const device_tensor<float, 3> lse(r.lse);
     const device_tensor<std::int32_t, 2> device_entries(entries);
     const auto table = attention::page_table(device_entries.view(), on_device).on_device();
-    attention::decode(gpu{}, attention::softmax{}, q.view(), attention::paged(with_last<128>(k.view()), table),
-                      attention::paged(with_last<128>(v.view()), table), out.view(), lse.view());
+    attention::decode<arch::cuda::mma_sync, few_rows_policy>(
+        gpu{}, attention::softmax{}, q.view(), attention::paged(with_last<128>(k.view()), table),
+        attention::paged(with_last<128>(v.view()), table), out.view(), lse.view());
     out.read(r.out);
     lse.read(r.lse);
     SEQPRIM_EXPECT(same_bits(r, dense));

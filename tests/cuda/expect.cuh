@@ -38,10 +38,13 @@ struct closest_check {
 };
 inline closest_check closest;
 
+/// The first of them say enough.
+inline constexpr int printed_failures = 20;
+
 inline void report_failure(const char* file, int line, const std::string& what) {
+  if (++failures > printed_failures) return;
   std::fprintf(stderr, "%s:%d: not true: %s\n  in %s\n", file, line, what.c_str(),
                current_trial.empty() ? "no trial" : current_trial.c_str());
-  ++failures;
 }
 
 /// error <= budget; both are printed when it fails, and the closest of all when it does not.

@@ -127,15 +127,12 @@ void check_tensor_cores() {
   check_tiles<3, bfloat16>(414, causal);
   check_tiles<4, bfloat16>(415, causal);
   check_tiles<0, float16>(416, causal);
-  check_tiles<0, bfloat16>(417, [](const auto&, index_t offset) {
-    return attention::softmax{mask::sliding_window{.left = 30} & ~mask::key_range{3, 9}}
+  check_tiles<0, float16>(418, [](const auto& p, index_t offset) {
+    return attention::softmax{mask::sliding_window{.left = 30} & ~mask::key_range{3, 9},
+                              score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads}}
         .starting_at(offset)
         .with_sink(0.3f)
-        .tiled_heads();
-  });
-  check_tiles<0, float16>(418, [](const auto& p, index_t offset) {
-    return attention::softmax{mask::causal{}, score::soft_cap{.cap = 5.0f} | score::alibi{.heads = p.heads}}
-        .starting_at(offset)
+        .tiled_heads()
         .scaled(-0.21f);
   });
 }

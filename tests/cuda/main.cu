@@ -33,7 +33,11 @@ void run(const test_group& group) {
   } catch (const std::exception& error) {
     report_failure(group.name, 0, error.what());
   }
-  std::printf("%s: %s\n", group.name, failures == before ? "passed" : "FAILED");
+  if (failures == before) {
+    std::printf("%s: passed\n", group.name);
+  } else {
+    std::printf("%s: FAILED, %d checks\n", group.name, failures - before);
+  }
   if (closest.share >= 0 || closest.share != closest.share)
     std::printf("%s: worst error/budget %.3g: %s\n", group.name, closest.share, closest.what.c_str());
   std::fflush(stdout);

@@ -258,7 +258,8 @@ class Check:
         self.collect(step, found, report, architectures)
 
     def collect(self, step, found, report, architectures):
-        """The programs without symbols, and the libraries that another machine may not have in this version."""
+        """The programs without symbols, and the libraries that another machine may not have: not those of the system's compiler,
+        which are there, and newer on a newer system."""
         os.makedirs(self.program("lib"), exist_ok=True)
         for path in found:
             to = self.program(os.path.basename(path))
@@ -266,7 +267,7 @@ class Check:
             if shutil.which("strip"):
                 answer_of(["strip", to])
             for library in re.findall(r"=> (/\S+)", answer_of(["ldd", path])):
-                if not re.match(r"(libc|libm|libdl|libpthread|librt|ld-linux\S*)\.so", os.path.basename(library)):
+                if not re.match(r"(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s|ld-linux\S*)\.so", os.path.basename(library)):
                     shutil.copy2(library, self.program("lib"))
         if os.path.exists(report):
             shutil.copy2(report, self.program("kernels.json"))

@@ -68,8 +68,10 @@ void check_graph(bool pooled) {
   begin_trial("seed 701: ", words_of(few), pooled ? ", decode without workspace" : ", decode with workspace");
   const work all(701);
   const cuda_stream stream;
+  const auto computed = all.operands.results();
   all.poison(nullptr);
   const auto untouched = all.operands.results();
+  SEQPRIM_EXPECT(computed != untouched);
   cudaGraph_t graph = nullptr;
   check_cuda(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeGlobal), "cudaStreamBeginCapture");
   all.operands.enqueue(stream.executor(), pooled);

@@ -7,6 +7,7 @@
 #include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/merge.cuh>
+#include <seqprim/attention/ragged.cuh>
 #include <seqprim/attention/sink_gradient.cuh>
 #include <seqprim/core/gpu.cuh>
 #include <seqprim/mask/block_map.cuh>

@@ -185,7 +185,7 @@ template <class T> struct pages_of {
   pages_of(const tensor<T, 4>& rows, const index_t* lengths, index_t page_size, bool heads_first_)
       : entries(rows.extent(0), ceil_div(rows.extent(2), page_size) + 1), heads_first(heads_first_) {
     const index_t batch = rows.extent(0), heads = rows.extent(1), dim = rows.extent(3), max_pages = entries.extent(1);
-    const index_t pages = batch * max_pages, step = heads_first ? 7 : 17;
+    const index_t pages = batch * max_pages, step = heads_first ? 13 : 17;
     REQUIRE(pages % step != 0);  // so that the pages are permuted
     memory = heads_first ? tensor<T, 4>(pages, heads, page_size, dim) : tensor<T, 4>(pages, page_size, heads, dim);
     memory.fill(T(std::nanf("")));
@@ -258,7 +258,7 @@ TEST_CASE("decode block: a tile list finds the tiles that are not empty, in orde
       auto& mine = seen[static_cast<std::size_t>(engine.warp() * 32 + engine.lane())];
       do {
         mine.push_back(list.next(engine, [&](int tile) { return kinds[static_cast<std::size_t>(tile)]; }));
-      } while (mine.back().tile < tiles);
+      } while (mine.back().tile() < tiles);
     });
     for (const auto& steps : seen) {
       std::size_t n = 0;
@@ -266,8 +266,8 @@ TEST_CASE("decode block: a tile list finds the tiles that are not empty, in orde
         const mask::tile_kind kind = kinds[static_cast<std::size_t>(tile)];
         if (kind == mask::tile_kind::empty) continue;
         REQUIRE(n < steps.size());
-        REQUIRE(steps[n].tile == tile);
-        REQUIRE(steps[n].kind == kind);
+        REQUIRE(steps[n].tile() == tile);
+        REQUIRE(steps[n].kind() == kind);
         ++n;
       }
       REQUIRE(n + 1 == steps.size());
@@ -471,6 +471,121 @@ TEST_CASE("decode block: int8 caches in pages agree with the CPU", "[attention][
   for (index_t h = 0; h < 4; ++h)
     for (index_t d = 0; d < dim; ++d) REQUIRE(std::isfinite(static_cast<float>(dirty.out(0, h, 0, d))));
   REQUIRE(std::isnan(dirty.lse(1, 0, 0)));
+}
+
+TEST_CASE("decode block: ragged queries have the bits of each sequence alone", "[attention][cuda]") {
+  using namespace attention::detail;
+  using T = bfloat16;
+  using Narrow = shared_keys<T>;  // up to 16 rows
+  using Wide = small<T>;
+  using Policy = splits_of<64>;
+  random_numbers random(751);
+  constexpr index_t batch = 7, heads = 6, kv_heads = 2, tokens = 33, dim = 64;
+  const index_t offsets[] = {0, 0, 1, 4, 4, 24, 26, 33};  // two idle slots, the first of them without keys
+  const index_t lengths[] = {0, 70, 3, 9, 130, 65, 40};
+  const index_array own(lengths, batch);
+  attention_problem<T> p(batch, heads, kv_heads, 1, 130, dim, dim);
+  p.fill(random);
+  const pages_of<T> k(p.k, lengths, 16, true), v(p.v, lengths, 16, false);
+  tensor<T, 4> q(1, heads, tokens, dim), out(1, heads, tokens, dim);
+  tensor<float, 3> lse(1, heads, tokens);
+  random.fill(q);
+  using cache = cache_of_pages<tensor_view<const T, 4>>;
+  const auto check = [&](const auto& op) {
+    const ragged_starts starts{own, {offsets, batch + 1}};
+    const auto rows = in_rows(op, starts);
+    const index_t splits = most_decode_splits<Policy>(130), parts_of_rows = heads * tokens * splits;
+    tensor<float, 1> parts(parts_of_rows * (dim + 1));
+    parts.fill(std::nanf(""));
+    out.fill(T(77.0f));
+    lse.fill(77.0f);
+    decode_call<std::remove_const_t<decltype(rows)>, T, T, cache, cache, ragged_queries> call{
+        rows,
+        {batch, heads, kv_heads, tokens, 130, dim, dim, op.order, {}},
+        0.125f,
+        tensor_view<const T, 4>(q.view()),
+        {k.view(), k.table(own)},
+        {v.view(), v.table(own)},
+        out.view(),
+        lse.view(),
+        parts.data(),
+        parts.data() + parts_of_rows * dim,
+        static_cast<std::uint32_t>(splits),
+        true,
+        true,
+        true,
+        true,
+        {starts.offsets, 1, 16}};
+    const auto run = [&](auto shape) {
+      using Shape = decltype(shape);
+      for (index_t block = 0; block < decode_blocks<Shape>(call.p, splits, call.queries); ++block)
+        test::emulated_block::run(
+            Shape::warps, decode_shared_bytes<Shape, cache>, static_cast<std::uint32_t>(block),
+            [&](const auto& engine, std::byte* shared) { decode_block<Shape, Policy>(engine, call, shared); });
+    };
+    run(Narrow{});
+    call.queries.least_rows = 17;
+    call.queries.most_rows = most_decode_items;
+    run(Wide{});
+    for (index_t row = 0; row < heads * tokens; ++row) run_merge<Policy>(call, row);
+
+    for (index_t b = 0; b < batch; ++b) {
+      const range mine = starts.offsets.size() > 0 ? range{offsets[b], offsets[b + 1]} : range{};
+      if (mine.empty()) continue;
+      CAPTURE(b);
+      const index_array one(lengths + b, 1);
+      const auto table = attention::page_table(k.entries.view().slice(0, {b, b + 1}), one),
+                 v_table = attention::page_table(v.entries.view().slice(0, {b, b + 1}), one);
+      const auto alone_rows = in_rows(op, starts_of(op, mine.size(), lengths[b], one));
+      const tensor_view<const T, 4> queries = tensor_view<const T, 4>(q.view()).slice(2, mine);
+      const problem alone_problem{1, heads, kv_heads, mine.size(), lengths[b], dim, dim, op.order, {}};
+      const cache alone_k{k.view(), table}, alone_v{v.view(), v_table};
+      const auto alone = mine.size() * 3 <= 16
+                             ? decode<Narrow, Policy>(alone_rows, alone_problem, queries, alone_k, alone_v)
+                             : decode<Wide, Policy>(alone_rows, alone_problem, queries, alone_k, alone_v);
+      for (index_t h = 0; h < heads; ++h)
+        for (index_t i = 0; i < mine.size(); ++i) {
+          REQUIRE(lse(0, h, mine.begin + i) == alone.lse(0, h, i));
+          for (index_t d = 0; d < dim; ++d) REQUIRE(out(0, h, mine.begin + i, d).bits == alone.out(0, h, i, d).bits);
+        }
+    }
+  };
+  check(attention::softmax{mask::causal{}}.with_sink(0.5f));
+  check(attention::softmax{mask::sliding_window{.left = 30}, score::alibi{.heads = heads}}.tiled_heads());
+}
+
+TEST_CASE("decode block: each tile of ragged queries has one owner, however rows are distributed",
+          "[attention][cuda]") {
+  using namespace attention::detail;
+  using Shape = small<float16>;  // 32 rows
+  random_numbers random(752);
+  for (int trial = 0; trial < 50; ++trial) {
+    const index_t batch = random.integer(1, 12), group = random.integer(1, 9), kv_heads = random.integer(1, 3);
+    std::vector<index_t> offsets{0};
+    for (index_t b = 0; b < batch; ++b)
+      offsets.push_back(offsets.back() + (random.integer(0, 2) == 0 ? 0 : random.integer(1, 40)));
+    const problem p{batch, group * kv_heads, kv_heads, offsets.back(), 100, 64, 64, attention::head_order::grouped, {}};
+    const ragged_queries queries{offsets, 1, most_decode_items};
+    std::vector<int> owners(static_cast<std::size_t>(batch * kv_heads * 1000 * 2));
+    for (index_t block = 0; block < decode_blocks<Shape>(p, 2, queries); ++block) {
+      const decode_task task = queries.task_of<Shape>(p, 2, static_cast<std::uint32_t>(block));
+      if (task.split == ragged_queries::idle) continue;
+      REQUIRE((task.split < 2 && task.kv_head < kv_heads && task.first_row % 32 == 0));
+      ++owners[static_cast<std::size_t>(((task.batch * kv_heads + task.kv_head) * 1000 + task.first_row / 32) * 2 +
+                                        task.split)];
+    }
+    for (index_t b = 0; b < batch; ++b)
+      for (index_t n = 0; n < kv_heads * 2000; ++n) {
+        const index_t tile = n / 2 % 1000, rows = group * queries.of(p, static_cast<std::uint32_t>(b)).count;
+        REQUIRE(owners[static_cast<std::size_t>(b * kv_heads * 2000 + n)] == (tile * 32 < rows ? 1 : 0));
+      }
+    for (index_t row = 0; row < p.heads * p.q_len; ++row) {
+      const query_row at = queries.row_of(p, static_cast<std::uint32_t>(row));
+      const query_rows own = queries.of(p, at.sequence);
+      REQUIRE((at.batch == 0 && at.head * p.q_len + at.row == row));
+      REQUIRE((own.first <= at.row && at.row < own.first + own.count));
+    }
+  }
 }
 
 TEST_CASE("decode merge: any number of parts, empty ones unread, a NaN kept", "[attention][cuda]") {

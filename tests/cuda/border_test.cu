@@ -7,6 +7,7 @@
 #include <seqprim/attention/forward.cuh>
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/attention/merge.cuh>
+#include <seqprim/attention/ragged.cuh>
 #include <seqprim/attention/reference.hpp>
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/mask/block_map.cuh>
@@ -336,6 +337,52 @@ void block_grids() {
   SEQPRIM_EXPECT(seen().calls.size() == 7);
 }
 
+void ragged_batches() {
+  fake_cuda::reset();
+  const operands x;
+  constexpr index_t pages = 8, page_size = 128, max_pages = 6, tokens = batch * q_len;
+  const auto rows = [](const tensor_view<bfloat16, 4, dim>& view) {
+    return tensor_view<bfloat16, 4, dim>(view.data, 1, heads, tokens, dim);
+  };
+  const tensor_view<bfloat16, 4, dim> store(x.k.data, pages, kv_heads, page_size / 2, dim);
+  auto* const managed = static_cast<std::int32_t*>(allocate(cudaMemoryTypeManaged, 4096));
+  std::int32_t *const offsets = managed + 64, *const lengths = managed + 128;
+  lengths[0] = 300;
+  lengths[1] = 20;
+  const attention::page_table table(tensor_view<std::int32_t, 2>(managed, batch, max_pages), index_array(lengths, 2));
+  const auto decode = [&](const index_array& begins, const attention::page_table& of) {
+    return message_of([&] {
+      attention::decode(executor, attention::softmax{mask::causal{}}, attention::ragged(rows(x.q), begins),
+                        attention::paged(store, of), attention::paged(store, of), rows(x.out),
+                        tensor_view<float, 3>(x.lse.data, 1, heads, tokens), x.workspace);
+    });
+  };
+  const auto with = [&](std::int32_t middle, std::int32_t end) {
+    offsets[0] = 0;
+    offsets[1] = middle;
+    offsets[2] = end;
+    return decode(index_array(offsets, 3), table);
+  };
+  // Few rows, many rows, the merge: what the offsets do not name is not launched.
+  SEQPRIM_EXPECT(with(1, tokens).empty());
+  SEQPRIM_EXPECT(seen().launches.size() == 3);
+  SEQPRIM_EXPECT(with(tokens / 2, tokens).empty());
+  SEQPRIM_EXPECT(seen().launches.size() == 5);
+  const auto device_offsets = index_array(static_cast<const std::int32_t*>(allocate(cudaMemoryTypeDevice, 64)), 3);
+  SEQPRIM_EXPECT(decode(device_offsets.on_device(), table).empty());
+  SEQPRIM_EXPECT(decode(device_offsets.on_device(), table.on_device()).empty());
+  SEQPRIM_EXPECT(seen().launches.size() == 11);
+
+  SEQPRIM_EXPECT_SAYS(decode(device_offsets, table), "offsets is in device memory", "on_device()");
+  SEQPRIM_EXPECT_SAYS(with(1, tokens - 1), "the offsets of q end at 9, but it has 10 rows");
+  lengths[1] = 5;
+  SEQPRIM_EXPECT_SAYS(with(1, tokens), "sequence 1 has 9 new rows and 5 keys");
+  lengths[1] = 20;
+  lengths[0] = 600;
+  SEQPRIM_EXPECT_SAYS(with(1, tokens), "lengths[0] (600)");
+  SEQPRIM_EXPECT(seen().launches.size() == 11);
+}
+
 void page_tables() {
   fake_cuda::reset();
   const operands x;
@@ -445,6 +492,7 @@ int main() {
   arrays_of_the_operator();
   block_grids();
   page_tables();
+  ragged_batches();
   cpu_kernels_beside_them();
   fake_cuda::reset();
   std::printf("border: %s\n", failures == 0 ? "passed" : "FAILED");

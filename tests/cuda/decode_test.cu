@@ -3,6 +3,7 @@
 #include <seqprim/attention/decode.cuh>
 #include <seqprim/attention/forward.hpp>
 #include <seqprim/attention/merge.cuh>
+#include <seqprim/attention/ragged.cuh>
 #include <seqprim/attention/reference.hpp>
 #include <seqprim/mask/mask.hpp>
 #include <seqprim/score/score.hpp>
@@ -224,6 +225,61 @@ void check_codes() {
   SEQPRIM_EXPECT(same_bits(r, dense));
 }
 
+/// A ragged batch has the bits of each sequence alone, and idle slots write nothing.
+void check_ragged() {
+  random_numbers random(534);
+  begin_trial("seed 534: ragged queries, 0, 1, 20 and 3 of 300, 700, 500 and 64 keys");
+  constexpr index_t batch = 4, page_size = 16, max_pages = 44, tokens = 24;
+  const index_t offsets[] = {0, 0, 1, 21, 24}, lengths[] = {300, 700, 500, 64};
+  tensor<float16, 4> q(1, 4, tokens, 64), k(batch * max_pages, 2, page_size, 64),
+      v(batch * max_pages, 2, page_size, 64);
+  random.fill(q);
+  random.fill(k);
+  random.fill(v);
+  tensor<std::int32_t, 2> entries(batch, max_pages);
+  for (index_t n = 0; n < entries.size(); ++n) entries.data()[n] = static_cast<std::int32_t>(entries.size() - 1 - n);
+  results<float16> r{tensor<float16, 4>(1, 4, tokens, 64), tensor<float, 3>(1, 4, tokens)};
+  r.out.fill(float16(std::nanf("")));
+  const device_tensor<float16, 4> device_q(q), device_k(k), device_v(v), out(r.out);
+  const device_tensor<float, 3> lse(r.lse);
+  const device_tensor<std::int32_t, 2> device_entries(entries);
+  const device_buffer<index_t> device_lengths(lengths, batch), device_offsets(offsets, batch + 1);
+  const auto op = attention::softmax{mask::causal{}};
+  const auto keys = with_last<64>(device_k.view()), values = with_last<64>(device_v.view());
+  const auto table =
+      attention::page_table(device_entries.view(), index_array(device_lengths.data(), batch)).on_device();
+  const index_array begins = index_array(device_offsets.data(), batch + 1).on_device();
+  // example-begin ragged
+  attention::decode(gpu{}, op, attention::ragged(device_q.view(), begins), attention::paged(keys, table),
+                    attention::paged(values, table), out.view(), lse.view());
+  // example-end ragged
+  out.read(r.out);
+  lse.read(r.lse);
+  for (index_t b = 0; b < batch; ++b) {
+    const range own{offsets[b], offsets[b + 1]};
+    if (own.empty()) continue;
+    attention_problem<float16> p(1, 4, 2, own.size(), lengths[b], 64, 64);
+    for (index_t h = 0; h < 4; ++h)
+      for (index_t d = 0; d < 64; ++d) {
+        for (index_t i = 0; i < own.size(); ++i) p.q(0, h, i, d) = q(0, h, own.begin + i, d);
+        for (index_t j = 0; h < 2 && j < lengths[b]; ++j) {
+          const index_t page = entries(b, j / page_size);
+          p.k(0, h, j, d) = k(page, h, j % page_size, d);
+          p.v(0, h, j, d) = v(page, h, j % page_size, d);
+        }
+      }
+    const auto alone = run<64>(op, p);
+    bool same = true;
+    for (index_t h = 0; h < 4; ++h)
+      for (index_t i = 0; i < own.size(); ++i) {
+        same = same && r.lse(0, h, own.begin + i) == alone.lse(0, h, i);
+        for (index_t d = 0; d < 64; ++d)
+          same = same && r.out(0, h, own.begin + i, d).bits == alone.out(0, h, i, d).bits;
+      }
+    SEQPRIM_EXPECT(same);
+  }
+}
+
 void check_merge() {
   random_numbers random(541);
   begin_trial("seed 541: merge of [2, 3, 5, 40]");
@@ -272,6 +328,7 @@ const test_group registered{"decode", [] {
                               check_bound();
                               check_pages();
                               check_codes();
+                              check_ragged();
                               check_merge();
                               check_errors();
                             }};

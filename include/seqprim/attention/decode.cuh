@@ -54,9 +54,19 @@ template <class C> consteval bool require_block_cache() {
   return true;
 }
 
-/// The shape [batch, kv_heads, k_len, dim] of a cache, for checks; pages: k_len is that of the longest sequence, where the host
-/// can read the lengths, else what the table can hold. Int8 values: without memory.
-template <class Cache> [[nodiscard]] auto outline_of(const Cache& cache, index_t batch) noexcept {
+/// Queries of a 16-bit type, keys and values of the same or of int8 values: what the kernels read.
+template <class Q, class K, class V>
+inline constexpr bool decode_elements = block_elements<Q, std::conditional_t<std::is_same_v<K, std::int8_t>, Q, K>,
+                                                       std::conditional_t<std::is_same_v<V, std::int8_t>, Q, V>>;
+template <class Q, class K, class V> consteval bool require_decode_elements() {
+  static_assert(decode_elements<Q, K, V>,
+                "seqprim: decode on CUDA takes queries of float16 or bfloat16 where the cache is paged or quantized, "
+                "and keys and values of the same type or quantized");
+  return true;
+}
+
+/// The shape [batch, kv_heads, k_len, dim] of a cache, for checks, without memory where it holds int8 values.
+template <class Cache> [[nodiscard]] auto outline_of(const Cache& cache, index_t batch, index_t k_len) noexcept {
   const auto& rows = rows_of_store(cache.store);
   using element = typename std::remove_cvref_t<decltype(rows)>::value_type;
   tensor_view<std::conditional_t<std::is_same_v<element, std::int8_t>, const float, const element>, 4> outline;
@@ -65,13 +75,20 @@ template <class Cache> [[nodiscard]] auto outline_of(const Cache& cache, index_t
     outline.extents[axis] = rows.extent(axis);
     outline.strides[axis] = rows.stride(axis);
   }
-  if constexpr (Cache::paged) {
-    outline.extents[0] = batch;
-    outline.extents[2] =
-        cache.table.host_readable() ? cache.table.longest(batch) : cache.table.max_pages() * rows.extent(2);
-    outline.strides[0] = 0;
-  }
+  outline.extents[0] = batch;
+  outline.extents[2] = k_len;
   return outline;
+}
+/// The same for the cache of a call. Pages: k_len is that of the longest sequence, where the host can read the lengths, else what the
+/// table can hold.
+template <class Cache> [[nodiscard]] auto outline_of(const Cache& cache, index_t batch) noexcept {
+  if constexpr (Cache::paged) {
+    const page_table& table = cache.table;
+    return outline_of(cache, batch,
+                      table.host_readable() ? table.longest(batch) : table.max_pages() * cache.store.extent(2));
+  } else {
+    return outline_of(cache, cache.store.extent(0), cache.store.extent(2));
+  }
 }
 
 /// The checks that only int8 values need.
@@ -119,18 +136,41 @@ template <class Engine, class Policy, class T, class Dims> struct decode_shapes 
   using wide = block_shape<T, Dims::head, Dims::value, many.q_tile, many.k_tile, many.warps, many.stages>;
 };
 
-template <class Shape, class Policy, class Engine, class Call, class Before>
-void launch_decode_block(const gpu& executor, const Call& call, const Before& before) {
-  constexpr const char* self = "attention::decode";
-  const index_t rows = call.p.batch * call.p.heads * call.p.q_len;
-  const auto parts = arch::cuda::prepare(
-      self, decode_block_kernel<Shape, Policy, Engine, Call>,
-      {decode_blocks<Shape>(call.p, call.splits), Shape::lanes, decode_shared_bytes<Shape, decltype(Call::k)>});
-  const auto merge = arch::cuda::prepare(self, merge_parts_kernel<Policy, Engine, Call>,
-                                         {call.splits > 1 ? rows : 0, merge_shape::lanes, merge_shape::shared_bytes});
-  before();
-  parts.launch(executor, call);
-  merge.launch(executor, call);
+template <class Shape, class Policy, class Engine, class Call>
+[[nodiscard]] auto prepare_decode_block(const Call& call) {
+  return arch::cuda::prepare(subject_of<entry::decode>.name, decode_block_kernel<Shape, Policy, Engine, Call>,
+                             {decode_blocks<Shape>(call.p, call.splits, call.queries), Shape::lanes,
+                              decode_shared_bytes<Shape, decltype(Call::k)>});
+}
+/// The merge of the parts of so many rows.
+template <class Policy, class Engine, class Call> [[nodiscard]] auto prepare_merge(const Call& call, index_t rows) {
+  return arch::cuda::prepare(subject_of<entry::decode>.name, merge_parts_kernel<Policy, Engine, Call>,
+                             {call.splits > 1 ? rows : 0, merge_shape::lanes, merge_shape::shared_bytes});
+}
+
+/// `memory` holds the parts of `rows` rows, value_dim + 1 floats for each split.
+template <class Policy, class Op, class T, class Keys, class Values, class Out, class Queries>
+[[nodiscard]] decode_call<Op, T, Out, Keys, Values, Queries> make_decode_call(
+    const Op& op, const problem& p, const tensor_view<const T, 4>& q, const Keys& k, const Values& v,
+    const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse, float* memory, index_t rows,
+    const Queries& queries) noexcept {
+  const index_t splits = most_decode_splits<Policy>(p.k_len);
+  return {op,
+          p,
+          static_cast<float>(op.scale_for(p.head_dim)),
+          q,
+          k,
+          v,
+          out,
+          lse,
+          memory,
+          memory + rows * splits * p.value_dim,
+          static_cast<std::uint32_t>(splits),
+          rows_are_aligned(q),
+          loads_are_wide(k.store),
+          loads_are_wide(v.store),
+          rows_are_aligned(out),
+          queries};
 }
 
 /// The kernels of one size of heads; `memory` holds decode_floats() floats. before() launches what comes before them.
@@ -140,27 +180,47 @@ void launch_decode(const gpu& executor, const Op& op, const problem& p, const te
                    const Values& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse, float* memory,
                    const Before& before = {}) {
   using shapes = decode_shapes<Engine, Policy, T, Dims>;
-  const index_t splits = most_decode_splits<Policy>(p.k_len);
-  const decode_call<Op, T, Out, Keys, Values> call{op,
-                                                   p,
-                                                   static_cast<float>(op.scale_for(p.head_dim)),
-                                                   q,
-                                                   k,
-                                                   v,
-                                                   out,
-                                                   lse,
-                                                   memory,
-                                                   memory + p.batch * p.heads * p.q_len * splits * p.value_dim,
-                                                   static_cast<std::uint32_t>(splits),
-                                                   rows_are_aligned(q),
-                                                   loads_are_wide(k.store),
-                                                   loads_are_wide(v.store),
-                                                   rows_are_aligned(out)};
+  const index_t rows = p.batch * p.heads * p.q_len;
+  const auto call = make_decode_call<Policy>(op, p, q, k, v, out, lse, memory, rows, even_queries{});
+  const auto merge = prepare_merge<Policy, Engine>(call, rows);
   if (p.group() * p.q_len <= shapes::narrow::q_tile) {
-    launch_decode_block<typename shapes::narrow, Policy, Engine>(executor, call, before);
+    const auto blocks = prepare_decode_block<typename shapes::narrow, Policy, Engine>(call);
+    before();
+    blocks.launch(executor, call);
   } else {
-    launch_decode_block<typename shapes::wide, Policy, Engine>(executor, call, before);
+    const auto blocks = prepare_decode_block<typename shapes::wide, Policy, Engine>(call);
+    before();
+    blocks.launch(executor, call);
   }
+  merge.launch(executor, call);
+}
+
+/// What decode reads and writes, besides the shapes of q, k and v; `p` has the shape of q.
+template <class T, class Keys, class Values, class Out>
+void expect_decode_operands(const gpu& executor, const problem& p, const tensor_view<const T, 4>& q, const Keys& k,
+                            const Values& v, const tensor_view<Out, 4>& out, const tensor_view<float, 3>& lse,
+                            const tensor_view<float, 1>& workspace, index_t needed) {
+  constexpr auto self = entry::decode;
+  const auto& k_rows = rows_of_store(k.store);
+  const auto& v_rows = rows_of_store(v.store);
+  expect_results<self>(p, q, k_rows, v_rows, out, lse);
+  expect_memory(executor, subject_of<self>, "out", out);
+  expect_memory(executor, subject_of<self>, "lse", lse);
+  expect_memory(executor, subject_of<self>, "workspace", workspace);
+  const auto codes_apart = [&](const char* name, const auto& view) {
+    expect_memory(executor, subject_of<self>, name, view);
+    expect_apart<self>("out", out, name, view);
+    if (lse.data != nullptr) expect_apart<self>("lse", lse, name, view);
+    expect_apart<self>("workspace", workspace, name, view);
+  };
+  for_codes("k", "the scales of k", k.store, codes_apart);
+  for_codes("v", "the scales of v", v.store, codes_apart);
+  subject_of<self>.expects_workspace(workspace, needed, "floats", 16);
+  expect_apart<self>("workspace", workspace, "q", q);
+  expect_apart<self>("workspace", workspace, "k", k_rows);
+  expect_apart<self>("workspace", workspace, "v", v_rows);
+  expect_apart<self>("workspace", workspace, "out", out);
+  expect_apart<self>("workspace", workspace, "lse", lse);
 }
 
 }  // namespace detail
@@ -230,12 +290,9 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
   using v_view = detail::cache_view<V>;
   using k_element = typename k_view::value_type;
   using v_element = typename v_view::value_type;
-  constexpr bool k_codes = std::is_same_v<k_element, std::int8_t>, v_codes = std::is_same_v<v_element, std::int8_t>;
-  constexpr bool matches =
-      detail::block_elements<T, std::conditional_t<k_codes, T, k_element>, std::conditional_t<v_codes, T, v_element>>;
-  static_assert(matches || (!is_paged<K> && !k_codes && !v_codes),
-                "seqprim: decode on CUDA takes queries of float16 or bfloat16 where the cache is paged or quantized, "
-                "and keys and values of the same type or quantized");
+  constexpr bool codes = std::is_same_v<k_element, std::int8_t> || std::is_same_v<v_element, std::int8_t>;
+  constexpr bool matches = detail::decode_elements<T, k_element, v_element>;
+  if constexpr (is_paged<K> || codes) static_assert(detail::require_decode_elements<T, k_element, v_element>());
   if constexpr (!matches && !detail::encodes_positions<Op>) {
     forward<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp);
   } else {
@@ -249,26 +306,15 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     detail::expect_tables(executor, q.extent(0), keys, values);
     detail::validate_codes(keys);
     detail::validate_codes(values);
-    const auto& k_rows = detail::rows_of_store(k.store);
-    const auto& v_rows = detail::rows_of_store(v.store);
     index_array lengths;
     if constexpr (is_paged<K>) lengths = keys.table.lengths();
     const detail::problem p = detail::validate_inputs<self>(executor, op, q, detail::outline_of(k, q.extent(0)),
                                                             detail::outline_of(v, q.extent(0)), lengths);
     detail::expect_decode_counts(p);
-    detail::expect_results<self>(p, q, k_rows, v_rows, out, lse);
-    expect_memory(executor, detail::subject_of<self>, "out", out);
-    expect_memory(executor, detail::subject_of<self>, "lse", lse);
-    expect_memory(executor, detail::subject_of<self>, "workspace", workspace);
-    const auto codes_apart = [&](const char* name, const auto& view) {
-      expect_memory(executor, detail::subject_of<self>, name, view);
-      detail::expect_apart<self>("out", out, name, view);
-      if (lse.data != nullptr) detail::expect_apart<self>("lse", lse, name, view);
-      detail::expect_apart<self>("workspace", workspace, name, view);
-    };
-    detail::for_codes("k", "the scales of k", k.store, codes_apart);
-    detail::for_codes("v", "the scales of v", v.store, codes_apart);
-    constexpr bool by_rows = !is_paged<K> && !k_codes && !v_codes;  // what the simple kernel of forward reads
+    const index_t floats = detail::decode_floats<Policy>(q, k, v);
+    const index_t needed = detail::with_copies(floats, detail::encoded_floats(op, p.head_dim, q));
+    detail::expect_decode_operands(executor, p, q, k, v, out, lse, workspace, needed);
+    constexpr bool by_rows = !is_paged<K> && !codes;  // what the simple kernel of forward reads
     const detail::encoded_problem<Op> encoded(op, p);
     const detail::problem& shape = encoded.shape;
     const bool in_blocks =
@@ -277,14 +323,6 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
         in_blocks || (by_rows && shape.head_dim <= detail::largest_cuda_dim && p.value_dim <= detail::largest_cuda_dim),
         "attention::decode: head_dim (", shape.head_dim, ") and value_dim (", p.value_dim,
         ") must be <= ", by_rows ? detail::largest_cuda_dim : detail::largest_block_dim, " on CUDA", page);
-    const index_t floats = detail::decode_floats<Policy>(q, k, v);
-    const index_t needed = detail::with_copies(floats, detail::encoded_floats(op, p.head_dim, q));
-    detail::subject_of<self>.expects_workspace(workspace, needed, "floats", 16);
-    detail::expect_apart<self>("workspace", workspace, "q", q);
-    detail::expect_apart<self>("workspace", workspace, "k", k_rows);
-    detail::expect_apart<self>("workspace", workspace, "v", v_rows);
-    detail::expect_apart<self>("workspace", workspace, "out", out);
-    detail::expect_apart<self>("workspace", workspace, "lse", lse);
     seqprim::workspace memory = detail::memory_behind(workspace, floats);
     const auto q_in = detail::encoded_queries(executor, detail::subject_of<self>, op, p, q, memory);
     const auto encode = [&] { q_in.launch(executor); };
@@ -303,7 +341,7 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
                                    head_dim <= detail::largest_block_dim && value_dim <= detail::largest_block_dim;
     if constexpr (by_rows && !always_blocks) {
       if (!in_blocks)
-        detail::launch_forward_rows<16>(executor, encoded.op, shape, q_in.rows, k_rows, v_rows, out, lse, encode);
+        detail::launch_forward_rows<16>(executor, encoded.op, shape, q_in.rows, k.store, v.store, out, lse, encode);
     }
   }
 }

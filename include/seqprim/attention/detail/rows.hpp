@@ -20,10 +20,20 @@ template <class Op>
   return mask::query_starts(op.mask, q_len, k_len);
 }
 
-/// The mask of an operator, asked in rows of the call.
-template <mask::bindable Mask> struct rows_mask {
+/// The first position of each sequence's new rows, where sequences bring unequal numbers of them, as their last tokens.
+struct ragged_starts {
+  index_array lengths;  ///< [sequences] with the new rows
+  index_array offsets;  ///< [sequences + 1] of the new rows
+
+  [[nodiscard]] SEQPRIM_HD constexpr index_t operator()(index_t b) const noexcept {
+    return lengths[b] - (offsets[b + 1] - offsets[b]);
+  }
+};
+
+/// The mask of an operator, asked in rows of the call. `Starts`: the position of row 0 of each batch row.
+template <mask::bindable Mask, class Starts = row_starts> struct rows_mask {
   Mask mask;
-  row_starts starts;
+  Starts starts;
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept {
     return mask::shifted(mask::bind(mask, batch, head), starts(batch));
@@ -31,9 +41,9 @@ template <mask::bindable Mask> struct rows_mask {
 };
 
 /// The score of an operator, asked in rows of the call.
-template <score::bindable Score> struct rows_score {
+template <score::bindable Score, class Starts = row_starts> struct rows_score {
   Score score;
-  row_starts starts;
+  Starts starts;
 
   SEQPRIM_HD constexpr auto bind(index_t batch, index_t head) const noexcept {
     return score::shifted(score::bind(score, batch, head), starts(batch));
@@ -42,18 +52,20 @@ template <score::bindable Score> struct rows_score {
 
 /// True where the heads of one batch row have one mask, or one score.
 template <class Part> inline constexpr bool same_for_all_heads = true;
-template <class Mask> inline constexpr bool same_for_all_heads<rows_mask<Mask>> = !mask::depends_on_batch_or_head<Mask>;
-template <class Score>
-inline constexpr bool same_for_all_heads<rows_score<Score>> = !score::depends_on_batch_or_head<Score>;
+template <class Mask, class Starts>
+inline constexpr bool same_for_all_heads<rows_mask<Mask, Starts>> = !mask::depends_on_batch_or_head<Mask>;
+template <class Score, class Starts>
+inline constexpr bool same_for_all_heads<rows_score<Score, Starts>> = !score::depends_on_batch_or_head<Score>;
 
 /// The operator as kernels take it: asked in rows of the call, for vectors that carry their positions already.
-template <class Mask, class Score, class Position>
+template <class Mask, class Score, class Position, class Starts = row_starts>
 [[nodiscard]] SEQPRIM_HD constexpr auto in_rows(const softmax<Mask, Score, Position>& op,
-                                                const row_starts& starts) noexcept {
+                                                const Starts& starts) noexcept {
   if constexpr (std::is_same_v<Score, score::identity>) {
-    return with_settings_of(softmax<rows_mask<Mask>, Score>({op.mask, starts}), op);
+    return with_settings_of(softmax<rows_mask<Mask, Starts>, Score>({op.mask, starts}), op);
   } else {
-    return with_settings_of(softmax<rows_mask<Mask>, rows_score<Score>>({op.mask, starts}, {op.score, starts}), op);
+    return with_settings_of(
+        softmax<rows_mask<Mask, Starts>, rows_score<Score, Starts>>({op.mask, starts}, {op.score, starts}), op);
   }
 }
 

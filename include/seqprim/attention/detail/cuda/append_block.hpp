@@ -12,16 +12,6 @@
 /// rounding to int8.
 namespace seqprim::attention::detail {
 
-/// The first token of the new rows of each sequence, where sequences bring unequal numbers of rows.
-struct ragged_starts {
-  index_array lengths;  ///< [sequences] with the new rows
-  index_array offsets;  ///< [sequences + 1] of the new rows
-
-  [[nodiscard]] SEQPRIM_HD constexpr index_t operator()(index_t b) const noexcept {
-    return lengths[b] - (offsets[b + 1] - offsets[b]);
-  }
-};
-
 /// The tokens of ragged rows.
 struct ragged_tokens {
   index_array offsets;

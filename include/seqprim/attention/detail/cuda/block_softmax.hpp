@@ -283,14 +283,14 @@ template <class Shape, class Engine, class Rows> class block_softmax {
     if constexpr (paged) {
       page_place found[stages][look_ups]{};
       SEQPRIM_UNROLL
-      for (int s = 0; s < stages; ++s) look_up(s < stages - 1 ? open[s].tile : next.tile, found[s]);
+      for (int s = 0; s < stages; ++s) look_up(s < stages - 1 ? open[s].tile() : next.tile(), found[s]);
       SEQPRIM_UNROLL
       for (int s = 0; s < stages; ++s) publish(s, found[s]);
       engine_.sync_block();
     }
     SEQPRIM_UNROLL
     for (int s = 0; s < stages - 1; ++s) {
-      if (open[s].tile < tiles) fetch(s, open[s].tile);
+      if (open[s].tile() < tiles) fetch(s, open[s].tile());
       engine_.commit_copies();
     }
     engine_.template wait_copies<stages - 1>();
@@ -299,17 +299,17 @@ template <class Shape, class Engine, class Rows> class block_softmax {
       SEQPRIM_UNROLL
       for (int d = 0; d < depth_steps; ++d) load_queries(d, queries_[d]);
     }
-    for (int stage = 0; open[0].tile < tiles; stage = stage + 1 == stages ? 0 : stage + 1) {
+    for (int stage = 0; open[0].tile() < tiles; stage = stage + 1 == stages ? 0 : stage + 1) {
       engine_.template wait_copies<stages - 2>();
       engine_.sync_block();  // the oldest tile is there for all, and all are done with the one before it
-      if (next.tile < tiles) fetch(stage == 0 ? stages - 1 : stage - 1, next.tile);
+      if (next.tile() < tiles) fetch(stage == 0 ? stages - 1 : stage - 1, next.tile());
       engine_.commit_copies();
-      const auto add = [&] { add_tile(stage, begin_of(open[0].tile), open[0].kind, run.end, rows); };
+      const auto add = [&] { add_tile(stage, begin_of(open[0].tile()), open[0].kind(), run.end, rows); };
       tile_step after;
       if constexpr (paged) {
         page_place found[look_ups]{};
         after = list.next(engine_, classify);
-        look_up(after.tile, found);
+        look_up(after.tile(), found);
         add();
         publish(stage, found);  // the tile there now was fetched before the last barrier
       } else {

@@ -130,23 +130,6 @@ template <class T> [[nodiscard]] bool loads_are_wide(const number_store<T>& stor
 template <class Shape, class Cache>
 inline constexpr int decode_shared_bytes = Cache::paged ? Shape::paged_bytes : Shape::shared_bytes;
 
-/// Everything a block of the decode kernel reads and writes. The query heads that share a key head are rows of one tile:
-/// row n * q_len + i is query i of the n-th of them.
-template <class Op, class T, class Out, class Keys, class Values> struct decode_call {
-  Op op;
-  problem p;
-  float scale;
-  tensor_view<const T, 4> q;
-  Keys k;
-  Values v;
-  tensor_view<Out, 4> out;
-  tensor_view<float, 3> lse;
-  float* parts;      ///< [batch, heads, q_len, splits, value_dim] when there is more than one split
-  float* part_lses;  ///< [batch, heads, q_len, splits]
-  std::uint32_t splits;
-  bool q_aligned, k_aligned, v_aligned, out_aligned;  ///< 16 bytes of a row may be read or written at once
-};
-
 /// Rows of one key head, keys of a sequence, blocks: kernels count them in 32 bits.
 inline constexpr index_t most_decode_items = 0x7fffffff;
 
@@ -199,18 +182,6 @@ inline void expect_decode_counts(const problem& p) {
   self.expects(p.k_len <= most_decode_items, "k_len (", p.k_len, ") exceeds 2^31 - 1");
 }
 
-/// Blocks of one call: for each key head, tile of its rows and split of its keys.
-template <class Shape> [[nodiscard]] index_t decode_blocks(const problem& p, index_t splits) {
-  index_t blocks = 1;
-  for (const index_t n : {p.batch, p.kv_heads, decode_row_tiles<Shape>(p), splits}) {
-    subject_of<entry::decode>.expects(n == 0 || blocks <= most_decode_items / n, "batch (", p.batch, "), kv_heads (",
-                                      p.kv_heads, "), ", decode_row_tiles<Shape>(p), " tiles of rows and ", splits,
-                                      " splits exceed 2^31 - 1 blocks");
-    blocks *= n;
-  }
-  return blocks;
-}
-
 /// What a block of the decode kernel owns: rows of one key head and a range of keys.
 struct decode_task {
   std::uint32_t batch, kv_head, first_row, split;
@@ -222,6 +193,113 @@ template <class Shape>
   const std::uint32_t tile = above % row_tiles, head = above / row_tiles;
   return {head / kv_heads, head % kv_heads, tile * Shape::q_tile, split};
 }
+
+/// The queries of one sequence: rows [first, first + count) of batch row `batch` of q, out and lse.
+struct query_rows {
+  index_t batch, first, count;
+};
+/// A row of a call: its sequence, and where it is in q, out and lse.
+struct query_row {
+  std::uint32_t sequence, batch, head, row;
+};
+
+/// The queries of a call where every sequence has as many: q [batch, heads, q_len, dim].
+struct even_queries {
+  static constexpr bool idle_blocks = false;
+
+  [[nodiscard]] SEQPRIM_HD query_rows of(const problem& p, std::uint32_t b) const noexcept { return {b, 0, p.q_len}; }
+  /// The sequence of row `row` of [batch, heads, q_len].
+  [[nodiscard]] SEQPRIM_HD query_row row_of(const problem& p, std::uint32_t row) const noexcept {
+    const auto q_len = static_cast<std::uint32_t>(p.q_len), heads = static_cast<std::uint32_t>(p.heads);
+    return {row / q_len / heads, row / q_len / heads, row / q_len % heads, row % q_len};
+  }
+  template <class Shape>
+  [[nodiscard]] SEQPRIM_HD decode_task task_of(const problem& p, std::uint32_t splits,
+                                               std::uint32_t block) const noexcept {
+    const auto kv_heads = static_cast<std::uint32_t>(p.kv_heads);
+    const std::uint32_t rows = static_cast<std::uint32_t>(p.heads) / kv_heads * static_cast<std::uint32_t>(p.q_len);
+    return decode_task_of<Shape>(kv_heads, (rows + Shape::q_tile - 1) / Shape::q_tile, splits, block);
+  }
+};
+
+/// Concatenated queries of sequences of unequal length: q [1, heads, q_len, dim], of which sequence b has the rows [offsets[b],
+/// offsets[b + 1]). Only sequences with least_rows to most_rows rows per key head take part.
+struct ragged_queries {
+  static constexpr bool idle_blocks = true;
+  static constexpr std::uint32_t idle = 0xffffffffu;  ///< the split of a block that owns nothing
+
+  index_array offsets;
+  std::uint32_t least_rows, most_rows;
+
+  [[nodiscard]] SEQPRIM_HD query_rows of(const problem&, std::uint32_t b) const noexcept {
+    return {0, offsets[b], offsets[b + 1] - offsets[b]};
+  }
+  [[nodiscard]] SEQPRIM_HD query_row row_of(const problem& p, std::uint32_t row) const noexcept {
+    const auto q_len = static_cast<std::uint32_t>(p.q_len), token = row % q_len;
+    return {static_cast<std::uint32_t>(find_segment(offsets, token)), 0, row / q_len, token};
+  }
+  /// Tiles of rows of one key head. Those of sequence b begin with tile first_tile(b): as many as its rows may need, however they
+  /// are distributed, so that nobody needs to read the offsets before a launch.
+  template <class Shape> [[nodiscard]] SEQPRIM_HD static index_t tiles(const problem& p) noexcept {
+    return p.group() * p.q_len / Shape::q_tile + p.batch;
+  }
+  template <class Shape>
+  [[nodiscard]] SEQPRIM_HD decode_task task_of(const problem& p, std::uint32_t splits,
+                                               std::uint32_t block) const noexcept {
+    const auto kv_heads = static_cast<std::uint32_t>(p.kv_heads), batch = static_cast<std::uint32_t>(p.batch);
+    const std::uint32_t group = static_cast<std::uint32_t>(p.heads) / kv_heads;
+    const std::uint32_t all = group * static_cast<std::uint32_t>(p.q_len) / Shape::q_tile + batch;
+    const std::uint32_t above = block / splits, tile = above % all;
+    const auto first_tile = [&](std::uint32_t b) {
+      return group * static_cast<std::uint32_t>(offsets[b]) / Shape::q_tile + b;
+    };
+    std::uint32_t low = 0, high = batch;
+    while (high - low > 1) {
+      const std::uint32_t middle = low + (high - low) / 2;
+      (first_tile(middle) <= tile ? low : high) = middle;
+    }
+    const std::uint32_t rows = group * static_cast<std::uint32_t>(offsets[low + 1] - offsets[low]),
+                        first_row = (tile - first_tile(low)) * Shape::q_tile;
+    const bool owns = first_row < rows && least_rows <= rows && rows <= most_rows;
+    return {low, above / all, first_row, owns ? block % splits : idle};
+  }
+};
+
+/// The product of the numbers that make up the blocks of a call.
+template <std::size_t N> [[nodiscard]] index_t expect_blocks(const index_t (&factors)[N]) {
+  index_t blocks = 1;
+  for (const index_t n : factors) {
+    subject_of<entry::decode>.expects(n == 0 || blocks <= most_decode_items / n, "batch, kv_heads (", factors[0],
+                                      "), tiles of rows and splits (", factors[1], ") exceed 2^31 - 1 blocks");
+    blocks *= n;
+  }
+  return blocks;
+}
+/// Blocks of one call: for each key head, tile of its rows and split of its keys.
+template <class Shape> [[nodiscard]] index_t decode_blocks(const problem& p, index_t splits, const even_queries& = {}) {
+  return expect_blocks({p.kv_heads, splits, p.batch, decode_row_tiles<Shape>(p)});
+}
+template <class Shape> [[nodiscard]] index_t decode_blocks(const problem& p, index_t splits, const ragged_queries&) {
+  return expect_blocks({p.kv_heads, splits, ragged_queries::tiles<Shape>(p)});
+}
+
+/// Everything a block of the decode kernel reads and writes. The query heads that share a key head are rows of one tile:
+/// row n * q_len + i is query i of the n-th of them.
+template <class Op, class T, class Out, class Keys, class Values, class Queries = even_queries> struct decode_call {
+  Op op;
+  problem p;
+  float scale;
+  tensor_view<const T, 4> q;
+  Keys k;
+  Values v;
+  tensor_view<Out, 4> out;
+  tensor_view<float, 3> lse;
+  float* parts;      ///< [rows, splits, value_dim] when there is more than one split; rows: [batch, heads, q_len] of q
+  float* part_lses;  ///< [rows, splits]
+  std::uint32_t splits;
+  bool q_aligned, k_aligned, v_aligned, out_aligned;  ///< 16 bytes of a row may be read or written at once
+  Queries queries = {};
+};
 
 /// The rows of a block that belong to the query heads of one key head.
 template <class Op> struct rows_of_group {
@@ -300,13 +378,14 @@ template <class Call>
 [[nodiscard]] SEQPRIM_HD auto rows_of_call(const Call& call, std::uint32_t batch, std::uint32_t kv_head,
                                            std::uint32_t first) noexcept {
   const auto kv_heads = static_cast<std::uint32_t>(call.p.kv_heads);
+  const index_t count = call.queries.of(call.p, batch).count;
   return rows_of_group<std::remove_cvref_t<decltype(call.op)>>{call.op,
                                                                call.p.order,
                                                                batch,
                                                                kv_head,
                                                                kv_heads,
                                                                static_cast<std::uint32_t>(call.p.heads) / kv_heads,
-                                                               static_cast<std::uint32_t>(call.p.q_len),
+                                                               static_cast<std::uint32_t>(count),
                                                                first};
 }
 
@@ -341,15 +420,15 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
                 "seqprim: split_keys of a block policy is a positive multiple of k_tile for every length");
   using T = typename Shape::element;
   const problem& p = call.p;
-  const auto task_now = [&] {
-    const auto kv_heads = static_cast<std::uint32_t>(p.kv_heads);
-    const std::uint32_t rows = static_cast<std::uint32_t>(p.heads) / kv_heads * static_cast<std::uint32_t>(p.q_len);
-    return decode_task_of<Shape>(kv_heads, (rows + Shape::q_tile - 1) / Shape::q_tile, call.splits, engine.block());
-  };
-  const auto part_of = [&](const decode_task& task, index_t h, index_t i) {
-    return ((task.batch * p.heads + h) * p.q_len + i) * call.splits + task.split;
+  const auto task_now = [&] { return call.queries.template task_of<Shape>(p, call.splits, engine.block()); };
+  const auto part_of = [&](const decode_task& task, const query_rows& in, index_t h, index_t i) {
+    return ((in.batch * p.heads + h) * p.q_len + in.first + i) * call.splits + task.split;
   };
   const decode_task task = task_now();
+  if constexpr (std::remove_cvref_t<decltype(call.queries)>::idle_blocks) {
+    if (task.split == ragged_queries::idle) return;
+  }
+  const query_rows in = call.queries.of(p, task.batch);
   const auto rows = rows_of_call(call, task.batch, task.kv_head, task.first_row);
   using rows_type = std::remove_const_t<decltype(rows)>;
   const int count = rows.count(Shape::q_tile);
@@ -359,17 +438,18 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
                                {task.split * cut.split_keys, (task.split + index_t{1}) * cut.split_keys});
   if (keys.empty() && cut.splits > 1) {
     const int row = engine.warp() * arch::cuda::warp_lanes + engine.lane();
-    if (row < count) call.part_lses[part_of(task, rows.head_of(row), rows.position(row))] = -__builtin_huge_valf();
+    if (row < count) call.part_lses[part_of(task, in, rows.head_of(row), rows.position(row))] = -__builtin_huge_valf();
     return;
   }
-  const group_queries<T, rows_type> queries{call.q.data + task.batch * call.q.stride(0), call.q.stride(1),
-                                            call.q.stride(2), rows};
+  const group_queries<T, rows_type> queries{call.q.data + in.batch * call.q.stride(0) + in.first * call.q.stride(2),
+                                            call.q.stride(1), call.q.stride(2), rows};
   block_softmax<Shape, Engine, rows_type> state(engine, rows, static_cast<T*>(shared), call.scale);
   state.run(queries, call.k.of(task.batch, task.kv_head), call.v.of(task.batch, task.kv_head),
             {keys.begin / Shape::k_tile * Shape::k_tile, keys.end}, count, static_cast<int>(p.head_dim),
             static_cast<int>(p.value_dim), call.q_aligned, call.k_aligned, call.v_aligned);
 
   const decode_task end = task_now();
+  const query_rows to = call.queries.of(p, end.batch);
   const auto owned = rows_of_call(call, end.batch, end.kv_head, end.first_row);
   const auto value_dim = static_cast<int>(p.value_dim);
   const bool alone = cut_of<Policy>(call, owned).splits == 1;
@@ -381,10 +461,11 @@ SEQPRIM_HD void decode_block(const Engine& engine, const Call& call, void* share
         const index_t h = owned.head_of(row), i = owned.position(row);
         const int left = min(value_dim - column, 8);
         if (alone) {
-          if (column == 0 && call.lse.data != nullptr) call.lse(end.batch, h, i) = lse;
-          if (left > 0) store_elements(engine, &call.out(end.batch, h, i, column), numbers, left, call.out_aligned);
+          if (column == 0 && call.lse.data != nullptr) call.lse(to.batch, h, to.first + i) = lse;
+          if (left > 0)
+            store_elements(engine, &call.out(to.batch, h, to.first + i, column), numbers, left, call.out_aligned);
         } else {
-          const index_t part = part_of(end, h, i);
+          const index_t part = part_of(end, to, h, i);
           if (column == 0) call.part_lses[part] = lse;
           if (left > 0)
             store_elements(engine, call.parts + part * value_dim + column, numbers, left, value_dim % 4 == 0);
@@ -404,9 +485,9 @@ template <class Policy, class Engine, class Call>
 SEQPRIM_HD void merge_parts(const Engine& engine, const Call& call, void* shared) noexcept {
   constexpr float infinity = __builtin_huge_valf();
   const problem& p = call.p;
-  const auto q_len = static_cast<std::uint32_t>(p.q_len), heads = static_cast<std::uint32_t>(p.heads);
-  const std::uint32_t row = engine.block(), i = row % q_len, h = row / q_len % heads, b = row / q_len / heads;
-  const std::uint32_t splits = cut_of<Policy>(call, rows_of_call(call, b, kv_head_of(p, h), 0)).splits;
+  const std::uint32_t row = engine.block();
+  const query_row to = call.queries.row_of(p, row);
+  const std::uint32_t splits = cut_of<Policy>(call, rows_of_call(call, to.sequence, kv_head_of(p, to.head), 0)).splits;
   if (splits == 1) return;  // its block wrote the result
   const float* const lses = call.part_lses + index_t{row} * call.splits;
   const float* const parts = call.parts + index_t{row} * call.splits * p.value_dim;
@@ -414,7 +495,7 @@ SEQPRIM_HD void merge_parts(const Engine& engine, const Call& call, void* shared
   float* const tops = weights + merge_shape::weights;
   const int lane = engine.lane(), warp = engine.warp();
   const auto thread = static_cast<std::uint32_t>(warp * arch::cuda::warp_lanes + lane);
-  const float sink = call.op.sink_of(h);
+  const float sink = call.op.sink_of(to.head);
 
   float top = sink;
   for (std::uint32_t s = thread; s < splits; s += merge_shape::lanes) top = ::fmaxf(top, lses[s]);
@@ -441,9 +522,11 @@ SEQPRIM_HD void merge_parts(const Engine& engine, const Call& call, void* shared
       }
     }
     total += ::expf(sink - safe);
-    if (d == 0 && call.lse.data != nullptr) call.lse(b, h, i) = total == 0 ? -infinity : top + ::logf(total);
-    using element = std::remove_cvref_t<decltype(call.out(b, h, i, d))>;
-    if (d < p.value_dim) call.out(b, h, i, d) = static_cast<element>(sum * (total == 0 ? 0.0f : 1.0f / total));
+    if (d == 0 && call.lse.data != nullptr)
+      call.lse(to.batch, to.head, to.row) = total == 0 ? -infinity : top + ::logf(total);
+    using element = std::remove_cvref_t<decltype(call.out(to.batch, to.head, to.row, d))>;
+    if (d < p.value_dim)
+      call.out(to.batch, to.head, to.row, d) = static_cast<element>(sum * (total == 0 ? 0.0f : 1.0f / total));
     d += merge_shape::lanes;
   } while (d - thread < p.value_dim);
 }

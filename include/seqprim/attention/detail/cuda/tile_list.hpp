@@ -9,10 +9,19 @@
 
 namespace seqprim::attention::detail {
 
-/// One tile of a walk; behind the last one, `tile` is the number of tiles.
-struct tile_step {
-  int tile;
-  mask::tile_kind kind;
+/// One tile of a walk, in one register: twice its number, and 1 where it is full; else it is partial. Behind the last tile the number
+/// is that of the tiles.
+class tile_step {
+ public:
+  tile_step() = default;
+  SEQPRIM_HD tile_step(int tile, bool full) noexcept : code_(2 * tile + (full ? 1 : 0)) {}
+  [[nodiscard]] SEQPRIM_HD int tile() const noexcept { return code_ >> 1; }
+  [[nodiscard]] SEQPRIM_HD mask::tile_kind kind() const noexcept {
+    return code_ & 1 ? mask::tile_kind::full : mask::tile_kind::partial;
+  }
+
+ private:
+  int code_;
 };
 
 /// A walk over the tiles [0, tiles) that are not empty, in order. A warp classifies 32 of them at a time, one in each lane, and
@@ -25,7 +34,7 @@ class tile_list {
   template <class Engine, class Classify>
   [[nodiscard]] SEQPRIM_HD tile_step next(const Engine& engine, const Classify& classify) noexcept {
     while (visible_ == 0) {
-      if (classified_ >= tiles_) return {tiles_, mask::tile_kind::empty};
+      if (classified_ >= tiles_) return {tiles_, false};
       const int tile = classified_ + engine.lane();
       const mask::tile_kind kind = tile < tiles_ ? classify(tile) : mask::tile_kind::empty;
       visible_ = engine.ballot(kind != mask::tile_kind::empty);
@@ -34,8 +43,7 @@ class tile_list {
     }
     const int bit = lowest_bit(visible_);
     visible_ &= visible_ - 1;
-    return {classified_ - arch::cuda::warp_lanes + bit,
-            full_ >> bit & 1 ? mask::tile_kind::full : mask::tile_kind::partial};
+    return {classified_ - arch::cuda::warp_lanes + bit, (full_ >> bit & 1) != 0};
   }
 
  private:

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <seqprim/attention/decode.cuh>
+#include <seqprim/attention/ragged.hpp>
+
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+namespace seqprim::attention {
+
+namespace detail {
+
+/// Where ragged queries are: as the operator says, or the last one of each sequence at its last key.
+struct ragged_query_starts {
+  row_starts given;
+  ragged_starts at_ends;  ///< without lengths `given` holds
+
+  [[nodiscard]] SEQPRIM_HD constexpr index_t operator()(index_t b) const noexcept {
+    return at_ends.lengths.size() == 0 ? given(b) : at_ends(b);
+  }
+};
+template <class Op>
+[[nodiscard]] ragged_query_starts ragged_starts_of(const Op& op, const index_array& lengths,
+                                                   const index_array& offsets) noexcept {
+  if (op.starts.size() > 0) return {row_starts{.common = 0, .ends = op.starts, .len = 0}, {}};
+  if (op.start != last_query_at_last_key) return {row_starts{.common = op.start}, {}};
+  return {{}, {lengths, offsets}};
+}
+
+/// The shape of one sequence of a cache, without memory.
+template <class Cache> [[nodiscard]] auto outline_of_sequence(const Cache& cache, index_t k_len) noexcept {
+  auto outline = outline_of(cache, 1, k_len);
+  outline.data = nullptr;
+  return outline;
+}
+
+/// Checks a ragged call: sequence by sequence where the host can read what says where they are, else their shapes.
+template <class Op, class Queries, class T, class Keys, class Values>
+[[nodiscard]] problem validate_ragged(const gpu& executor, const Op& op, const Queries& queries,
+                                      const tensor_view<const T, 4>& q, const Keys& k, const Values& v) {
+  constexpr subject self{"attention::decode", "attention/ragged"};
+  constexpr auto entry = entry::decode;
+  const index_t batch = queries.sequences();
+  expect_arrays(executor, op);
+  expect_memory(executor, self, "q", q);
+  self.expects(op.starts.size() == 0 || op.starts.size() >= batch, "the op has ", op.starts.size(),
+               " starting positions for ", batch, " sequences");
+  self.expects(!mask::places_queries<decltype(op.mask)> || op.starts.size() > 0 || op.start != last_query_at_last_key,
+               "the mask places the queries of a call, which ragged ones on CUDA are not asked for; say where the "
+               "first query of each sequence is with starting_at");
+  auto outline = q;  // of the queries of one sequence
+  outline.data = nullptr;
+  if (queries.offsets.host_readable() && k.table.host_readable() && v.table.host_readable() &&
+      op.starts.host_readable()) {
+    for (index_t b = 0; b < batch; ++b) {
+      outline.extents[2] = queries.of(b).size();
+      self.expects(outline.extents[2] <= k.length(b), "sequence ", b, " has ", outline.extents[2], " new rows and ",
+                   k.length(b), " keys");
+      if (outline.extents[2] > 0)
+        (void)validate_inputs<entry>(executor, operator_of(op, b), outline, outline_of_sequence(k, k.length(b)),
+                                     outline_of_sequence(v, k.length(b)), k.table.lengths().slice({b, b + 1}));
+    }
+  } else {
+    outline.extents[2] = min<index_t>(q.extent(2), 1);
+    (void)validate_inputs<entry>(executor, operator_of(op.starting_at(0), 0), outline, outline_of_sequence(k, 1),
+                                 outline_of_sequence(v, 1));
+  }
+  return {batch,       q.extent(1),       k.store.extent(1), q.extent(2), outline_of(k, batch).extent(2),
+          q.extent(3), v.store.extent(3), op.order,          {}};
+}
+
+/// The kernels of one size of heads: those of few and of many rows, each for the sequences that have so many, and the merge.
+template <class Engine, class Policy, class Dims, class Op, class T, class Keys, class Values, class Out>
+void launch_ragged(const gpu& executor, const Op& op, const problem& p, const index_array& offsets,
+                   const tensor_view<const T, 4>& q, const Keys& k, const Values& v, const tensor_view<Out, 4>& out,
+                   const tensor_view<float, 3>& lse, float* memory) {
+  using shapes = decode_shapes<Engine, Policy, T, Dims>;
+  constexpr std::uint32_t few = shapes::narrow::q_tile;
+  const index_t rows = p.heads * p.q_len;
+  const auto call_for = [&](std::uint32_t least, std::uint32_t most) {
+    return make_decode_call<Policy>(op, p, q, k, v, out, lse, memory, rows, ragged_queries{offsets, least, most});
+  };
+  const auto narrow_call = call_for(1, few), wide_call = call_for(few + 1, most_decode_items);
+  const auto narrow = prepare_decode_block<typename shapes::narrow, Policy, Engine>(narrow_call);
+  const auto wide = prepare_decode_block<typename shapes::wide, Policy, Engine>(wide_call);
+  const auto merge = prepare_merge<Policy, Engine>(narrow_call, rows);
+  bool any_narrow = true, any_wide = p.group() * p.q_len > few;
+  if (offsets.host_readable()) {
+    any_narrow = any_wide = false;
+    for (index_t b = 0; b < p.batch; ++b) {
+      const index_t n = p.group() * (offsets[b + 1] - offsets[b]);
+      any_narrow = any_narrow || (0 < n && n <= few);
+      any_wide = any_wide || n > few;
+    }
+  }
+  if (any_narrow) narrow.launch(executor, narrow_call);
+  if (any_wide) wide.launch(executor, wide_call);
+  merge.launch(executor, narrow_call);
+}
+
+/// Floats of workspace of ragged queries against caches whose tables are checked.
+template <class Policy, class Q, class K, class V>
+[[nodiscard]] index_t ragged_floats(const ragged<Q>& queries, const K& k, const V& v) noexcept {
+  const index_t splits = most_decode_splits<Policy>(outline_of(k, queries.sequences()).extent(2));
+  return splits <= 1 ? 0 : queries.rows.extent(1) * queries.rows.extent(2) * splits * (v.store.extent(3) + 1);
+}
+
+}  // namespace detail
+
+/// Floats of workspace that decode needs for ragged queries.
+///
+/// Errors  precondition_error: page tables that decode rejects; they are read where the host can.
+template <class Policy = default_block_policy, class Q, class StoreK, class StoreV>
+[[nodiscard]] index_t decode_workspace(const ragged<Q>& queries, const paged<StoreK>& keys,
+                                       const paged<StoreV>& values) {
+  static_assert(detail::require_block_cache<paged<StoreK>>() && detail::require_block_cache<paged<StoreV>>());
+  detail::expect_tables(gpu{}, queries.sequences(), keys, values);
+  return detail::ragged_floats<Policy>(queries, detail::block_cache(keys), detail::block_cache(values));
+}
+
+/// Decode on CUDA for ragged queries against pages, in at most three launches for the whole batch. The offsets may be read by the host
+/// or lie on the device, as page tables may.
+///
+///     attention::decode(gpu{stream}, op, ragged{q_new, offsets.on_device()}, paged{k_pages, table.on_device()},
+///                       paged{v_pages, table.on_device()}, out, lse, workspace);
+///
+/// Shapes   as on the CPU; workspace [decode_workspace(queries, keys, values)] float, or left out: then it comes from the memory pool
+///          of the stream.
+/// Types    as decode on CUDA: q of a 16-bit type, pages of the same or of int8 values; dims up to 256
+/// Limits   op.position must be position::none: encode the queries before. A mask that places the queries of a call needs op.starting_at.
+/// Edge     a sequence without new rows is an idle slot: nothing is read or written for it.
+/// Errors   precondition_error before the launch, as on the CPU where the host can read offsets, tables and starting positions; else
+///          shapes are checked, and sequences with more new rows than tokens are the caller's responsibility. cuda_error when a launch fails.
+/// Repeat   same bits in every run, those of decode of each sequence alone.
+/// Cost     as decode of each sequence, and blocks that leave at once: two for each sequence, key head and split that a table
+///          could hold. No synchronization; can be captured into a graph.
+/// Page     docs/reference/attention/ragged.md
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class StoreK,
+          class StoreV, class Out, class Lse>
+void decode(const gpu& executor, const Op& op, const ragged<Q>& queries, const paged<StoreK>& keys,
+            const paged<StoreV>& values, Out&& result, Lse&& log_sum_exp, const tensor_view<float, 1>& workspace) {
+  using T = element_of<Q>;
+  using k_view = detail::cache_view<paged<StoreK>>;
+  using v_view = detail::cache_view<paged<StoreV>>;
+  static_assert(require_op<Op>() && detail::require_operand<Q, 4>() && detail::require_block_cache<paged<StoreK>>() &&
+                detail::require_block_cache<paged<StoreV>>() && detail::require_result<Out, 4>() &&
+                detail::require_result<Lse, 3>() &&
+                detail::require_decode_elements<T, typename k_view::value_type, typename v_view::value_type>());
+  static_assert(std::is_same_v<decltype(Op::position), position::none>,
+                "seqprim: ragged decode on CUDA takes queries that are encoded: encode them before the call and leave "
+                "the position of the operator out. See docs/reference/attention/ragged.md");
+  static_assert(!std::is_same_v<element_of<Out>, double> && std::is_same_v<element_of<Lse>, float>,
+                "seqprim: attention on CUDA takes float, float16 and bfloat16, and float lse");
+  constexpr subject self{"attention::decode", "attention/ragged"};
+  const auto q = tensor_view<const T, 4>(queries.rows);
+  const auto out = tensor_view<element_of<Out>, 4>(as_view(result));
+  const auto lse = tensor_view<float, 3>(as_view(log_sum_exp));
+  const auto k = detail::block_cache(keys), v = detail::block_cache(values);
+  detail::expect_ragged(executor, self, "q", queries);
+  detail::expect_tables(executor, queries.sequences(), keys, values);
+  detail::validate_codes(keys);
+  detail::validate_codes(values);
+  const detail::problem p = detail::validate_ragged(executor, op, queries, q, k, v);
+  detail::expect_decode_counts(p);
+  detail::problem one_row = p;
+  one_row.batch = 1;
+  expect_memory(executor, self, "k", detail::rows_of_store(k.store));
+  expect_memory(executor, self, "v", detail::rows_of_store(v.store));
+  detail::expect_decode_operands(executor, one_row, q, k, v, out, lse, workspace,
+                                 detail::ragged_floats<Policy>(queries, k, v));
+  self.expects(p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim, "head_dim (",
+               p.head_dim, ") and value_dim (", p.value_dim, ") must be <= ", detail::largest_block_dim, " on CUDA");
+  if (q.extent(2) == 0) return;
+  const auto rows = detail::in_rows(op, detail::ragged_starts_of(op, keys.table.lengths(), queries.offsets));
+  detail::with_dims<detail::static_extent<k_view, Q>, detail::static_extent<v_view, decltype(as_view(result))>>(
+      p.head_dim, p.value_dim, [&](auto dims) {
+        detail::launch_ragged<Engine, Policy, decltype(dims)>(executor, rows, p, queries.offsets, q, k, v, out, lse,
+                                                              workspace.data);
+      });
+}
+
+/// The same with workspace from the memory pool of the stream.
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class StoreK,
+          class StoreV, class Out, class Lse>
+void decode(const gpu& executor, const Op& op, const ragged<Q>& queries, const paged<StoreK>& keys,
+            const paged<StoreV>& values, Out&& result, Lse&& log_sum_exp) {
+  const index_t floats = decode_workspace<Policy>(queries, keys, values);
+  const pool_memory<float> memory(executor, floats, "attention::decode");
+  decode<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp,
+                         tensor_view<float, 1>(memory.data(), floats));
+}
+
+/// The same without lse.
+template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class StoreK,
+          class StoreV, class Out>
+void decode(const gpu& executor, const Op& op, const ragged<Q>& queries, const paged<StoreK>& keys,
+            const paged<StoreV>& values, Out&& result) {
+  decode<Engine, Policy>(executor, op, queries, keys, values, result, detail::no_lse(queries.rows));
+}
+
+}  // namespace seqprim::attention

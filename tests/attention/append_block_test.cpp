@@ -222,3 +222,36 @@ TEST_CASE("append block: ragged rows become the last tokens of their sequences",
   const position::token_ids_per_batch by_sequence{.ids = ids.view()};
   check(attention::softmax{mask::causal{}, score::identity{}, position::placed{rotary{}, by_sequence, by_sequence}});
 }
+
+TEST_CASE("append block: ragged queries get the positions that they have alone", "[attention][cuda][property]") {
+  namespace detail = attention::detail;
+  const std::vector<std::int32_t> offsets{0, 0, 3, 4, 9}, lengths{5, 9, 1, 70}, first{0, 2, 40, 7};
+  const auto q = random_tensor<bfloat16>(91, 1, 3, 9, 32);
+  const auto check = [&](const auto& op, const auto& start_of) {
+    tensor<bfloat16, 4> blocks(1, 3, 9, 32), host = blocks;
+    const auto at = position::place(op.position);
+    const auto encoding = position::for_head_dim(at.encoding, 32);
+    const auto starts = detail::ragged_starts_of(op, lengths, offsets);
+    const auto call = position::detail::make_encode_call(
+        subject{"test", "none"}, encoding, position::side::query, position::shifted_rows{at.queries, starts},
+        detail::ragged_tokens{offsets, 9}, 32, tensor_view<const bfloat16, 4>(q.view()),
+        detail::ragged_results<bfloat16>{blocks.view(), true, offsets});
+    for (index_t block = 0; block < call.blocks(); ++block)
+      test::emulated_block::run(position::detail::encode_warps, call.tile.shared_bytes,
+                                static_cast<std::uint32_t>(block), [&](const auto& engine, std::byte* shared) {
+                                  position::detail::encode_block<position::detail::direction::forward>(engine, call,
+                                                                                                       shared);
+                                });
+    for (index_t b = 0; b < 4; ++b) {
+      const range rows{offsets[static_cast<std::size_t>(b)], offsets[static_cast<std::size_t>(b) + 1]};
+      if (rows.empty()) continue;
+      position::encode(cpu{}, encoding,
+                       position::shifted_rows{at.queries, row_starts{.common = start_of(b, rows.size())}},
+                       q.view().slice(2, rows), host.view().slice(2, rows));
+    }
+    REQUIRE(same_bits(blocks, host));
+  };
+  check(rope, [&](index_t b, index_t count) { return lengths[static_cast<std::size_t>(b)] - count; });
+  check(rope.starting_at(17), [](index_t, index_t) { return 17; });
+  check(rope.starting_at(first), [&](index_t b, index_t) { return first[static_cast<std::size_t>(b)]; });
+}

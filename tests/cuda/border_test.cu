@@ -372,6 +372,21 @@ void ragged_batches() {
   SEQPRIM_EXPECT(decode(device_offsets.on_device(), table).empty());
   SEQPRIM_EXPECT(decode(device_offsets.on_device(), table.on_device()).empty());
   SEQPRIM_EXPECT(seen().launches.size() == 11);
+  // An operator with a position: one kernel more, the first.
+  const std::string none = message_of([&] {
+    attention::decode(executor, with_position, attention::ragged(rows(x.q), device_offsets.on_device()),
+                      attention::paged(store, table), attention::paged(store, table), rows(x.out),
+                      tensor_view<float, 3>(x.lse.data, 1, heads, tokens), x.workspace);
+  });
+  SEQPRIM_EXPECT(none.empty() && seen().launches.size() == 15);
+  SEQPRIM_EXPECT(seen().launches[11].kernel.find("encode_kernel") != std::string::npos);
+  const index_t plain_floats =
+      attention::decode_workspace(attention::ragged(rows(x.q), device_offsets.on_device()),
+                                  attention::paged(store, table), attention::paged(store, table));
+  const index_t floats =
+      attention::decode_workspace(with_position, attention::ragged(rows(x.q), device_offsets.on_device()),
+                                  attention::paged(store, table), attention::paged(store, table));
+  SEQPRIM_EXPECT(floats == round_up(plain_floats, index_t{4}) + heads * tokens * dim / 2);
 
   SEQPRIM_EXPECT_SAYS(decode(device_offsets, table), "offsets is in device memory", "on_device()");
   SEQPRIM_EXPECT_SAYS(with(1, tokens - 1), "the offsets of q end at 9, but it has 10 rows");
@@ -380,7 +395,7 @@ void ragged_batches() {
   lengths[1] = 20;
   lengths[0] = 600;
   SEQPRIM_EXPECT_SAYS(with(1, tokens), "lengths[0] (600)");
-  SEQPRIM_EXPECT(seen().launches.size() == 11);
+  SEQPRIM_EXPECT(seen().launches.size() == 15);
 }
 
 void page_tables() {

@@ -6,6 +6,7 @@
 #include <seqprim/attention/ragged.cuh>
 #include <seqprim/attention/reference.hpp>
 #include <seqprim/mask/mask.hpp>
+#include <seqprim/position/rotary.hpp>
 #include <seqprim/score/score.hpp>
 
 #include <cuda/expect.cuh>
@@ -244,7 +245,7 @@ void check_ragged() {
   const device_tensor<float, 3> lse(r.lse);
   const device_tensor<std::int32_t, 2> device_entries(entries);
   const device_buffer<index_t> device_lengths(lengths, batch), device_offsets(offsets, batch + 1);
-  const auto op = attention::softmax{mask::causal{}};
+  const attention::softmax op{mask::causal{}, score::identity{}, position::rotary<position::half_split>{}};
   const auto keys = with_last<64>(device_k.view()), values = with_last<64>(device_v.view());
   const auto table =
       attention::page_table(device_entries.view(), index_array(device_lengths.data(), batch)).on_device();

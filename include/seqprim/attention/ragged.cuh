@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/attention/decode.cuh>
+#include <seqprim/attention/detail/cuda/ragged_rows.hpp>
 #include <seqprim/attention/ragged.hpp>
 
 #include <cuda_runtime.h>
@@ -11,23 +12,6 @@
 namespace seqprim::attention {
 
 namespace detail {
-
-/// Where ragged queries are: as the operator says, or the last one of each sequence at its last key.
-struct ragged_query_starts {
-  row_starts given;
-  ragged_starts at_ends;  ///< without lengths `given` holds
-
-  [[nodiscard]] SEQPRIM_HD constexpr index_t operator()(index_t b) const noexcept {
-    return at_ends.lengths.size() == 0 ? given(b) : at_ends(b);
-  }
-};
-template <class Op>
-[[nodiscard]] ragged_query_starts ragged_starts_of(const Op& op, const index_array& lengths,
-                                                   const index_array& offsets) noexcept {
-  if (op.starts.size() > 0) return {row_starts{.common = 0, .ends = op.starts, .len = 0}, {}};
-  if (op.start != last_query_at_last_key) return {row_starts{.common = op.start}, {}};
-  return {{}, {lengths, offsets}};
-}
 
 /// The shape of one sequence of a cache, without memory.
 template <class Cache> [[nodiscard]] auto outline_of_sequence(const Cache& cache, index_t k_len) noexcept {
@@ -71,11 +55,32 @@ template <class Op, class Queries, class T, class Keys, class Values>
           q.extent(3), v.store.extent(3), op.order,          {}};
 }
 
+/// q itself, or with a position its copy in workspace.
+template <class Op, class T>
+[[nodiscard]] auto encoded_ragged_queries(const Op& op, const problem& p, const ragged_query_starts& starts,
+                                          const index_array& offsets, const tensor_view<const T, 4>& q,
+                                          workspace& memory) {
+  if constexpr (encodes_positions<Op>) {
+    const auto at = position::place(op.position);
+    static_assert(position::require_map<decltype(at.queries)>() &&
+                  position::require_coordinates<encoding_of<Op>, decltype(at.queries)>());
+    const tensor_view<T, 4> rows = rows_like<T>(q, encoded_problem<Op>(op, p).shape.head_dim, memory);
+    const auto kernel = position::detail::prepare_encode<position::detail::direction::forward>(
+        subject_of<entry::decode>, position::for_head_dim(at.encoding, p.head_dim), position::side::query,
+        position::shifted_rows{at.queries, starts}, ragged_tokens{offsets, q.extent(2)}, p.head_dim, q,
+        ragged_results<T>{rows, position::detail::rows_at_16_bytes(rows), offsets});
+    return kernel_operand<const T, std::remove_const_t<decltype(kernel)>>{rows, kernel};
+  } else {
+    return kernel_operand<const T, no_kernel>{q, {}};
+  }
+}
+
 /// The kernels of one size of heads: those of few and of many rows, each for the sequences that have so many, and the merge.
-template <class Engine, class Policy, class Dims, class Op, class T, class Keys, class Values, class Out>
+/// before() launches what comes before them.
+template <class Engine, class Policy, class Dims, class Op, class T, class Keys, class Values, class Out, class Before>
 void launch_ragged(const gpu& executor, const Op& op, const problem& p, const index_array& offsets,
                    const tensor_view<const T, 4>& q, const Keys& k, const Values& v, const tensor_view<Out, 4>& out,
-                   const tensor_view<float, 3>& lse, float* memory) {
+                   const tensor_view<float, 3>& lse, float* memory, const Before& before) {
   using shapes = decode_shapes<Engine, Policy, T, Dims>;
   constexpr std::uint32_t few = shapes::narrow::q_tile;
   const index_t rows = p.heads * p.q_len;
@@ -95,6 +100,7 @@ void launch_ragged(const gpu& executor, const Op& op, const problem& p, const in
       any_wide = any_wide || n > few;
     }
   }
+  before();
   if (any_narrow) narrow.launch(executor, narrow_call);
   if (any_wide) wide.launch(executor, wide_call);
   merge.launch(executor, narrow_call);
@@ -120,16 +126,27 @@ template <class Policy = default_block_policy, class Q, class StoreK, class Stor
   return detail::ragged_floats<Policy>(queries, detail::block_cache(keys), detail::block_cache(values));
 }
 
-/// Decode on CUDA for ragged queries against pages, in at most three launches for the whole batch. The offsets may be read by the host
+/// The same, and a copy of the queries that carries the position of op, if it has one.
+template <class Policy = default_block_policy, class Op, class Q, class StoreK, class StoreV>
+[[nodiscard]] index_t decode_workspace(const Op& op, const ragged<Q>& queries, const paged<StoreK>& keys,
+                                       const paged<StoreV>& values) {
+  static_assert(require_op<Op>());
+  const index_t floats = decode_workspace<Policy>(queries, keys, values);
+  return detail::with_copies(floats, detail::encoded_floats(op, queries.rows.extent(3), queries.rows));
+}
+
+/// Decode on CUDA for ragged queries against pages, in at most four launches for the whole batch. The offsets may be read by the host
 /// or lie on the device, as page tables may.
 ///
 ///     attention::decode(gpu{stream}, op, ragged{q_new, offsets.on_device()}, paged{k_pages, table.on_device()},
 ///                       paged{v_pages, table.on_device()}, out, lse, workspace);
 ///
-/// Shapes   as on the CPU; workspace [decode_workspace(queries, keys, values)] float, or left out: then it comes from the memory pool
-///          of the stream.
+/// Keys in the pages carry their positions already (append encodes them); op.position is applied to the queries, by a kernel of its own.
+///
+/// Shapes   as on the CPU; workspace [decode_workspace(op, queries, keys, values)] float, or left out: then it comes from the memory
+///          pool of the stream.
 /// Types    as decode on CUDA: q of a 16-bit type, pages of the same or of int8 values; dims up to 256
-/// Limits   op.position must be position::none: encode the queries before. A mask that places the queries of a call needs op.starting_at.
+/// Limits   position::on_read is not supported. A mask that places the queries of a call needs op.starting_at.
 /// Edge     a sequence without new rows is an idle slot: nothing is read or written for it.
 /// Errors   precondition_error before the launch, as on the CPU where the host can read offsets, tables and starting positions; else
 ///          shapes are checked, and sequences with more new rows than tokens are the caller's responsibility. cuda_error when a launch fails.
@@ -148,9 +165,9 @@ void decode(const gpu& executor, const Op& op, const ragged<Q>& queries, const p
                 detail::require_block_cache<paged<StoreV>>() && detail::require_result<Out, 4>() &&
                 detail::require_result<Lse, 3>() &&
                 detail::require_decode_elements<T, typename k_view::value_type, typename v_view::value_type>());
-  static_assert(std::is_same_v<decltype(Op::position), position::none>,
-                "seqprim: ragged decode on CUDA takes queries that are encoded: encode them before the call and leave "
-                "the position of the operator out. See docs/reference/attention/ragged.md");
+  static_assert(!detail::encodes_on_read<Op>,
+                "seqprim: decode on CUDA reads keys that append has encoded: it takes no 'position::on_read'. See "
+                "docs/reference/attention/ragged.md");
   static_assert(!std::is_same_v<element_of<Out>, double> && std::is_same_v<element_of<Lse>, float>,
                 "seqprim: attention on CUDA takes float, float16 and bfloat16, and float lse");
   constexpr subject self{"attention::decode", "attention/ragged"};
@@ -168,16 +185,25 @@ void decode(const gpu& executor, const Op& op, const ragged<Q>& queries, const p
   one_row.batch = 1;
   expect_memory(executor, self, "k", detail::rows_of_store(k.store));
   expect_memory(executor, self, "v", detail::rows_of_store(v.store));
+  const index_t floats = detail::ragged_floats<Policy>(queries, k, v);
   detail::expect_decode_operands(executor, one_row, q, k, v, out, lse, workspace,
-                                 detail::ragged_floats<Policy>(queries, k, v));
-  self.expects(p.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim, "head_dim (",
-               p.head_dim, ") and value_dim (", p.value_dim, ") must be <= ", detail::largest_block_dim, " on CUDA");
+                                 detail::with_copies(floats, detail::encoded_floats(op, p.head_dim, q)));
+  const detail::problem shape = detail::encoded_problem<Op>(op, p).shape;
+  self.expects(shape.head_dim <= detail::largest_block_dim && p.value_dim <= detail::largest_block_dim, "head_dim (",
+               shape.head_dim, ") and value_dim (", p.value_dim, ") must be <= ", detail::largest_block_dim,
+               " on CUDA");
   if (q.extent(2) == 0) return;
-  const auto rows = detail::in_rows(op, detail::ragged_starts_of(op, keys.table.lengths(), queries.offsets));
-  detail::with_dims<detail::static_extent<k_view, Q>, detail::static_extent<v_view, decltype(as_view(result))>>(
-      p.head_dim, p.value_dim, [&](auto dims) {
-        detail::launch_ragged<Engine, Policy, decltype(dims)>(executor, rows, p, queries.offsets, q, k, v, out, lse,
-                                                              workspace.data);
+  const auto starts = detail::ragged_starts_of(op, keys.table.lengths(), queries.offsets);
+  auto rows = detail::in_rows(op, starts);
+  if (shape.head_dim != p.head_dim) rows.scale = static_cast<float>(op.scale_for(p.head_dim));
+  seqprim::workspace memory = detail::memory_behind(workspace, floats);
+  const auto q_in = detail::encoded_ragged_queries(op, p, starts, queries.offsets, q, memory);
+  constexpr index_t q_dim = detail::encoded_extent<Op, decltype(as_view(queries.rows))::last_extent>;
+  constexpr index_t head_dim = k_view::last_extent != dynamic_extent ? k_view::last_extent : q_dim;
+  detail::with_dims<head_dim, detail::static_extent<v_view, decltype(as_view(result))>>(
+      shape.head_dim, p.value_dim, [&](auto dims) {
+        detail::launch_ragged<Engine, Policy, decltype(dims)>(executor, rows, shape, queries.offsets, q_in.rows, k, v,
+                                                              out, lse, workspace.data, [&] { q_in.launch(executor); });
       });
 }
 
@@ -186,7 +212,7 @@ template <class Engine = arch::cuda::mma_sync, class Policy = default_block_poli
           class StoreV, class Out, class Lse>
 void decode(const gpu& executor, const Op& op, const ragged<Q>& queries, const paged<StoreK>& keys,
             const paged<StoreV>& values, Out&& result, Lse&& log_sum_exp) {
-  const index_t floats = decode_workspace<Policy>(queries, keys, values);
+  const index_t floats = decode_workspace<Policy>(op, queries, keys, values);
   const pool_memory<float> memory(executor, floats, "attention::decode");
   decode<Engine, Policy>(executor, op, queries, keys, values, result, log_sum_exp,
                          tensor_view<float, 1>(memory.data(), floats));

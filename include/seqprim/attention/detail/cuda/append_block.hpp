@@ -2,6 +2,7 @@
 #pragma once
 
 #include <seqprim/attention/append.hpp>
+#include <seqprim/attention/detail/cuda/ragged_rows.hpp>
 #include <seqprim/attention/paged.hpp>
 #include <seqprim/attention/quantized.hpp>
 #include <seqprim/attention/ragged.hpp>
@@ -11,22 +12,6 @@
 /// Where append on CUDA puts rows that the block of position/encode.cuh has encoded: the places of new rows in a cache, and their
 /// rounding to int8.
 namespace seqprim::attention::detail {
-
-/// The tokens of ragged rows.
-struct ragged_tokens {
-  index_array offsets;
-  index_t tokens;
-  struct place {
-    index_t first, row;
-  };
-
-  [[nodiscard]] SEQPRIM_HD constexpr index_t count() const noexcept { return tokens; }
-  [[nodiscard]] SEQPRIM_HD constexpr place of(index_t n) const noexcept {
-    const index_t b = find_segment(offsets, n);
-    return {b, n - offsets[b]};
-  }
-  [[nodiscard]] SEQPRIM_HD constexpr place source(index_t n) const noexcept { return {0, n}; }
-};
 
 /// Row `row` of sequence `batch` of a call: its place in a contiguous cache.
 template <class Starts> struct places_in_rows {

@@ -62,7 +62,7 @@ int main() {
     for (index_t h = 0; h < heads; ++h)
       for (index_t d = 0; d < dim; ++d) {
         const float difference = std::fabs(static_cast<float>(out[h * head_step + d]) - expected(b, h, token, d));
-        worst = difference <= worst ? worst : difference;  // a NaN stays
+        worst = worst != worst || difference <= worst ? worst : difference;  // a NaN stays
       }
   };
 

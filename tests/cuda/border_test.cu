@@ -31,7 +31,7 @@ using fake_cuda::allocate;
 using fake_cuda::refuse;
 using fake_cuda::seen;
 
-constexpr index_t batch = 2, heads = 4, kv_heads = 2, q_len = 5, k_len = 700, dim = 64;
+constexpr index_t batch = 2, heads = 4, kv_heads = 2, q_len = 5, k_len = 700, dim = 128;
 
 /// The operands of one problem, in memory of one kind; no test reads a number of them.
 struct operands {
@@ -166,12 +166,14 @@ void own_errors_are_thrown_and_cleared() {
 
 /// Attributes are where a device refuses a kernel: all of them are asked for before the first kernel starts.
 void a_refusal_leaves_outputs_untouched() {
+  std::size_t refused = 0;
   for (const entry& each : entries) {
     fake_cuda::reset();
     const operands x;
     each.call(x);
     const std::size_t attributes = seen().calls.size();
     for (std::size_t n = 1; n <= attributes; ++n) {
+      ++refused;
       refuse("cudaFuncSetAttribute", cudaErrorInvalidValue, static_cast<int>(n));
       const std::size_t before = seen().launches.size();
       SEQPRIM_EXPECT_SAYS(message_of<cuda_error>([&] { each.call(x); }), each.name, "invalid argument");
@@ -179,6 +181,7 @@ void a_refusal_leaves_outputs_untouched() {
       SEQPRIM_EXPECT(cudaGetLastError() == cudaSuccess);
     }
   }
+  SEQPRIM_EXPECT(refused >= 8);  // forward, decode, both passes of backward, each with and without a position
 }
 
 void pool_memory_is_freed() {
@@ -463,9 +466,10 @@ void cpu_kernels_beside_them() {
   tensor<double, 4> exact(1, 2, 9, 8);
   tensor<double, 3> lse(1, 2, 9);
   attention::reference::forward(op, x, x, x, exact, lse);
-  double worst = 0;
-  for (index_t i = 0; i < x.size(); ++i) worst = std::fmax(worst, std::fabs(double(out.data()[i]) - exact.data()[i]));
-  SEQPRIM_EXPECT(worst < 1e-5);
+  bool close = true;
+  for (index_t i = 0; i < x.size(); ++i)
+    close = close && std::fabs(double(out.data()[i]) - exact.data()[i]) < 1e-5;  // false for a NaN
+  SEQPRIM_EXPECT(close);
 }
 
 __global__ void nothing(int) {}
@@ -488,6 +492,18 @@ void the_launch_layer() {
   SEQPRIM_EXPECT(seen().calls.empty());
   launch(executor, "test", nothing, {1, 32, 48 * 1024 + 1}, 1);
   SEQPRIM_EXPECT(seen().calls.size() == 1);
+  // A kernel that is prepared for more and then for less still starts with more.
+  const auto more = arch::cuda::prepare("test", nothing, {1, 32, 90 * 1024});
+  const auto less = arch::cuda::prepare("test", nothing, {1, 32, 50 * 1024});
+  SEQPRIM_EXPECT(message_of<std::exception>([&] { less.launch(executor, 1), more.launch(executor, 1); }).empty());
+  SEQPRIM_EXPECT_SAYS(message_of([] {
+                        launch(executor, "test", nothing, {1, 32, 100 * 1024}, 1);
+                      }),
+                      "test: 102400 bytes of shared memory exceed the 101376 that this device lends a block");
+  SEQPRIM_EXPECT_SAYS(message_of([] {
+                        launch(executor, "test", nothing, {1, 1025}, 1);
+                      }),
+                      "test: a block has 1 to 1024 lanes, not 1025");
 }
 
 }  // namespace

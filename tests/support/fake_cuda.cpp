@@ -24,6 +24,7 @@ struct state {
   record seen;
   std::vector<refusal> refusals;
   std::map<std::uintptr_t, block> memory;
+  std::map<const void*, std::size_t> shared_bytes;  // that a kernel may use, where it was set
   cudaError_t last = cudaSuccess;
   bool pageable = false;
 };
@@ -90,7 +91,9 @@ cudaError_t cudaGetDevice(int* device) {
   return answer("cudaGetDevice");
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrPageableMemoryAccess && now().pageable;
+  *value = attribute == cudaDevAttrPageableMemoryAccess           ? now().pageable
+           : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 99 * 1024
+                                                                  : 0;
   return answer("cudaDeviceGetAttribute");
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* found, const void* pointer) {
@@ -111,9 +114,20 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* found, const void* p
   return answer("cudaPointerGetAttributes");
 }
 
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return noted("cudaFuncSetAttribute"); }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
+  *found = {};
+  return answer("cudaFuncGetAttributes");
+}
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  const cudaError_t error = noted("cudaFuncSetAttribute");
+  if (error == cudaSuccess) now().shared_bytes[kernel] = static_cast<std::size_t>(value);
+  return error;
+}
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel, void**) {
   const cudaError_t error = answer("cudaLaunchKernelExC");
+  const auto set = now().shared_bytes.find(kernel);
+  if (config->dynamicSmemBytes > (set == now().shared_bytes.end() ? 48 * 1024 : set->second))
+    return now().last = cudaErrorInvalidValue;
   if (error == cudaSuccess)
     now().seen.launches.push_back(
         {kernel_names()[kernel], config->gridDim, config->blockDim, config->dynamicSmemBytes, config->stream});

@@ -18,8 +18,8 @@ struct grid {
   std::size_t shared_bytes = 0;  ///< dynamic shared memory of a block
 };
 
-/// Shared memory that a kernel has without asking.
-inline constexpr std::size_t granted_shared_bytes = 48 * 1024;
+/// Shared memory that a kernel has without setting an attribute.
+inline constexpr std::size_t default_shared_bytes = 48 * 1024;
 
 /// A kernel that may start: its grid is one that CUDA takes, and its attributes are set. An entry point prepares all kernels of a
 /// call before it starts the first one, so that a refusal leaves the outputs untouched:
@@ -33,38 +33,51 @@ inline constexpr std::size_t granted_shared_bytes = 48 * 1024;
 template <class... Parameters> struct prepared {
   const char* operation;
   void (*kernel)(Parameters...);
-  grid blocks;
+  grid shape;
 
   /// Starts it on the executor's stream; without blocks nothing is started.
   void launch(const gpu& executor, const std::type_identity_t<Parameters>&... arguments) const {
-    if (blocks.blocks == 0) return;
+    if (shape.blocks == 0) return;
     cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>(blocks.blocks));
-    config.blockDim = dim3(static_cast<unsigned>(blocks.lanes));
-    config.dynamicSmemBytes = blocks.shared_bytes;
+    config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
+    config.blockDim = dim3(static_cast<unsigned>(shape.lanes));
+    config.dynamicSmemBytes = shape.shared_bytes;
     config.stream = executor.stream;
     check_cuda(cudaLaunchKernelEx(&config, kernel, arguments...), operation);
   }
 };
 
-/// Errors  precondition_error: more blocks than CUDA can count; cuda_error: the device lends a block less shared memory.
+/// Sets what the kernel needs to start on the current device.
+///
+/// Errors  precondition_error: more blocks, lanes or shared memory of a block than CUDA or the device has; cuda_error: the runtime refuses
+///         an attribute.
 template <class... Parameters>
-[[nodiscard]] prepared<Parameters...> prepare(const char* operation, void (*kernel)(Parameters...),
-                                              const grid& blocks) {
-  SEQPRIM_EXPECTS(0 <= blocks.blocks && blocks.blocks <= 0x7fffffff, operation, ": ", blocks.blocks,
-                  " blocks exceed the CUDA limit of 2^31 - 1. See docs/reference/arch/launch.md");
-  if (blocks.blocks > 0 && blocks.shared_bytes > granted_shared_bytes)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(blocks.shared_bytes)),
-               operation);
-  return {operation, kernel, blocks};
+[[nodiscard]] prepared<Parameters...> prepare(const char* operation, void (*kernel)(Parameters...), const grid& shape) {
+  constexpr const char* page = ". See docs/reference/arch/launch.md";
+  SEQPRIM_EXPECTS(0 <= shape.blocks && shape.blocks <= 0x7fffffff, operation, ": ", shape.blocks,
+                  " blocks exceed the CUDA limit of 2^31 - 1", page);
+  SEQPRIM_EXPECTS(1 <= shape.lanes && shape.lanes <= 1024, operation, ": a block has 1 to 1024 lanes, not ",
+                  shape.lanes, page);
+  if (shape.blocks > 0 && shape.shared_bytes > default_shared_bytes) {
+    int device = 0, of_block = 0;
+    cudaFuncAttributes own{};
+    check_cuda(cudaGetDevice(&device), operation);
+    check_cuda(cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), operation);
+    check_cuda(cudaFuncGetAttributes(&own, kernel), operation);
+    const int most = of_block - static_cast<int>(own.sharedSizeBytes);
+    SEQPRIM_EXPECTS(shape.shared_bytes <= static_cast<std::size_t>(max(most, 0)), operation, ": ", shape.shared_bytes,
+                    " bytes of shared memory exceed the ", most, " that this device lends a block", page);
+    // Always all that there is: the same kernel, prepared elsewhere for less, must not lower it before this launch.
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), operation);
+  }
+  return {operation, kernel, shape};
 }
 
 /// Both at once, for a call with one kernel.
 template <class... Parameters>
-void launch(const gpu& executor, const char* operation, void (*kernel)(Parameters...), const grid& blocks,
+void launch(const gpu& executor, const char* operation, void (*kernel)(Parameters...), const grid& shape,
             const std::type_identity_t<Parameters>&... arguments) {
-  prepare(operation, kernel, blocks).launch(executor, arguments...);
+  prepare(operation, kernel, shape).launch(executor, arguments...);
 }
 
 }  // namespace seqprim::arch::cuda

@@ -25,7 +25,7 @@ namespace {
 template <int Dims> constexpr int shared_bytes() {
   using shapes = attention::detail::decode_shapes<arch::cuda::mma_sync, attention::default_block_policy, bfloat16,
                                                   attention::detail::dims_constant<Dims>>;
-  return max(shapes::narrow::shared_bytes, shapes::wide::shared_bytes);
+  return max(shapes::narrow::paged_bytes, shapes::wide::paged_bytes);
 }
 static_assert(shared_bytes<0>() <= least_shared_memory && shared_bytes<1>() <= least_shared_memory &&
               shared_bytes<2>() <= least_shared_memory && shared_bytes<3>() <= least_shared_memory &&

@@ -58,10 +58,10 @@ struct growing {
   template <class Angle> SEQPRIM_HD constexpr void table(double n, Angle* size) const noexcept {
     size[0] = static_cast<Angle>(1 + n / period);
   }
-  static void apply(const float* x, float* y, const float* size, index_t head_dim) noexcept {
+  SEQPRIM_HD static void apply(const float* x, float* y, const float* size, index_t head_dim) noexcept {
     for (index_t d = 0; d < head_dim; ++d) y[d] = x[d] * size[0];
   }
-  static void apply_transposed(const float* dy, float* dx, const float* size, index_t head_dim) noexcept {
+  SEQPRIM_HD static void apply_transposed(const float* dy, float* dx, const float* size, index_t head_dim) noexcept {
     apply(dy, dx, size, head_dim);
   }
 };

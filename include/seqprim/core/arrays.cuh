@@ -17,7 +17,7 @@ struct memory_access {
 /// the host: the host, and the device where it reads pageable memory.
 ///
 /// Errors  cuda_error.
-/// Cost    about a microsecond; synchronizes nothing, and may be called while a stream is captured.
+/// Cost    one query of the runtime; synchronizes nothing.
 [[nodiscard]] inline memory_access access_of(const void* address, const char* operation) {
   cudaPointerAttributes found{};
   check_cuda(cudaPointerGetAttributes(&found, address), operation);

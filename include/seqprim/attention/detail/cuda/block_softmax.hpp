@@ -418,7 +418,7 @@ template <class Shape, class Engine, class Rows> class block_softmax {
 
   /// The rows of a tile: with pages, at the places that were looked up.
   template <class Source>
-  [[nodiscard]] static SEQPRIM_HD auto rows_of_tile(const Source& source, const page_place* places,
+  [[nodiscard]] SEQPRIM_HD static auto rows_of_tile(const Source& source, const page_place* places,
                                                     index_t first) noexcept {
     if constexpr (placed_in_pages<Source>) {
       return rows_at_places<Source>{source, places, first};

@@ -223,6 +223,28 @@ TEST_CASE("append block: ragged rows become the last tokens of their sequences",
   check(attention::softmax{mask::causal{}, score::identity{}, position::placed{rotary{}, by_sequence, by_sequence}});
 }
 
+TEST_CASE("append block: rows behind the last offset are not written", "[attention][cuda][edge]") {
+  const std::vector<std::int32_t> offsets{0, 2, 3}, lengths{6, 5};
+  tensor<std::int32_t, 2> page_of(2, 2);
+  page_of.fill(99);  // names no page: who reads it writes far away
+  page_of(0, 0) = 1;
+  page_of(0, 1) = 0;
+  page_of(1, 0) = 2;
+  page_of(1, 1) = 3;
+  const attention::page_table table(page_of, lengths);
+  const auto k = random_tensor<bfloat16>(95, 1, 2, 9, 32);  // six rows more than the offsets name
+  twins<bfloat16> keys(4, 2, 4, 32), values(4, 2, 4, 32);
+  const auto cache = attention::detail::writable(paged{keys.blocks, table}),
+             other = attention::detail::writable(paged{values.blocks, table});
+  append_in_blocks(rope, attention::detail::ragged_tokens{offsets, 9},
+                   attention::detail::ragged_starts{lengths, offsets}, k.view(), k.view(), cache, other);
+  const auto named = k.view().slice(2, {0, 3});
+  attention::append(cpu{}, rope, ragged{named, offsets}, ragged{named, offsets}, paged{keys.host, table},
+                    paged{values.host, table});
+  REQUIRE(keys.same());
+  REQUIRE(values.same());
+}
+
 TEST_CASE("append block: ragged queries get the positions that they have alone", "[attention][cuda][property]") {
   namespace detail = attention::detail;
   const std::vector<std::int32_t> offsets{0, 0, 3, 4, 9}, lengths{5, 9, 1, 70}, first{0, 2, 40, 7};

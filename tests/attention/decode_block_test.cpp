@@ -359,22 +359,22 @@ TEST_CASE("decode block: splits without a visible key leave at once", "[attentio
 
 namespace {
 
-/// An int8 cache [outer, heads, rows, dim] with `blocks` scales per row. Codes may lie at odd addresses.
+/// An int8 cache [outer, heads, rows, dim] with `blocks` scales per row, which do not lie side by side. Codes may lie at odd addresses.
 struct coded {
   tensor<std::int8_t, 4> codes;
-  tensor<float, 4> scales;
+  tensor<float, 4> scales;  // [outer, heads, blocks, rows]
   index_t dim;
 
   coded(random_numbers& random, index_t outer, index_t heads, index_t rows, index_t dim_, index_t blocks, bool aligned)
       : codes(outer, heads, rows, aligned ? round_up(dim_, 16) : dim_ + 1),
-        scales(outer, heads, rows, blocks),
+        scales(outer, heads, blocks, rows),
         dim(dim_) {
     for (std::int8_t& x : codes) x = static_cast<std::int8_t>(random.integer(-128, 127));
     for (float& x : scales) x = 0.001f * static_cast<float>(random.integer(1, 20));
   }
   [[nodiscard]] attention::quantized<const std::int8_t, const float> cache() const {
     const auto part = codes.view().slice(3, {codes.extent(3) - dim, codes.extent(3)});
-    return {tensor_view<const std::int8_t, 4>(part), tensor_view<const float, 4>(scales.view())};
+    return {tensor_view<const std::int8_t, 4>(part), tensor_view<const float, 4>(scales.view().transposed(2, 3))};
   }
   /// The values, rounded to T.
   template <class T> [[nodiscard]] tensor<T, 4> values() const {
@@ -460,7 +460,7 @@ TEST_CASE("decode block: int8 caches in pages agree with the CPU", "[attention][
   const auto clean_row = [&](coded& cache, index_t b, index_t j) {
     const index_t page = page_of(b, j / page_size);
     for (index_t h = 0; h < 2; ++h)
-      for (index_t n = 0; n < cache.scales.extent(3); ++n) cache.scales(page, h, j % page_size, n) = 0.01f;
+      for (index_t n = 0; n < cache.scales.extent(2); ++n) cache.scales(page, h, n, j % page_size) = 0.01f;
   };
   for (index_t j = 0; j < lengths[0]; ++j) {
     clean_row(k, 0, j);

@@ -9,6 +9,7 @@
 #include <seqprim/attention/merge.cuh>
 #include <seqprim/attention/ragged.cuh>
 #include <seqprim/attention/reference.hpp>
+#include <seqprim/attention/sink_gradient.cuh>
 #include <seqprim/core/tensor.hpp>
 #include <seqprim/mask/block_map.cuh>
 #include <seqprim/mask/mask.hpp>
@@ -120,6 +121,13 @@ const entry entries[] = {
      [](const operands& x) { attention::forward(executor, with_position, x.q, x.k, x.v, x.out, x.lse, x.workspace); }},
     {"attention::decode", 3,
      [](const operands& x) { attention::decode(executor, with_position, x.q, x.k, x.v, x.out, x.lse, x.workspace); }},
+    {"position::encode_backward", 1,
+     [](const operands& x) { position::encode_backward(executor, rope, map, x.dout, x.dq); }},
+    {"attention::sink_gradient", 1,
+     [](const operands& x) {
+       attention::sink_gradient(executor, attention::softmax{mask::causal{}}.with_sink(0.5f), x.out, x.lse, x.dout,
+                                tensor_view<float, 1>(x.workspace.data, heads));
+     }},
     {"attention::backward", 7,
      [](const operands& x) {
        attention::backward(executor, with_position, x.q, x.k, x.v, x.out, x.lse, x.dout,
@@ -236,7 +244,13 @@ void host_operands_are_refused() {
   expect_refused("out", &operands::out, {0, 1, 2});
   expect_refused("lse", &operands::lse, {0, 1, 2, 3});
   expect_refused("workspace", &operands::workspace, {1, 2});
-  expect_refused("workspace", &operands::workspace, {6, 7, 8});
+  expect_refused("workspace", &operands::workspace, {6, 7, 10});
+  expect_refused("x", &operands::dout, {8});
+  expect_refused("y", &operands::dq, {8});
+  expect_refused("out", &operands::out, {9});
+  expect_refused("lse", &operands::lse, {9});
+  expect_refused("dout", &operands::dout, {9});
+  expect_refused("dsinks", &operands::workspace, {9});
   expect_refused("x", &operands::q, {4});
   expect_refused("y", &operands::out, {4});
   expect_refused("k_new", &operands::q, {5});
@@ -392,13 +406,36 @@ void ragged_batches() {
   SEQPRIM_EXPECT(floats == round_up(plain_floats, index_t{4}) + heads * tokens * dim / 2);
 
   SEQPRIM_EXPECT_SAYS(decode(device_offsets, table), "offsets is in device memory", "on_device()");
+  SEQPRIM_EXPECT_SAYS(decode(device_offsets.first(1).on_device(), table), "q has 10 rows, but no sequences");
+  // What the host cannot read of the offsets is no reason not to check the arrays of the operator for the batch.
+  const auto with_op = [&](const auto& op) {
+    return message_of([&] {
+      attention::decode(executor, op, attention::ragged(rows(x.q), device_offsets.on_device()),
+                        attention::paged(store, table.on_device()), attention::paged(store, table.on_device()),
+                        rows(x.out), tensor_view<float, 3>(x.lse.data, 1, heads, tokens), x.workspace);
+    });
+  };
+  const auto short_lengths = index_array(static_cast<const std::int32_t*>(allocate(cudaMemoryTypeDevice, 64)), 1);
+  SEQPRIM_EXPECT_SAYS(with_op(attention::softmax{
+                          mask::causal{} & mask::key_padding{short_lengths.on_device(), max_pages * page_size / 2}}),
+                      "lengths has 1 entries but there are 2 batch rows");
+  // Positions in a view, which cannot be marked: it is checked once, as a whole.
+  const position::token_ids_per_batch ids{
+      tensor_view<const index_t, 2>(static_cast<const index_t*>(allocate(cudaMemoryTypeDevice, 8192)), batch, 300)};
+  SEQPRIM_EXPECT(message_of([&] {
+                   const attention::softmax op{mask::causal{}, score::identity{}, position::placed{rope, ids, ids}};
+                   attention::decode(executor, op, attention::ragged(rows(x.q), index_array(offsets, 3)),
+                                     attention::paged(store, table), attention::paged(store, table), rows(x.out),
+                                     tensor_view<float, 3>(x.lse.data, 1, heads, tokens), x.workspace);
+                 }).empty());
+  SEQPRIM_EXPECT(seen().launches.size() == 18);
   SEQPRIM_EXPECT_SAYS(with(1, tokens - 1), "the offsets of q end at 9, but it has 10 rows");
   lengths[1] = 5;
   SEQPRIM_EXPECT_SAYS(with(1, tokens), "sequence 1 has 9 new rows and 5 keys");
   lengths[1] = 20;
   lengths[0] = 600;
   SEQPRIM_EXPECT_SAYS(with(1, tokens), "lengths[0] (600)");
-  SEQPRIM_EXPECT(seen().launches.size() == 15);
+  SEQPRIM_EXPECT(seen().launches.size() == 18);
 }
 
 void page_tables() {

@@ -91,6 +91,12 @@ template <class Cache> [[nodiscard]] auto outline_of(const Cache& cache, index_t
   }
 }
 
+/// Keys of the longest of the first `batch` sequences, or as many as their tables can hold.
+template <class Keys, class Values>
+[[nodiscard]] index_t most_keys(const Keys& k, const Values& v, index_t batch) noexcept {
+  return min(outline_of(k, batch).extent(2), outline_of(v, batch).extent(2));
+}
+
 /// The checks that only int8 values need.
 template <class Cache> void validate_codes(const Cache& cache) {
   if constexpr (is_paged<Cache>) {
@@ -125,7 +131,7 @@ template <class K, class V> void expect_tables(const gpu& executor, index_t batc
 /// Floats of the parts of a call whose page tables are checked.
 template <class Policy, class Q, class K, class V>
 [[nodiscard]] index_t decode_floats(const Q& q, const K& k, const V& v) noexcept {
-  const index_t splits = most_decode_splits<Policy>(outline_of(k, q.extent(0)).extent(2));
+  const index_t splits = most_decode_splits<Policy>(most_keys(k, v, q.extent(0)));
   return splits <= 1 ? 0 : q.extent(0) * q.extent(1) * q.extent(2) * splits * (v.store.extent(3) + 1);
 }
 
@@ -270,7 +276,8 @@ template <class Policy = default_block_policy, class Op, class Q, class K, class
 /// Repeat   same bits in every run, for any batch, pages and page tables of any size: the splits of a sequence follow from the last key
 ///          that its queries may attend to.
 /// Cost     reads the visible cache once per key head and 16 (many rows: 64) rows; 8 (value_dim + 1) bytes of workspace
-///          traffic for each query row and split. No synchronization; can be captured into a graph.
+///          traffic for each query row and split. No synchronization; can be captured into a graph: mark what changes between replays
+///          on_device(), managed memory too.
 /// Page     docs/reference/attention/decode.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class K, class V,
           class Out, class Lse>
@@ -308,8 +315,12 @@ void decode(const gpu& executor, const Op& op, const Q& queries, const K& keys, 
     detail::validate_codes(values);
     index_array lengths;
     if constexpr (is_paged<K>) lengths = keys.table.lengths();
-    const detail::problem p = detail::validate_inputs<self>(executor, op, q, detail::outline_of(k, q.extent(0)),
-                                                            detail::outline_of(v, q.extent(0)), lengths);
+    auto k_outline = detail::outline_of(k, q.extent(0)), v_outline = detail::outline_of(v, q.extent(0));
+    if constexpr (is_paged<K>) {
+      // Tables that the host cannot read may hold different numbers of tokens.
+      k_outline.extents[2] = v_outline.extents[2] = detail::most_keys(k, v, q.extent(0));
+    }
+    const detail::problem p = detail::validate_inputs<self>(executor, op, q, k_outline, v_outline, lengths);
     detail::expect_decode_counts(p);
     const index_t floats = detail::decode_floats<Policy>(q, k, v);
     const index_t needed = detail::with_copies(floats, detail::encoded_floats(op, p.head_dim, q));

@@ -20,6 +20,11 @@ template <class Cache> [[nodiscard]] auto outline_of_sequence(const Cache& cache
   return outline;
 }
 
+/// The executor of checks on memory that has been checked already, and of which views of one sequence no longer tell.
+struct checked_memory {};
+template <class Part> void expect_arrays(const checked_memory&, const Part&) noexcept {}
+template <class View> void expect_memory(const checked_memory&, const subject&, const char*, const View&) noexcept {}
+
 /// Checks a ragged call: sequence by sequence where the host can read what says where they are, else their shapes.
 template <class Op, class Queries, class T, class Keys, class Values>
 [[nodiscard]] problem validate_ragged(const gpu& executor, const Op& op, const Queries& queries,
@@ -43,15 +48,19 @@ template <class Op, class Queries, class T, class Keys, class Values>
       self.expects(outline.extents[2] <= k.length(b), "sequence ", b, " has ", outline.extents[2], " new rows and ",
                    k.length(b), " keys");
       if (outline.extents[2] > 0)
-        (void)validate_inputs<entry>(executor, operator_of(op, b), outline, outline_of_sequence(k, k.length(b)),
+        (void)validate_inputs<entry>(checked_memory{}, operator_of(op, b), outline, outline_of_sequence(k, k.length(b)),
                                      outline_of_sequence(v, k.length(b)), k.table.lengths().slice({b, b + 1}));
     }
   } else {
+    outline.extents[0] = batch;
     outline.extents[2] = min<index_t>(q.extent(2), 1);
-    (void)validate_inputs<entry>(executor, operator_of(op.starting_at(0), 0), outline, outline_of_sequence(k, 1),
-                                 outline_of_sequence(v, 1));
+    auto k_outline = outline_of(k, batch), v_outline = outline_of(v, batch);
+    k_outline.data = nullptr;
+    v_outline.data = nullptr;
+    k_outline.extents[2] = v_outline.extents[2] = most_keys(k, v, batch);
+    (void)validate_inputs<entry>(checked_memory{}, op.starting_at(0), outline, k_outline, v_outline);
   }
-  return {batch,       q.extent(1),       k.store.extent(1), q.extent(2), outline_of(k, batch).extent(2),
+  return {batch,       q.extent(1),       k.store.extent(1), q.extent(2), most_keys(k, v, batch),
           q.extent(3), v.store.extent(3), op.order,          {}};
 }
 
@@ -109,7 +118,7 @@ void launch_ragged(const gpu& executor, const Op& op, const problem& p, const in
 /// Floats of workspace of ragged queries against caches whose tables are checked.
 template <class Policy, class Q, class K, class V>
 [[nodiscard]] index_t ragged_floats(const ragged<Q>& queries, const K& k, const V& v) noexcept {
-  const index_t splits = most_decode_splits<Policy>(outline_of(k, queries.sequences()).extent(2));
+  const index_t splits = most_decode_splits<Policy>(most_keys(k, v, queries.sequences()));
   return splits <= 1 ? 0 : queries.rows.extent(1) * queries.rows.extent(2) * splits * (v.store.extent(3) + 1);
 }
 
@@ -152,7 +161,8 @@ template <class Policy = default_block_policy, class Op, class Q, class StoreK, 
 ///          shapes are checked, and sequences with more new rows than tokens are the caller's responsibility. cuda_error when a launch fails.
 /// Repeat   same bits in every run, those of decode of each sequence alone.
 /// Cost     as decode of each sequence, and blocks that leave at once: two for each sequence, key head and split that a table
-///          could hold. No synchronization; can be captured into a graph.
+///          could hold. No synchronization; can be captured into a graph: mark offsets, lengths and tables on_device(), managed
+///          memory too, or those of the recording decide which kernels are recorded.
 /// Page     docs/reference/attention/ragged.md
 template <class Engine = arch::cuda::mma_sync, class Policy = default_block_policy, class Op, class Q, class StoreK,
           class StoreV, class Out, class Lse>

@@ -89,6 +89,8 @@ void expect_ragged(const Executor& executor, const subject& self, const char* op
                " need n + 1 entries for n sequences", std::is_same_v<Executor, cpu> ? ", in host memory" : "");
   if constexpr (!std::is_same_v<Executor, cpu>) expect_memory(executor, self, "offsets", x.offsets);
   self.expects_offsets("offsets", x.offsets);
+  self.expects(x.sequences() > 0 || x.rows.extent(2) == 0, operand, " has ", x.rows.extent(2),
+               " rows, but no sequences");
   self.expects(x.rows.extent(0) == 1, operand, " has batch ", x.rows.extent(0),
                "; concatenated sequences have batch 1");
   self.expects(!readable || x.offsets[x.sequences()] == x.rows.extent(2), "the offsets of ", operand, " end at ",
@@ -106,8 +108,10 @@ void expect_ragged_append(const Executor& executor, const Op& op, const ragged<K
   self.expects(v.sequences() == batch, "k_new has ", batch, " sequences, v_new ", v.sequences());
   expect_append_memory(executor, batch, op, k.rows, v.rows, k_cache, v_cache);
   if (!k.offsets.host_readable() || !v.offsets.host_readable() || !k_cache.table.host_readable() ||
-      !v_cache.table.host_readable())
+      !v_cache.table.host_readable()) {
+    position::validate_map(position::place(op.position).keys, batch, 0);  // it serves every sequence
     return;
+  }
   const auto count = [&](index_t b) { return k.of(b).size(); };
   for (index_t b = 0; b < batch; ++b) {
     self.expects(v.of(b).size() == count(b), "sequence ", b, " has ", count(b), " new keys and ", v.of(b).size(),

@@ -32,7 +32,7 @@ template <class Starts> struct places_in_pages {
   template <class Place>
   [[nodiscard]] SEQPRIM_HD constexpr bool place(index_t batch, index_t row, Place& to) const noexcept {
     const index_t begin = starts(batch), token = begin + row;
-    if (begin < 0) return false;
+    if (begin < 0 || token >= table.length(batch)) return false;
     to = {table.page(batch, token / page_size), token % page_size};
     return true;
   }

@@ -487,6 +487,8 @@ SEQPRIM_HD void backward_query_tile(const Engine& engine, const Operands& in, in
   T* const values = keys + 2 * step * head_dim;  // two stages
   [[maybe_unused]] float* staged = nullptr;      // of this warp
   if constexpr (Sums::any) {
+    static_assert(!Sums::table || fragments <= 2,
+                  "seqprim: a policy whose blocks add up the gradient of a table has at most two query fragments");
     if constexpr (Sums::table)
       staged = reinterpret_cast<float*>(values + 2 * step * value_dim) + engine.warp() * staged_floats<step>;
   }

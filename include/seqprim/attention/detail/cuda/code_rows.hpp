@@ -15,6 +15,7 @@ struct code_row {
   const std::int8_t* codes;
   const float* scales;
   std::uint32_t block;
+  index_t scale_step;  ///< from one scale to the next
 };
 
 template <class Source> concept holds_codes = requires(const Source& s, index_t j) {
@@ -46,7 +47,7 @@ SEQPRIM_HD void copy_codes(const Engine& engine, T* tile, const Source& source, 
       scale[n] = 0;
       if (id >= count || r >= left || c >= dim) continue;
       const code_row from = source.row(first + r);
-      scale[n] = from.scales[static_cast<std::uint32_t>(c) / from.block];
+      scale[n] = from.scales[static_cast<std::uint32_t>(c) / from.block * from.scale_step];
       if (aligned) {
         codes[n] = *reinterpret_cast<const words*>(from.codes + c);
       } else {

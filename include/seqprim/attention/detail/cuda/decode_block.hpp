@@ -35,10 +35,14 @@ struct dense_codes {
   dense_rows<std::int8_t> codes;
   dense_rows<float> scales;
   std::uint32_t block;
-  [[nodiscard]] SEQPRIM_HD code_row row(index_t j) const noexcept { return {codes.row(j), scales.row(j), block}; }
+  index_t scale_step;
+  [[nodiscard]] SEQPRIM_HD code_row row(index_t j) const noexcept {
+    return {codes.row(j), scales.row(j), block, scale_step};
+  }
 };
 [[nodiscard]] SEQPRIM_HD dense_codes dense_rows_of(const code_store& store, index_t b, index_t g) noexcept {
-  return {dense_rows_of(store.rows.codes, b, g), dense_rows_of(store.rows.scales, b, g), store.block};
+  return {dense_rows_of(store.rows.codes, b, g), dense_rows_of(store.rows.scales, b, g), store.block,
+          store.rows.scales.stride(3)};
 }
 
 /// The rows of one head in all pages.
@@ -50,12 +54,14 @@ struct page_codes {
   page_rows<std::int8_t> codes;
   page_rows<float> scales;
   std::uint32_t block;
+  index_t scale_step;
   [[nodiscard]] SEQPRIM_HD code_row at(page_place place) const noexcept {
-    return {codes.at(place), scales.at(place), block};
+    return {codes.at(place), scales.at(place), block, scale_step};
   }
 };
 [[nodiscard]] SEQPRIM_HD page_codes page_rows_of(const code_store& store, index_t g) noexcept {
-  return {page_rows_of(store.rows.codes, g), page_rows_of(store.rows.scales, g), store.block};
+  return {page_rows_of(store.rows.codes, g), page_rows_of(store.rows.scales, g), store.block,
+          store.rows.scales.stride(3)};
 }
 
 /// A contiguous cache, as blocks read it.

@@ -107,7 +107,8 @@ def read_code(text):
             continue
         found = re.match(r"\s*Function : (\S+)", line)
         if found:
-            opcodes = functions.setdefault((architecture, found.group(1)), collections.Counter())
+            # Each object that uses a kernel brings a copy of it.
+            opcodes = functions[architecture, found.group(1)] = collections.Counter()
     return {function: {kind: sum(n for opcode, n in opcodes.items() if re.match(pattern, opcode))
                        for kind, pattern in INSTRUCTIONS.items()}
             for function, opcodes in functions.items()}
@@ -276,7 +277,10 @@ ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored; unable
     if function_name("_ZN7seqprim9attention6detail10mma_kernelILi64EEEvPf") != "mma_kernel":
         print("self-test: function_name")
         failed += 1
-    print(f"self-test: {len(cases) + 1 - failed} of {len(cases) + 1} right")
+    if read_code(GOOD_CODE + GOOD_CODE) != read_code(GOOD_CODE):
+        print("self-test: a kernel that two objects use is counted twice")
+        failed += 1
+    print(f"self-test: {len(cases) + 2 - failed} of {len(cases) + 2} right")
     return failed
 
 

@@ -9,6 +9,7 @@
 namespace seqprim::attention {
 
 namespace detail {
+inline namespace SEQPRIM_TARGET_NAMESPACE {
 
 inline constexpr subject sink_gradient_subject{"attention::sink_gradient", "attention/sink_gradient"};
 
@@ -32,6 +33,7 @@ void expect_sink_gradient(const Op& op, const Out& out, const Lse& lse, const Do
   self.expects_distinct("dsinks", dsinks);
 }
 
+}  // namespace SEQPRIM_TARGET_NAMESPACE
 }  // namespace detail
 
 /// Gradients of sum(out * dout) with respect to the logits of the sinks, given out and lse of the forward pass:

@@ -120,6 +120,11 @@ int main() {
       v_new = k_new, out_new(q_new.size());
   const auto q = view(q_new, sequences, heads, 1), k = view(k_new, sequences, kv_heads, 1),
              v = view(v_new, sequences, kv_heads, 1), out = view(out_new, sequences, heads, 1);
+  thrust::device_vector<float> lse_memory(sequences * heads),
+      workspace_memory(attention::decode_workspace(op, q, k_cache, v_cache));
+  const tensor_view<float, 3> lse(thrust::raw_pointer_cast(lse_memory.data()), sequences, heads, index_t{1});
+  const tensor_view<float, 1> workspace(thrust::raw_pointer_cast(workspace_memory.data()),
+                                        static_cast<index_t>(workspace_memory.size()));
   // example-begin record
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t step = nullptr;
@@ -127,7 +132,7 @@ int main() {
   thrust::transform(thrust::cuda::par_nosync.on(stream), lengths.begin(), lengths.end(),
                     thrust::constant_iterator<std::int32_t>(1), lengths.begin(), thrust::plus<std::int32_t>{});
   attention::append(executor, op, k, v, k_cache, v_cache);
-  attention::decode(executor, op, q, k_cache, v_cache, out);
+  attention::decode(executor, op, q, k_cache, v_cache, out, lse, workspace);
   check_cuda(cudaStreamEndCapture(stream, &graph), "capture");
   check_cuda(cudaGraphInstantiate(&step, graph, 0), "cudaGraphInstantiate");
   // example-end record
